@@ -1,0 +1,129 @@
+"""Every error that retentiond raises on purpose, and the exit code each ends a command with.
+
+An error says what is wrong, where, and how to mend it: the message holds the first two, `remedy` the third.
+The class docstring is the default message. Exit codes are those of `retentiond --help`: 1 findings or a failed
+sweep, 2 usage or configuration, 3 refused by a guard, 4 something needed can't be reached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class RetentiondError(Exception):
+    """Something went wrong."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str | None = None, *, remedy: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip()
+        self.remedy = remedy
+        super().__init__(self.message)
+
+    @property
+    def kind(self) -> str:
+        """The error's name as metrics, logs and JSON show it: `EpochMoved` is `epoch_moved`."""
+        name = type(self).__name__
+        return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault of the configuration: `key` (dotted), where the value came from, what is wrong, how to mend it."""
+
+    key: str
+    message: str
+    remedy: str
+    source: str = ""
+
+
+class ConfigurationError(RetentiondError):
+    """The configuration can't be used."""
+
+    exit_code = 2
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{p.key}: {p.message}" for p in problems) or None)
+
+
+class DurationError(RetentiondError, ValueError):
+    """Not an ISO 8601 duration."""
+
+    exit_code = 2
+
+    def __init__(self, text: str, position: int, message: str) -> None:
+        self.text, self.position = text, position
+        super().__init__(
+            f"{text!r}: {message} (at position {position})",
+            remedy="write an ISO 8601 duration such as P90D, P7Y, P1Y6M10D, PT36H or P2W, or `forever`",
+        )
+
+
+class UsageError(RetentiondError):
+    """The request can't be carried out as it was given."""
+
+    exit_code = 2
+
+
+class NotFound(UsageError):
+    """There is no such thing."""
+
+
+class InvalidScope(UsageError):
+    """The hold's scope can't be used."""
+
+
+class Guarded(RetentiondError):
+    """A guard refuses to let this go on without an approval."""
+
+    exit_code = 3
+
+    def __init__(self, guard: str, message: str, *, remedy: str | None = None) -> None:
+        self.guard = guard
+        super().__init__(message, remedy=remedy)
+
+
+class Unreachable(RetentiondError):
+    """Something that this needs can't be reached."""
+
+    exit_code = 4
+
+
+class StateMissing(Unreachable):
+    """There is no control state yet."""
+
+
+class StillPending(Unreachable):
+    """The hold is placed but not active yet."""
+
+
+class Blind(RetentiondError):
+    """The target can't be judged, so nothing in it is erased."""
+
+
+class Fenced(RetentiondError):
+    """The lease of this unit has gone to another worker, or is over."""
+
+
+class EpochMoved(RetentiondError):
+    """A hold was placed, released or reinstated since the holds were last read."""
+
+
+class Paused(RetentiondError):
+    """Erasing is paused."""
+
+
+class PlanMode(RetentiondError):
+    """The mode is `plan`: nothing is ever erased."""
+
+
+class PolicySuperseded(RetentiondError):
+    """Another policy digest is in force now."""
+
+    exit_code = 3
+
+
+class LedgerError(RetentiondError):
+    """The ledger can't be written or does not hold together."""
