@@ -1,0 +1,124 @@
+"""The contract of a store: what a sweeper asks of one target, whatever system holds its records.
+
+A store walks its records in windows, judges each by SQL or code derived from the `TargetPlan`, and destroys only in
+`Batch.erase`, which takes the permit. It never decides when, and never writes the ledger: that is the sweeper's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from retentiond.domain.accounts import AccountFacts
+from retentiond.domain.clock import ClockReading
+from retentiond.domain.holds import Hold, TargetHold
+from retentiond.domain.permit import Permit
+from retentiond.domain.plan import Group, TargetPlan
+from retentiond.domain.verdict import RecordFacts
+
+Severity = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What `check` found: how bad, about what, and the SQL or command that mends it."""
+
+    severity: Severity
+    subject: str
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The next piece of a walk: after which position (texts in the walk's order), at most how many records."""
+
+    walk: str
+    after: tuple[str, ...] | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a window held. `by_tier` counts what is due (or was erased); instants are RFC 3339 texts in UTC.
+
+    `after` is where the walk goes on, None when it is at its end; `changed` counts records acted on.
+    """
+
+    scanned: int = 0
+    selected: int = 0
+    changed: int = 0
+    held: int = 0
+    minimum: int = 0
+    unresolved: int = 0
+    blocked: int = 0
+    locked: int = 0
+    failed: int = 0
+    bytes: int = 0
+    oldest: str | None = None
+    newest: str | None = None
+    ids_digest: str | None = None
+    by_tier: Mapping[str, int] = field(default_factory=dict)
+    after: tuple[str, ...] | None = None
+    transaction: str | None = None
+
+
+class Batch(Protocol):
+    """One transaction against the target; it is rolled back unless `commit` is called."""
+
+    connection: Any
+
+    async def erase(self, permit: Permit, window: Window, *, salt: str) -> Tally:
+        """Destroy what is due in the window; raises Blind, Unreachable."""
+
+    async def commit(self) -> None:
+        """Make it so; raises Unreachable when the answer never came."""
+
+
+class Store(Protocol):
+    """One target of any kind."""
+
+    name: str
+    action: str
+
+    async def close(self) -> None:
+        """Give up all connections."""
+
+    async def clock(self) -> ClockReading:
+        """The target's clock; raises Unreachable."""
+
+    async def check(self) -> Sequence[Finding]:
+        """What stands in the way of sweeping the target, and what is unwise about it."""
+
+    async def groups(self, class_name: str) -> tuple[Group, ...]:
+        """The distinct (tier, override) pairs that records of the target can have."""
+
+    async def hold(self, hold: Hold) -> TargetHold:
+        """The hold in the canonical text of the target's own columns."""
+
+    async def total(self) -> int:
+        """How many records there are, roughly where exactly would be dear."""
+
+    def walks(self, plan: TargetPlan) -> tuple[str, ...]:
+        """The walks that together reach every record that can be due."""
+
+    async def count(self, plan: TargetPlan, window: Window) -> Tally:
+        """Judge a window without touching it."""
+
+    def batch(self, plan: TargetPlan, number: int, *, wait_for_locks: bool) -> AbstractAsyncContextManager[Batch]:
+        """Open the transaction whose end is the fence of permit `number`."""
+
+    async def fence_passed(self, number: int) -> bool:
+        """Whether the transaction of that permit is over; raises Unreachable."""
+
+    async def fate(self, transaction: str) -> str:
+        """What became of a transaction: `committed`, `aborted`, `in progress` or `unknown`."""
+
+    async def record(self, plan: TargetPlan, key: str) -> tuple[RecordFacts, AccountFacts]:
+        """One record and what the directory says of its account; raises NotFound."""
+
+    async def next_expiry(self, plan: TargetPlan) -> datetime | None:
+        """When the next record not yet due can become due; None: nothing in sight."""

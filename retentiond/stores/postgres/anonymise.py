@@ -1,0 +1,95 @@
+"""Anonymising in place: the assignments of an UPDATE, and how a record that is done already is told.
+
+Each record is changed once. The marker is the changed value itself, or a column named by the target: a null, the
+constant, an address that is truncated already, a hash with its prefix (2-semantics, "Actions").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from retentiond.errors import Blind
+from retentiond.stores.postgres.catalog import Column, Table, quote
+from retentiond.stores.postgres.queries import Params
+
+Method = Literal["null", "constant", "hash", "truncate_ip"]
+_PREFIX = "hmac:"
+_BLOCK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What becomes of one column."""
+
+    method: Method
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The anonymisation of a table: a rule for each column, and the marker column if one is named."""
+
+    columns: tuple[tuple[Column, Rule], ...]
+    marker: Column | None
+    key: bytes
+
+    def assignments(self, params: Params) -> str:
+        """The SET list over the alias `r`."""
+        parts = [f"{quote(column.name)} = {self._value(column, rule, params)}" for column, rule in self.columns]
+        if self.marker is not None:
+            value = "now()" if self.marker.base.startswith("timestamp") else "true"
+            parts.append(f"{quote(self.marker.name)} = {value}")
+        return ", ".join(parts)
+
+    def done(self, params: Params) -> str:
+        """Whether the record `r` has been anonymised already."""
+        if self.marker is not None:
+            name = f"r.{quote(self.marker.name)}"
+            return f"({name} IS NOT NULL)" if self.marker.base.startswith("timestamp") else f"COALESCE({name}, false)"
+        return "(" + " AND ".join(self._is_done(column, rule, params) for column, rule in self.columns) + ")"
+
+    def _is_done(self, column: Column, rule: Rule, params: Params) -> str:
+        name = f"r.{quote(column.name)}"
+        if rule.method == "hash":
+            return f"COALESCE(pg_catalog.starts_with({name}::text, '{_PREFIX}'), true)"
+        return f"({name} IS NOT DISTINCT FROM {self._value(column, rule, params)})"
+
+    def _value(self, column: Column, rule: Rule, params: Params) -> str:
+        name = f"r.{quote(column.name)}"
+        if rule.method == "null":
+            return f"NULL::{column.type}"
+        if rule.method == "constant":
+            return f"{params.add(rule.value, 'text')}::{column.type}"
+        if rule.method == "truncate_ip":
+            inet = f"({name}::text)::inet"
+            cut = f"network(set_masklen({inet}, CASE family({inet}) WHEN 4 THEN 24 ELSE 48 END))"
+            return f"(CASE WHEN {name} IS NOT NULL THEN host({cut}) END)::{column.type}"
+        return self._hashed(name, column, params)
+
+    def _hashed(self, name: str, column: Column, params: Params) -> str:
+        # HMAC-SHA-256 (RFC 2104) of built-in functions, so that no extension is needed.
+        inner = params.add(bytes(b ^ 0x36 for b in self.key.ljust(_BLOCK, b"\0")), "bytea")
+        outer = params.add(bytes(b ^ 0x5C for b in self.key.ljust(_BLOCK, b"\0")), "bytea")
+        digest = f"sha256({outer} || sha256({inner} || convert_to({name}::text, 'UTF8')))"
+        fresh = f"'{_PREFIX}' || encode({digest}, 'hex')"
+        kept = f"pg_catalog.starts_with({name}::text, '{_PREFIX}')"
+        return f"(CASE WHEN {kept} THEN {name}::text WHEN {name} IS NOT NULL THEN {fresh} END)::{column.type}"
+
+
+def make_change(
+    table: Table, rules: Mapping[str, Rule], *, marker: str | None, account: str | None, secret: bytes
+) -> Change:
+    """The change of a target; without rules the account reference is removed (1-promise, `usage_metrics`)."""
+    if not rules:
+        if account is None:
+            raise Blind(
+                f"table {table.schema}.{table.name} is to be anonymised, but nothing says how",
+                remedy="set `anonymise.columns`, or `account` so that the account reference can be removed",
+            )
+        rules = {account: Rule("null")}
+    columns = tuple((table.column(name, "anonymise.columns"), rule) for name, rule in rules.items())
+    named = table.column(marker, "anonymise.marker") if marker else None
+    return Change(columns, named, hashlib.sha256(b"anonymise" + secret).digest())

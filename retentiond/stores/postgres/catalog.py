@@ -1,0 +1,185 @@
+"""What the system catalogues say of a target's table: columns, key, indexes, children, RLS, grants.
+
+Read once when the store is opened and again for `check`; a table that has changed since is found by its fingerprint.
+Every name that enters SQL comes from here, quoted, never from configuration text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import asyncpg
+
+from retentiond.errors import Blind
+
+_RELATION = """
+SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relrowsecurity AS rls,
+       pg_catalog.pg_get_userbyid(c.relowner) AS owner,
+       pg_catalog.has_table_privilege(c.oid, 'SELECT') AS can_select,
+       pg_catalog.has_table_privilege(c.oid, 'DELETE') AS can_delete,
+       pg_catalog.has_any_column_privilege(c.oid, 'UPDATE') AS can_update
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = pg_catalog.to_regclass($1)
+"""
+_COLUMNS = """
+SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
+       t.typname AS base, bt.typname AS domain_base
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_type bt ON bt.oid = t.typbasetype
+WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+_INDEXES = """
+SELECT i.indisprimary AS is_primary, i.indisunique AND i.indpred IS NULL AND i.indimmediate AS is_unique,
+       i.indpred IS NOT NULL AS partial,
+       ARRAY(SELECT a.attname FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(num, pos)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
+             WHERE k.pos <= i.indnkeyatts ORDER BY k.pos)::text[] AS columns
+FROM pg_catalog.pg_index i WHERE i.indrelid = $1::bigint::oid AND i.indisvalid ORDER BY i.indisprimary DESC
+"""
+_CHILDREN = """
+SELECT f.conname AS name, n.nspname AS schema, c.relname AS child, f.confdeltype::text AS on_delete,
+       ARRAY(SELECT a.attname FROM unnest(f.conkey) WITH ORDINALITY k(num, pos) JOIN pg_catalog.pg_attribute a
+             ON a.attrelid = f.conrelid AND a.attnum = k.num ORDER BY k.pos)::text[] AS columns,
+       ARRAY(SELECT a.attname FROM unnest(f.confkey) WITH ORDINALITY k(num, pos) JOIN pg_catalog.pg_attribute a
+             ON a.attrelid = f.confrelid AND a.attnum = k.num ORDER BY k.pos)::text[] AS parent_columns,
+       EXISTS (SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = f.conrelid AND i.indisvalid
+               AND i.indkey[0] = f.conkey[1]) AS indexed
+FROM pg_catalog.pg_constraint f JOIN pg_catalog.pg_class c ON c.oid = f.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE f.confrelid = $1::bigint::oid AND f.contype = 'f' AND f.conparentid = 0 ORDER BY f.conname
+"""
+_TRIGGERS = """
+SELECT t.tgname AS name FROM pg_catalog.pg_trigger t
+WHERE t.tgrelid = $1::bigint::oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 24) <> 0 ORDER BY 1
+"""
+
+
+def quote(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: `type` as SQL writes it, `base` the name of its (domain's) base type."""
+
+    name: str
+    type: str
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A foreign key that refers to the table."""
+
+    name: str
+    table: str
+    columns: tuple[str, ...]
+    parent_columns: tuple[str, ...]
+    on_delete: str
+    indexed: bool
+
+    @property
+    def changes_children(self) -> bool:
+        """Whether deleting a parent would delete or change its children (cascade, set null, set default)."""
+        return self.on_delete in "cnd"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A target's table as the catalogues have it."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    rls: bool
+    owner: str
+    can_select: bool
+    can_delete: bool
+    can_update: bool
+    columns: Mapping[str, Column]
+    key: tuple[str, ...]
+    leading: frozenset[str]
+    children: tuple[Child, ...]
+    triggers: tuple[str, ...]
+
+    @property
+    def sql(self) -> str:
+        """The quoted name."""
+        return f"{quote(self.schema)}.{quote(self.name)}"
+
+    @property
+    def partitioned(self) -> bool:
+        """Whether it is a partitioned table, whose `ctid`s are not unique."""
+        return self.kind == "p"
+
+    def column(self, name: str, setting: str) -> Column:
+        """A column by name; raises Blind naming the setting that asked for it."""
+        if name not in self.columns:
+            raise Blind(
+                f"table {self.schema}.{self.name} has no column {name!r} ({setting})",
+                remedy=f"set `{setting}` to one of: {', '.join(self.columns)}",
+            )
+        return self.columns[name]
+
+
+async def read_table(connection: asyncpg.Connection, table: str, key: tuple[str, ...] | None) -> Table:
+    """The table of that name, with the configured key or its primary key; raises Blind where it can't be used."""
+    row = await connection.fetchrow(_RELATION, table)
+    if row is None:
+        raise Blind(
+            f"there is no table {table!r}, or this role may not see its schema",
+            remedy="set `table` to schema.name, or GRANT USAGE ON SCHEMA to the role of the dsn",
+        )
+    if row["kind"] not in ("r", "p"):
+        raise Blind(f"{table!r} is not a table", remedy="name a plain or partitioned table")
+    oid = row["oid"]
+    columns = {
+        c["name"]: Column(c["name"], c["type"], c["domain_base"] or c["base"])
+        for c in await connection.fetch(_COLUMNS, oid)
+    }
+    indexes = await connection.fetch(_INDEXES, oid)
+    found = Table(
+        oid=oid,
+        schema=row["schema"],
+        name=row["name"],
+        kind=row["kind"],
+        rls=row["rls"],
+        owner=row["owner"],
+        can_select=row["can_select"],
+        can_delete=row["can_delete"],
+        can_update=row["can_update"],
+        columns=columns,
+        key=key or _key(indexes),
+        leading=frozenset(i["columns"][0] for i in indexes if i["columns"] and not i["partial"]),
+        children=tuple(_child(c) for c in await connection.fetch(_CHILDREN, oid)),
+        triggers=tuple(t["name"] for t in await connection.fetch(_TRIGGERS, oid)),
+    )
+    if not found.key:
+        raise Blind(
+            f"table {found.schema}.{found.name} has no primary key or unique index, so its records can't be told apart",
+            remedy="add a primary key, or set `key` to columns that are unique together",
+        )
+    for name in found.key:
+        found.column(name, "key")
+    return found
+
+
+def _key(indexes: list[asyncpg.Record]) -> tuple[str, ...]:
+    for index in indexes:
+        if index["is_primary"]:
+            return tuple(index["columns"])
+    return next((tuple(i["columns"]) for i in indexes if i["is_unique"]), ())
+
+
+def _child(row: asyncpg.Record) -> Child:
+    return Child(
+        name=row["name"],
+        table=f"{quote(row['schema'])}.{quote(row['child'])}",
+        columns=tuple(row["columns"]),
+        parent_columns=tuple(row["parent_columns"]),
+        on_delete=row["on_delete"],
+        indexed=row["indexed"],
+    )

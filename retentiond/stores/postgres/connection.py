@@ -1,0 +1,129 @@
+"""Connections to a target's database, safe behind a transaction pooler.
+
+No prepared statements are kept, every query runs inside an explicit transaction, and every setting is local to it
+(4-safety, "Postgres, what bites" 6 and 7). asyncpg's errors become ours in one place.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+
+import asyncpg
+
+from retentiond.domain.clock import ClockReading
+from retentiond.errors import Blind, Unreachable
+
+_SETTINGS = """
+SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true),
+       set_config('IntervalStyle', 'postgres', true), set_config('row_security', 'off', true),
+       set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
+       set_config('idle_in_transaction_session_timeout', $3, true)
+"""
+_CONNECT_SECONDS = 10.0
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn what asyncpg raises into Blind (the database refuses) or Unreachable (it does not answer)."""
+    try:
+        yield
+    except asyncpg.InsufficientPrivilegeError as error:
+        remedy = "GRANT the privilege to the role of the dsn; row level security needs BYPASSRLS or a policy for it"
+        raise Blind(f"{what}: {error}", remedy=remedy) from error
+    except (
+        asyncpg.PostgresConnectionError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.TooManyConnectionsError,
+        asyncpg.AdminShutdownError,
+        asyncpg.CrashShutdownError,
+        asyncpg.InterfaceError,
+        asyncpg.InvalidPasswordError,
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+        OSError,
+        TimeoutError,
+    ) as error:
+        raise Unreachable(f"{what}: {error or type(error).__name__}", remedy="check the dsn and the server") from error
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.DatatypeMismatchError) as error:
+        raise Blind(f"{what}: the schema has changed: {error}", remedy="run `retentiond check`") from error
+
+
+class TargetDatabase:
+    """A small pool of connections to one target's database."""
+
+    def __init__(self, dsn: str, *, what: str) -> None:
+        self._dsn = dsn
+        self._what = what
+        self._pool: asyncpg.Pool | None = None
+
+    async def open(self) -> None:
+        """Connect; raises Unreachable."""
+        if self._pool is None:
+            with translated(self._what):
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=4,
+                    statement_cache_size=0,
+                    timeout=_CONNECT_SECONDS,
+                    server_settings={"application_name": "retentiond"},
+                )
+
+    async def close(self) -> None:
+        """Give up all connections."""
+        if self._pool is not None:
+            self._pool.terminate()
+            self._pool = None
+
+    @asynccontextmanager
+    async def transaction(
+        self, *, statement_ms: int = 60_000, lock_ms: int = 1_000, idle_ms: int = 15_000, read_only: bool = True
+    ) -> AsyncIterator[asyncpg.Connection]:
+        """A READ COMMITTED transaction with local settings; rolled back unless the block ends well."""
+        await self.open()
+        assert self._pool is not None  # noqa: S101 - open() made it
+        with translated(self._what):
+            async with (
+                self._pool.acquire(timeout=_CONNECT_SECONDS) as connection,
+                connection.transaction(isolation="read_committed", readonly=read_only),
+            ):
+                await connection.fetchrow(_SETTINGS, str(statement_ms), str(lock_ms), str(idle_ms))
+                yield connection
+
+    @asynccontextmanager
+    async def raw(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection whose transaction the caller controls."""
+        await self.open()
+        assert self._pool is not None  # noqa: S101 - open() made it
+        with translated(self._what):
+            async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection:
+                yield connection
+
+    async def clock(self) -> ClockReading:
+        """The database's clock; raises Unreachable."""
+        async with self.transaction() as connection:
+            before = datetime.now(UTC)
+            row = await connection.fetchrow(
+                "SELECT clock_timestamp() AS now, host(inet_server_addr()) AS address, pg_is_in_recovery() AS replica"
+            )
+            after = datetime.now(UTC)
+        if row["replica"]:
+            raise Unreachable(f"{self._what}: this is a replica", remedy="point the dsn at the primary")
+        return ClockReading(row["now"], before + (after - before) / 2, is_here(row["address"]))
+
+
+def is_here(address: str | None) -> bool:
+    """Whether a server's own address is this machine's: a socket, the loopback, or an address we can bind to."""
+    if address is None or ipaddress.ip_address(address).is_loopback:
+        return True
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,180 @@
+"""The account directory, a Postgres table or query: surveyed as a whole, or asked about one account.
+
+In the target's own database it is joined by the statements that judge and delete, so a tier raised a moment ago counts.
+A directory elsewhere is asked about the accounts of each window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from retentiond.domain.accounts import AccountFacts
+from retentiond.domain.plan import Group, TargetPlan
+from retentiond.errors import Blind
+from retentiond.stores.postgres.catalog import quote
+from retentiond.stores.postgres.config import AccountsConfig, parse_table
+from retentiond.stores.postgres.connection import TargetDatabase
+from retentiond.stores.postgres.queries import DirectorySource, Looked, Params, override_expression
+
+_CHUNK = 5_000
+IDENTITY = """
+SELECT concat_ws(':', oid, datname, pg_postmaster_start_time(), current_setting('port'))
+FROM pg_database WHERE datname = current_database()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    """An account as the directory has it; `overrides` is the whole JSON text."""
+
+    id: str
+    tier: str | None
+    overrides: str | None
+    deleted_at: datetime | None
+
+
+class Directory:
+    """The account directory of the configuration."""
+
+    def __init__(self, config: AccountsConfig) -> None:
+        self.config = config
+        self.dsn = config.dsn.get_secret_value()
+        self._database = TargetDatabase(self.dsn, what="account directory")
+
+    @property
+    def source(self) -> DirectorySource:
+        """The directory as a relation for the statements of targets in the same database."""
+        config = self.config
+        if config.table:
+            schema, name = parse_table(config.table)
+            relation = f"{quote(schema)}.{quote(name)}" if schema else quote(name)
+        else:
+            relation = f"({config.query})"
+        return DirectorySource(
+            relation=relation,
+            id=quote(config.id),
+            tier=quote(config.tier),
+            deleted_at=quote(config.deleted_at) if config.deleted_at else None,
+            overrides=quote(config.overrides) if config.overrides else None,
+            changed_at=quote(config.tier_changed_at) if config.tier_changed_at else None,
+            has_xmin=config.table is not None,
+        )
+
+    async def close(self) -> None:
+        """Give up all connections."""
+        await self._database.close()
+
+    async def survey_transaction(self) -> int:
+        """The oldest transaction not over now: what it and later ones write is newer than a survey begun after this."""
+        async with self._database.transaction() as connection:
+            found: int = await connection.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+            return found
+
+    async def survey(self) -> AsyncIterator[list[AccountRow]]:
+        """Every account, in chunks; raises Blind where an id stands twice or is null, Unreachable."""
+        source = self.source
+        deleted = f"d.{source.deleted_at}::timestamptz" if source.deleted_at else "NULL::timestamptz"
+        overrides = f"d.{source.overrides}::jsonb::text" if source.overrides else "NULL::text"
+        sql = (
+            f"SELECT d.{source.id}::text AS id, d.{source.tier}::text AS tier, {overrides} AS overrides,"
+            f" CASE WHEN isfinite({deleted}) THEN {deleted} END AS deleted_at FROM {source.relation} d"
+        )
+        async with self._database.transaction() as connection:
+            twice = await connection.fetchval(
+                f"SELECT count(*) - count(DISTINCT d.{source.id}) FROM {source.relation} d"
+            )
+            if twice:
+                raise Blind(
+                    f"the account directory has {twice} accounts whose id is null or stands twice",
+                    remedy="make accounts.table or accounts.query give each account once",
+                )
+            chunk: list[AccountRow] = []
+            async for row in connection.cursor(sql, prefetch=_CHUNK):
+                chunk.append(AccountRow(row["id"], row["tier"], row["overrides"], row["deleted_at"]))
+                if len(chunk) == _CHUNK:
+                    yield chunk
+                    chunk = []
+            yield chunk
+
+    async def groups(self, class_name: str) -> tuple[Group, ...]:
+        """The distinct pairs of tier and override text of a class."""
+        source, params = self.source, Params()
+        override = override_expression(source, class_name, params)
+        sql = f"SELECT d.{source.tier}::text AS tier, {override} AS override FROM {source.relation} d GROUP BY 1, 2"
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(sql, *params.values)
+        return tuple(Group(row["tier"], row["override"]) for row in rows)
+
+    async def facts(self, account: str, class_name: str, grace_cutoff: datetime | None) -> AccountFacts:
+        """What the directory says of one account, by the text of its id."""
+        async with self._database.transaction() as connection:
+            return await read_facts(connection, self.source, account, class_name, grace_cutoff)
+
+    async def identity(self) -> str:
+        """What tells this database from every other; compared with a target's."""
+        async with self._database.transaction() as connection:
+            found: str = await connection.fetchval(IDENTITY)
+            return found
+
+    async def due(self, edge: datetime, after: str | None, *, inclusive: bool, limit: int) -> list[str]:
+        """The next accounts deleted before `edge`, in the order of their ids' text."""
+        source = self.source
+        if source.deleted_at is None:
+            return []
+        order = f'd.{source.id}::text COLLATE "C"'
+        start = f" AND {order} {'>=' if inclusive else '>'} $2" if after is not None else " AND $2::text IS NULL"
+        sql = (
+            f"SELECT d.{source.id}::text AS id FROM {source.relation} d WHERE isfinite(d.{source.deleted_at}::timestamptz)"
+            f" AND d.{source.deleted_at}::timestamptz < $1{start} ORDER BY {order} LIMIT {limit}"
+        )
+        async with self._database.transaction() as connection:
+            return [row["id"] for row in await connection.fetch(sql, edge, after)]
+
+    async def look_up(self, asked: tuple[str, ...], plan: TargetPlan, recent: frozenset[str]) -> Looked:
+        """What the directory says now of these accounts; `recent` are in their grace by our own memory."""
+        source, params = self.source, Params()
+        override = override_expression(source, plan.data_class.name, params)
+        deleted = f"d.{source.deleted_at}::timestamptz" if source.deleted_at else "NULL::timestamptz"
+        grace = "false"
+        if source.changed_at and plan.grace_cutoff is not None:
+            grace = f"COALESCE(d.{source.changed_at}::timestamptz > {params.moment(plan.grace_cutoff)}, false)"
+        sql = (
+            f"SELECT d.{source.id}::text AS id, d.{source.tier}::text AS tier, {override} AS override,"
+            f" {deleted} AS deleted_at, {grace} AS in_grace FROM {source.relation} d"
+            f" WHERE d.{source.id}::text = ANY({params.add(list(asked), 'text[]')})"
+        )
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(sql, *params.values)
+        has_grace = plan.grace_cutoff is not None
+        return Looked(
+            asked=asked,
+            ids=tuple(row["id"] for row in rows),
+            tiers=tuple(row["tier"] for row in rows),
+            overrides=tuple(row["override"] for row in rows),
+            deleted_at=tuple(row["deleted_at"] for row in rows),
+            in_grace=tuple(row["in_grace"] or (has_grace and row["id"] in recent) for row in rows),
+        )
+
+
+async def read_facts(
+    connection: asyncpg.Connection, source: DirectorySource, account: str, class_name: str, grace: datetime | None
+) -> AccountFacts:
+    """What the directory says of one account."""
+    params = Params()
+    override = override_expression(source, class_name, params)
+    deleted = f"d.{source.deleted_at}::timestamptz" if source.deleted_at else "NULL::timestamptz"
+    changed = f"d.{source.changed_at}::timestamptz" if source.changed_at and grace else "NULL::timestamptz"
+    sql = (
+        f"SELECT d.{source.tier}::text AS tier, {override} AS override,"
+        f" CASE WHEN isfinite({deleted}) THEN {deleted} END AS deleted_at,"
+        f" COALESCE({changed} > {params.moment(grace)}, false) AS in_grace"
+        f" FROM {source.relation} d WHERE d.{source.id}::text = {params.add(account, 'text')}"
+    )
+    row = await connection.fetchrow(sql, *params.values)
+    if row is None:
+        return AccountFacts()
+    return AccountFacts(True, row["tier"], row["override"], row["deleted_at"], in_grace=row["in_grace"])

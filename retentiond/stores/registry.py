@@ -1,0 +1,17 @@
+"""The table of store kinds: a new store is one folder and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from retentiond.stores.config import TargetConfig
+from retentiond.stores.postgres.config import PostgresTarget
+
+CONFIG_MODELS: Final[Mapping[str, type[TargetConfig]]] = MappingProxyType({"postgres": PostgresTarget})
+
+
+def config_model(kind: str) -> type[TargetConfig] | None:
+    """The configuration model of a store kind; None where there is no such kind."""
+    return CONFIG_MODELS.get(kind)
