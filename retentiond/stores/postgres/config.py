@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -10,7 +11,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretSt
 
 from retentiond.stores.config import FROZEN, TargetConfig, Unfit, zone
 
-Scalar = str | int | float | bool
 _IDENTIFIER: Final = r'(?:"(?:[^"\x00]|"")+"|[^\W\d][\w$]*)'
 _TABLE: Final = re.compile(rf"(?:({_IDENTIFIER})\.)?({_IDENTIFIER})")
 _LOOPBACK: Final = {"", "localhost", "::1"}
@@ -72,38 +72,40 @@ def database_of(dsn: SecretStr) -> tuple[str, str, str]:
 class AnonymiseColumn(BaseModel):
     """What becomes of one column: null, a constant, a keyed hash of it, or its address cut to /24 or /48.
 
-    Written as `null`, as the constant itself, as `{hash: true}` or `{truncate_ip: true}`.
+    Written as `null`, as the constant itself, as `{hash: true}` or `{truncate_ip: true}`. `value` is the constant as
+    the text that PostgreSQL casts to the column's type.
     """
 
     model_config = FROZEN
 
-    how: Literal["null", "constant", "hash", "truncate_ip"]
-    value: Scalar | None = None
+    method: Literal["null", "constant", "hash", "truncate_ip"]
+    value: str | None = None
 
 
 def _anonymise_column(given: object) -> object:
     if given is None:
-        return AnonymiseColumn(how="null")
+        return AnonymiseColumn(method="null")
+    if isinstance(given, bool):
+        return AnonymiseColumn(method="constant", value=str(given).lower())
     if isinstance(given, (str, int, float)):
-        return AnonymiseColumn(how="constant", value=given)
+        return AnonymiseColumn(method="constant", value=str(given))
     if given == {"hash": True}:
-        return AnonymiseColumn(how="hash")
+        return AnonymiseColumn(method="hash")
     if given == {"truncate_ip": True}:
-        return AnonymiseColumn(how="truncate_ip")
-    if isinstance(given, AnonymiseColumn):
-        return given
-    raise Unfit(
-        "not a way to anonymise a column",
-        "write null, a constant, {hash: true} or {truncate_ip: true}",
-    )
+        return AnonymiseColumn(method="truncate_ip")
+    raise Unfit("not a way to anonymise a column", "write null, a constant, {hash: true} or {truncate_ip: true}")
 
 
 class Anonymise(BaseModel):
-    """How a record is anonymised: what becomes of each column that is named."""
+    """How a record is anonymised: what becomes of each column that is named, and a column that marks it as done.
+
+    Without a marker the changed values themselves are the mark.
+    """
 
     model_config = FROZEN
 
-    columns: dict[Column, Annotated[AnonymiseColumn, BeforeValidator(_anonymise_column)]] = Field(min_length=1)
+    columns: dict[Column, Annotated[AnonymiseColumn, BeforeValidator(_anonymise_column)]] = Field(default_factory=dict)
+    marker: Column | None = None
 
 
 def _key(given: object) -> object:
@@ -114,7 +116,7 @@ class PostgresTarget(TargetConfig):
     """A table: which column dates its records, and how their account and tier are known.
 
     `unit` is that of a numeric anchor, `timezone` that of a naive one; `key` are the columns that tell records apart
-    (the primary key by default); `marker` is a column that is set once a record is anonymised.
+    (the primary key by default).
     """
 
     actions: ClassVar[frozenset[str]] = frozenset({"delete", "anonymise"})
@@ -129,7 +131,6 @@ class PostgresTarget(TargetConfig):
     timezone: str = "UTC"
     unit: Literal["s", "ms", "us"] | None = None
     anonymise: Anonymise | None = None
-    marker: Column | None = None
 
     @field_validator("timezone")
     @classmethod
@@ -148,10 +149,17 @@ class PostgresTarget(TargetConfig):
         schema, name = parse_table(self.table)
         return (self.store, *database_of(self.dsn), schema or "public", name)
 
+    def rules(self) -> Mapping[str, AnonymiseColumn]:
+        """What becomes of each column when a record is anonymised; empty: the account reference is removed."""
+        return self.anonymise.columns if self.anonymise else {}
+
     def refuse(self, action: str) -> Unfit | None:
-        """Anonymising needs its columns; and columns without it would mean that records are deleted unawares."""
-        if action == "anonymise" and self.anonymise is None:
-            return Unfit("the action is anonymise, but no column is named", "add anonymise: {columns: {NAME: null}}")
+        """Anonymising needs a column; and columns without it would mean that records are deleted unawares."""
+        if action == "anonymise" and not self.rules() and self.account is None:
+            return Unfit(
+                "the action is anonymise, but nothing says what to change",
+                "add anonymise: {columns: {NAME: null}}, or account: so that the account reference is removed",
+            )
         if action != "anonymise" and self.anonymise is not None:
             return Unfit(
                 f"anonymise is given, but the action is {action}", "set action: anonymise, or take anonymise out"
