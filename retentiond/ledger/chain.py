@@ -1,0 +1,118 @@
+"""Walking along the entries, from the first on, and naming the first that can't be as it was written.
+
+The same walk serves an export and the database. Two neighbours that disagree (`prev` of one is not the hash of the
+one before) don't say by themselves which was altered; the entry after them does, so the walk goes one step further.
+What the chain can't show, since it was rewritten as a whole, the root in a signed checkpoint does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from retentiond.domain.evidence import TreeHead, canonical, leaf_hash
+from retentiond.errors import LedgerError
+
+_FLUSH = 4_096
+_LARGEST = 2**53 - 1
+_ALTERED = "it was altered: the entry after it names another hash for it"
+_REWRITTEN = "it was altered: it fits neither the entry before it nor the one after"
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """Where the evidence stops holding: the entry, its line in an export, and what is wrong.
+
+    `seq` and `line` are None when it is not an entry that fails but what vouches for them all.
+    """
+
+    seq: int | None
+    line: int | None
+    what: str
+
+    def document(self) -> dict[str, object]:
+        """The break as `--json` shows it."""
+        return {"seq": self.seq, "line": self.line, "what": self.what}
+
+    def __str__(self) -> str:
+        return self.what if self.seq is None else f"entry {self.seq}: {self.what}"
+
+
+class Chain:
+    """The entries seen so far: how many, their tree, the hash of the last, and its content."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.last = b""
+        self.entry: dict[str, object] = {}
+        self._tree = TreeHead()
+        self._waiting: list[bytes] = []
+        self._doubt: int | None = None
+
+    @property
+    def tree(self) -> TreeHead:
+        """The tree over all entries seen."""
+        self._tree = self._tree.extend(self._waiting)
+        self._waiting.clear()
+        return self._tree
+
+    def feed(self, leaf: bytes) -> Break | None:
+        """Take the next entry; the first break, once it is certain where it is."""
+        seq = self.size + 1
+        entry = parse_leaf(leaf)
+        if entry is None:
+            return self.doubt() or _at(seq, "it is not one JSON object in canonical form (RFC 8785)")
+        if entry.get("seq") != seq or entry.get("seq") is True:
+            return self.doubt() or _at(seq, f"missing: in its place is one with the number {entry.get('seq')!r}")
+        follows = entry.get("prev") == self.last.hex()
+        if self._doubt is not None:
+            return self.doubt() if follows else _at(self._doubt, _REWRITTEN)
+        if not follows and seq == 1:
+            return _at(1, "the first entry names one before it")
+        if not follows:
+            self._doubt = seq
+        self._add(entry, leaf)
+        return None
+
+    def doubt(self) -> Break | None:
+        """The break that no further entry can place more exactly."""
+        return None if self._doubt is None else _at(self._doubt - 1, _ALTERED)
+
+    def _add(self, entry: dict[str, object], leaf: bytes) -> None:
+        self.size += 1
+        self.entry = entry
+        self.last = leaf_hash(leaf)
+        self._waiting.append(self.last)
+        if len(self._waiting) >= _FLUSH:
+            _ = self.tree
+
+
+def _at(seq: int, what: str) -> Break:
+    return Break(seq, None, what)
+
+
+def parse_leaf(leaf: bytes) -> dict[str, object] | None:
+    """The object that a leaf is in canonical form; None when it is anything else.
+
+    orjson is many times faster than the canonical serializer, and writes the same for what `_plain` lets through.
+    """
+    try:
+        entry = orjson.loads(leaf)
+        if not isinstance(entry, dict):
+            return None
+        same = orjson.dumps(entry, option=orjson.OPT_SORT_KEYS) == leaf if _plain(entry) else canonical(entry) == leaf
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, LedgerError, RecursionError):
+        return None
+    return entry if same else None
+
+
+def _plain(value: object) -> bool:
+    """Whether it has no float, no integer beyond 2^53 and no key but ASCII, where the two serializers may differ."""
+    if value is None or isinstance(value, str | bool):
+        return True
+    if isinstance(value, int):
+        return -_LARGEST <= value <= _LARGEST
+    if isinstance(value, dict):
+        return all(key.isascii() and _plain(item) for key, item in value.items())
+    return isinstance(value, list) and all(map(_plain, value))
