@@ -1,0 +1,70 @@
+"""Permits that have no outcome: the worker crashed, was cut off, or never heard what became of its COMMIT.
+
+Whoever takes the unit over may end such a permit only when its transaction is shown to be over. Between its DELETE and
+its COMMIT a batch leaves the outcome it will have, with its transaction's id, in the control database; so afterwards
+the server's own record of that transaction tells whether it happened. Nothing is guessed (4-safety).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from retentiond.control import permits
+from retentiond.control.database import Database
+from retentiond.domain.permit import Lease
+from retentiond.errors import Unreachable
+from retentiond.ledger import kinds
+from retentiond.ledger.journal import Journal
+from retentiond.stores.base import Store
+
+_POLL_SECONDS = 0.2
+
+
+async def settle_open_permits(database: Database, journal: Journal, store: Store, lease: Lease) -> int:
+    """End every open permit of the unit and write what became of it; returns how many stay in doubt for good.
+
+    Raises Unreachable while the target can't be asked.
+    """
+    async with database.transaction() as tx:
+        pending = await permits.open_permits(tx, unit=lease.unit)
+    doubtful = 0
+    for permit in pending:
+        await _wait_until_over(store, permit.number)
+        prepared = permit.prepared
+        fate = await store.fate(str(prepared["transaction"])) if prepared else "aborted"
+        if fate == "in progress":
+            raise Unreachable(f"the transaction of permit {permit.number} is still in progress")
+        entry = kinds.in_doubt(
+            permit=permit.number,
+            target=lease.unit.target,
+            shard=lease.unit.shard,
+            batch=str(permit.intent.get("batch", "")),
+            found={"committed": "committed", "aborted": "nothing"}.get(fate, "unknown"),
+            by=lease.owner,
+        )
+        entries = [entry]
+        if fate == "committed" and prepared:
+            entries.append(kinds.Entry(kinds.Kind.OUTCOME, _outcome(prepared)))
+        doubtful += fate == "unknown"
+        async with database.transaction() as tx:
+            if await permits.end_orphan(tx, permit.number, fate):
+                await journal.append(tx, *entries)
+    return doubtful
+
+
+def _outcome(prepared: Mapping[str, object]) -> dict[str, kinds.Json]:
+    body: Mapping[str, kinds.Json] = prepared["outcome"]  # type: ignore[assignment]  # written by the sweeper
+    return {**body, "verified": "transaction status"}
+
+
+async def _wait_until_over(store: Store, number: int) -> None:
+    # The transaction's own timeouts end it within seconds, unless its backend is stopped.
+    for _ in range(int(30 / _POLL_SECONDS)):
+        if await store.fence_passed(number):
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+    raise Unreachable(
+        f"the transaction of permit {number} is still open",
+        remedy="end the backend of application retentiond in the target database",
+    )

@@ -1,0 +1,80 @@
+"""What a sweep needs to know of the configuration, as frozen values: this layer reads no settings itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from retentiond.domain.accounts import TierRules
+from retentiond.domain.plan import TierSource
+from retentiond.domain.policy import DataClass, Policy
+
+
+class Opening(Protocol):
+    """When a target may erase; instants in UTC."""
+
+    def open_at(self, instant: datetime) -> bool:
+        """Whether it may erase at that instant."""
+
+    def next_opening(self, instant: datetime) -> datetime:
+        """The next instant at which it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How hard a target may be worked: records a second (0: unlimited), share of time, seconds and size of a batch."""
+
+    records_per_second: float = 0
+    duty: float = 0.5
+    batch_seconds: float = 0.25
+    min_batch: int = 1
+    max_batch: int = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The guards' limits (4-safety, "Guards")."""
+
+    max_fraction: float = 0.25
+    min_records: int = 500
+    max_records: int | None = None
+    max_accounts_shortened: float = 0.05
+    min_accounts_shortened: int = 20
+    max_clock_skew: timedelta = timedelta(seconds=60)
+    max_clock_jump: timedelta = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One target as the sweeper sees it."""
+
+    name: str
+    store: str
+    data_class: DataClass
+    action: str
+    tier_source: TierSource
+    tier: str | None = None
+    knows_account: bool = True
+    pace: Pace = field(default_factory=Pace)
+    window: Opening | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The configuration of all sweeps; `digest` names everything that enters a verdict."""
+
+    enforce: bool
+    policy: Policy
+    rules: TierRules
+    targets: tuple[Target, ...]
+    digest: str
+    has_directory: bool
+    limits: Limits = field(default_factory=Limits)
+    release_grace: timedelta = timedelta(days=7)
+    min_interval: timedelta = timedelta(minutes=1)
+    max_interval: timedelta = timedelta(hours=6)
+
+    def target(self, name: str) -> Target:
+        """A target by name; raises KeyError."""
+        return next(target for target in self.targets if target.name == name)

@@ -1,0 +1,41 @@
+"""The pace of one target: batch sizes that fit a time budget, rest between batches, records a second.
+
+A batch that took longer than its budget halves the next one or more; a quick one grows it at most twofold
+(4-safety, "Postgres, what bites" 10). Never waits inside a transaction: the sweeper rests before it begins one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from retentiond.sweep.spec import Pace
+
+_FIRST = 1_000
+_LEAST, _MOST = 0.1, 2.0
+
+
+@dataclass(slots=True)
+class Pacer:
+    """The next batch's size, and the rest owed before it."""
+
+    pace: Pace
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        """Begin small: the first batch measures."""
+        self.size = self.size or min(max(_FIRST, self.pace.min_batch), self.pace.max_batch)
+
+    def after(self, seconds: float) -> None:
+        """Fit the size to what the last batch took."""
+        factor = min(max(self.pace.batch_seconds / max(seconds, 1e-6), _LEAST), _MOST)
+        self.size = min(max(int(self.size * factor), self.pace.min_batch), self.pace.max_batch)
+
+    def trouble(self) -> None:
+        """Halve, down to the least batch."""
+        self.size = max(self.size // 2, self.pace.min_batch)
+
+    def rest(self, seconds: float, records: int) -> tuple[str, float]:
+        """The reason for and the seconds of the rest after a batch that took `seconds` and changed `records`."""
+        by_duty = seconds * (1 / self.pace.duty - 1)
+        by_rate = records / self.pace.records_per_second - seconds if self.pace.records_per_second else 0.0
+        return ("duty", by_duty) if by_duty >= by_rate else ("records_per_second", by_rate)
