@@ -1,0 +1,6 @@
+"""`python -m retentiond` is `retentiond`."""
+
+from retentiond.cli.main import main
+
+if __name__ == "__main__":
+    main()

