@@ -24,6 +24,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from retentiond.control.failures import CommitUnknown, commit_failure, is_expected, is_lost, reaching, unreachable
 from retentiond.control.host import is_this_machine
+from retentiond.control.identity import Identity, identity_of
 from retentiond.control.migrations import migrate, require_schema
 from retentiond.errors import ConfigurationError, Problem, Unreachable
 
@@ -66,7 +67,7 @@ class _Connection(_Base):
         """Nothing: all that we set is local to a transaction, and a reset runs outside of one."""
         return ""
 
-    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's own signature
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         """Like asyncpg's, but a COMMIT that the server answers with ROLLBACK is an error and not a success."""
         status = await super().execute(query, *args, timeout=timeout)
         if status == "ROLLBACK" and query.startswith("COMMIT"):
@@ -87,20 +88,6 @@ class ClockReading:
     same_machine: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which server this is: `system_identifier` is None where we may not read it."""
-
-    system_identifier: str | None
-    timeline: str
-    database_oid: int
-
-    @property
-    def line(self) -> str:
-        """One text for "the same server, not failed over, not restored": another means that rows may be missing."""
-        return f"{self.system_identifier or '-'}/{self.timeline}"
-
-
 class Database:
     """The control database; made by `connect`, closed by `close`."""
 
@@ -114,25 +101,23 @@ class Database:
 
         Raises Unreachable, or ConfigurationError for a DSN that can't be read and a server older than 14.
         """
-        try:
-            with reaching():
-                pool = asyncpg.create_pool(
-                    dsn,
-                    min_size=0,
-                    max_size=size,
-                    statement_cache_size=0,
-                    timeout=CONNECT_SECONDS,
-                    command_timeout=COMMAND_SECONDS,
-                    connection_class=_Connection,
-                    server_settings={"application_name": application_name},
-                )
-                await pool
-        except (ValueError, asyncpg.InterfaceError) as error:
-            raise _bad_dsn(str(error)) from error
+        pool = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=size,
+            statement_cache_size=0,
+            timeout=CONNECT_SECONDS,
+            command_timeout=COMMAND_SECONDS,
+            connection_class=_Connection,
+            server_settings={"application_name": application_name},
+        )
+        await pool
         try:
             with reaching():
                 async with pool.acquire(timeout=CONNECT_SECONDS) as connection:
                     version = connection.get_server_version().major
+        except asyncpg.exceptions.ClientConfigurationError as error:
+            raise _bad_dsn(str(error)) from error
         except BaseException:
             pool.terminate()
             raise
@@ -172,7 +157,7 @@ class Database:
                 yield connection
             except OSError as error:
                 # TimeoutError is one too. Another OSError on a living connection is the body's own affair.
-                if connection.is_closed() or isinstance(error, TimeoutError):
+                if _gone(connection) or isinstance(error, TimeoutError):
                     raise unreachable(error) from error
                 raise
             except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -200,7 +185,7 @@ class Database:
                     await transaction.start()
                     await connection.execute(settings)
             except BaseException as error:
-                connection.terminate()
+                _cut_off(connection)
                 await self._give_back(connection, None)
                 if not is_lost(error):
                     raise
@@ -217,12 +202,12 @@ class Database:
         transaction: asyncpg.transaction.Transaction | None,
     ) -> None:
         """Return the connection to the pool, rolled back; one that can't be rolled back is cut off instead."""
-        if transaction is not None and not connection.is_closed():
+        if transaction is not None and not _gone(connection):
             try:
                 async with asyncio.timeout(TRANSACTION_MS / 1000):
                     await transaction.rollback()
             except BaseException as error:
-                connection.terminate()
+                _cut_off(connection)
                 if not isinstance(error, Exception):
                     await self._pool.release(connection)
                     raise
@@ -260,29 +245,6 @@ class Database:
             return await identity_of(tx)
 
 
-async def identity_of(tx: Tx) -> Identity:
-    """Which server, timeline and database this transaction runs on; raises Unreachable on a standby.
-
-    A failover raises the timeline, a restored copy on a new server has another system identifier; both mean that the
-    last permits and holds may be missing (4-safety.md, "Placing a hold").
-    """
-    if await tx.fetchval("SELECT pg_catalog.pg_is_in_recovery()"):
-        raise Unreachable(
-            "the control database is a standby, which can't be written",
-            remedy="let control.dsn name the primary (several hosts and target_session_attrs=read-write)",
-        )
-    system = None
-    if await tx.fetchval("SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute')"):
-        system = await tx.fetchval("SELECT system_identifier::text FROM pg_catalog.pg_control_system()")
-    row = await tx.fetchrow(
-        "SELECT pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) AS timeline,"
-        " (SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) AS oid"
-    )
-    if row is None:
-        raise Unreachable("the control database gave no answer to the question which server it is")
-    return Identity(system, row["timeline"], row["oid"])
-
-
 async def _commit(
     connection: PoolConnectionProxy[asyncpg.Record], transaction: asyncpg.transaction.Transaction
 ) -> None:
@@ -290,7 +252,21 @@ async def _commit(
         async with asyncio.timeout(ANSWER_SECONDS):
             await transaction.commit()
     except Exception as error:
-        raise commit_failure(error, lost=connection.is_closed()) from error
+        raise commit_failure(error, lost=_gone(connection)) from error
+
+
+def _gone(connection: PoolConnectionProxy[asyncpg.Record]) -> bool:
+    """Whether the connection was lost; the pool takes a lost one back at once, and then it answers nothing at all."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
+
+
+def _cut_off(connection: PoolConnectionProxy[asyncpg.Record]) -> None:
+    """Close without a word to the server; the pool makes a new one when it needs it."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
 
 
 def _settings(timeout_ms: int, lock_timeout_ms: int | None, total_ms: int | None) -> str:

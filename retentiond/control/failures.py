@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from retentiond.errors import RetentiondError, Unreachable
+from retentiond.errors import RetentiondError, StateMissing, Unreachable
 
 
 class CommitUnknown(Unreachable):
@@ -19,6 +19,7 @@ class CommitUnknown(Unreachable):
 
 
 _REMEDY = "see that Postgres runs, that control.dsn names it, and that the network lets us through"
+_MISSING = "let control.dsn name the running daemon's database; `retentiond run` makes the state"
 
 # SQLSTATEs after which the connection is gone, or was never made.
 _LOST_CLASSES = ("08",)
@@ -29,6 +30,11 @@ _BUSY_STATES = frozenset({"57014", "55P03", "40P01", "40001", "53100", "53200", 
 
 # SQLSTATEs of a login or a right that is refused.
 _REFUSED_STATES = frozenset({"28000", "28P01", "3D000", "42501"})
+
+# SQLSTATEs of a table or schema of ours that is not there.
+_MISSING_STATES = frozenset({"42P01", "3F000"})
+
+_EXPECTED_STATES = _BUSY_STATES | _REFUSED_STATES | _MISSING_STATES
 
 
 def is_lost(error: BaseException) -> bool:
@@ -50,6 +56,8 @@ def unreachable(error: BaseException) -> Unreachable:
         return Unreachable(f"the control database could not do it now: {text}", remedy="it is safe to try again")
     if state in _REFUSED_STATES:
         return Unreachable(f"the control database refuses: {text}", remedy="see control.dsn and the grants of its role")
+    if state in _MISSING_STATES:
+        return StateMissing(f"the control database lacks a part of its state: {text}", remedy=_MISSING)
     return Unreachable(f"the control database can't be reached: {text}", remedy=_REMEDY)
 
 
@@ -58,7 +66,9 @@ def commit_failure(error: Exception, *, lost: bool) -> Exception:
     if isinstance(error, RetentiondError):
         return error
     if lost or is_lost(error):
-        return CommitUnknown(f"the connection was lost during COMMIT: {error or type(error).__name__}", remedy=_REMEDY)
+        return CommitUnknown(
+            f"the connection was lost during COMMIT: {str(error) or type(error).__name__}", remedy=_REMEDY
+        )
     return unreachable(error) if is_expected(error) else error
 
 
@@ -77,4 +87,4 @@ def reaching() -> Iterator[None]:
 
 def is_expected(error: BaseException) -> bool:
     """Whether this is a lost, busy or refusing server, and not a mistake of ours."""
-    return is_lost(error) or str(getattr(error, "sqlstate", None) or "") in _BUSY_STATES | _REFUSED_STATES
+    return is_lost(error) or str(getattr(error, "sqlstate", None) or "") in _EXPECTED_STATES

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from retentiond.control.barrier import remember_server
 from retentiond.control.locks import MIGRATIONS, NAMESPACE
 from retentiond.errors import ConfigurationError, Problem, StateMissing
 
@@ -72,8 +73,9 @@ async def migrate(database: Database, migrations: Sequence[Migration] | None = N
                 migration.name,
                 migration.sha256,
             )
-        if await tx.fetchval("SELECT pg_catalog.to_regclass('retentiond.secrets') IS NOT NULL"):
+        if await tx.fetchval("SELECT pg_catalog.to_regclass('retentiond.barrier') IS NOT NULL"):
             await _make_secrets(tx)
+            await remember_server(tx)
     return missing
 
 

@@ -1,0 +1,155 @@
+"""From `pending` to `active`: when no batch that was let go before the hold can take effect any more.
+
+For each permit of an earlier epoch that has no outcome, the target itself is asked whether its fence holds (the
+batch's transaction is over, its request expired). Nothing is waited for while the barrier lock is held; the activation
+itself is one short transaction under the exclusive lock, which checks again. Once a hold's placement is committed, the
+set of permits it waits for only gets smaller, so an answer that was true stays true. Any process may do it, and several
+at once: what one has done, the others find done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from retentiond.control import barrier, hold_rows, permits
+from retentiond.control.database import Database, Tx
+from retentiond.control.hold_rows import Recorder
+from retentiond.control.permits import OpenPermit
+from retentiond.domain.holds import Hold
+from retentiond.errors import Unreachable
+
+FenceProbe = Callable[[int], Awaitable[bool]]
+"""Asks a target whether the batch of this permit number can't take effect any more; raises Unreachable."""
+
+LATE_EFFECT_GRACE_SECONDS: Final = 120.0
+"""What a server may take to carry out a request that it had accepted in time: `holds.late_effect_grace`."""
+
+PROBE_SECONDS: Final = 10.0
+"""How long one answer of a target may take before the target counts as unreachable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One reason why a hold is still pending: a batch that may still take effect, or a failover."""
+
+    why: Literal["batch", "unreachable", "unknown_target", "failover"]
+    number: int | None = None
+    target: str | None = None
+    detail: str = ""
+
+
+OnWait = Callable[[Hold, tuple[Waiting, ...]], None]
+
+
+async def activate_pending(
+    database: Database,
+    fences: Mapping[str, FenceProbe],
+    on_wait: OnWait | None = None,
+    *,
+    record: Recorder | None = None,
+    permit_seconds: float = permits.PERMIT_SECONDS,
+    grace_seconds: float = LATE_EFFECT_GRACE_SECONDS,
+    probe_seconds: float = PROBE_SECONDS,
+) -> list[Hold]:
+    """Make active every pending hold that can be, once; returns those that this call made active. Event: `activated`.
+
+    `fences` has a probe for each configured target; a permit of another target keeps a hold pending. `on_wait` gets
+    each hold that stays pending, with the reasons. After a change of server none is activated for `permit_seconds` and
+    `grace_seconds` together.
+    """
+    async with database.transaction(read_only=True) as tx:
+        pending = await _pending(tx)
+        earlier = await permits.open_permits(tx, before=max(pending.values())) if pending else []
+    if not pending:
+        return []
+    answers = await _ask(earlier, fences, probe_seconds)
+    passed = {number for number, reason in answers.items() if reason is None}
+    quarantine = permit_seconds + grace_seconds
+    if not any(_clear(epoch, earlier, passed) for epoch in pending.values()):
+        active, blocked = list[Hold](), set(pending)
+    else:
+        active, blocked = await _activate(database, passed, quarantine, record)
+    if on_wait is not None and blocked:
+        await _report(database, blocked, answers, quarantine, on_wait)
+    return active
+
+
+def _clear(epoch: int, open_now: Collection[OpenPermit], passed: Collection[int]) -> bool:
+    """Whether every open permit that was issued before the hold of this epoch has its fence shown to hold."""
+    return all(permit.number in passed for permit in open_now if permit.epoch < epoch)
+
+
+async def _pending(tx: Tx) -> dict[str, int]:
+    """The epoch of each pending hold, by id."""
+    rows = await tx.fetch("SELECT id, epoch FROM retentiond.holds WHERE state = 'pending' ORDER BY epoch")
+    return {row["id"]: row["epoch"] for row in rows}
+
+
+async def _ask(
+    earlier: Collection[OpenPermit], fences: Mapping[str, FenceProbe], seconds: float
+) -> dict[int, Waiting | None]:
+    """For each permit None (its fence holds) or why not; all targets are asked at once."""
+    found = await asyncio.gather(*(_ask_one(permit, fences.get(permit.target), seconds) for permit in earlier))
+    return {permit.number: reason for permit, reason in zip(earlier, found, strict=True)}
+
+
+async def _ask_one(permit: OpenPermit, probe: FenceProbe | None, seconds: float) -> Waiting | None:
+    if probe is None:
+        return Waiting("unknown_target", permit.number, permit.target, "no such target is configured here")
+    try:
+        async with asyncio.timeout(seconds):
+            over = await probe(permit.number)
+    except (Unreachable, OSError, TimeoutError) as error:
+        return Waiting("unreachable", permit.number, permit.target, str(error) or "no answer in time")
+    return None if over else Waiting("batch", permit.number, permit.target, f"batch {permit.batch} is not over yet")
+
+
+async def _activate(
+    database: Database, passed: Collection[int], quarantine: float, record: Recorder | None
+) -> tuple[list[Hold], set[str]]:
+    """Activate what can be under the exclusive lock, judged anew there; those, and the ids still pending."""
+    async with database.transaction() as tx:
+        await barrier.enter_alone(tx)
+        await barrier.observe(tx)
+        pending = await _pending(tx)
+        if not pending or await barrier.quarantined(tx, quarantine):
+            return [], set(pending)
+        open_now = await permits.open_permits(tx, before=max(pending.values()))
+        ready = [hold_id for hold_id, epoch in pending.items() if _clear(epoch, open_now, passed)]
+        if ready:
+            await barrier.bump(tx)
+        active = []
+        for hold_id in ready:
+            hold = await hold_rows.change(tx, hold_id, "state = 'active', effective_at = pg_catalog.clock_timestamp()")
+            active.append(hold)
+            if record is not None:
+                await record(tx, hold, "activated")
+        return active, set(pending) - set(ready)
+
+
+async def _report(
+    database: Database,
+    blocked: Collection[str],
+    answers: Mapping[int, Waiting | None],
+    quarantine: float,
+    on_wait: OnWait,
+) -> None:
+    """Say for each hold that is still pending what it waits for."""
+    async with database.transaction(read_only=True) as tx:
+        failover = await barrier.quarantined(tx, quarantine)
+        rows = await tx.fetch(
+            f"SELECT {hold_rows.COLUMNS} FROM retentiond.holds WHERE id = ANY($1) AND state = 'pending'", list(blocked)
+        )
+        open_now = await permits.open_permits(tx)
+    for row in rows:
+        reasons = [Waiting("failover", detail=_FAILOVER)] if failover else []
+        for permit in open_now:
+            if permit.epoch < row["epoch"] and (reason := answers.get(permit.number)):
+                reasons.append(reason)
+        on_wait(hold_rows.from_row(row), tuple(reasons))
+
+
+_FAILOVER = "the control database has failed over or was restored: permits from before may still be out"
