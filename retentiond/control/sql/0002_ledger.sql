@@ -20,7 +20,7 @@ CREATE INDEX ledger_entries_kind ON retentiond.ledger_entries (kind, seq);
 
 -- One row. frontier has the roots of the full subtrees, largest first; last is the leaf hash of entry number `size`.
 CREATE TABLE retentiond.ledger_head (
-    only     boolean PRIMARY KEY DEFAULT true CHECK (only),
+    one      boolean PRIMARY KEY DEFAULT true CHECK (one),
     size     bigint NOT NULL CHECK (size >= 0),
     frontier bytea[] NOT NULL,
     last     bytea NOT NULL
