@@ -69,9 +69,13 @@ def _binaries(version: int, home: Path, account: tuple[int, int] | None) -> Path
     if spec is None or spec.origin is None:
         pytest.fail("the tests need the extra `embedded`: pip install -e '.[dev]'")
     install = Path(spec.origin).parent / _FOLDERS[version]
-    reach = subprocess.run(
-        [install / "bin/postgres", "--version"], capture_output=True, check=False, cwd="/", **as_account(account)
-    ) if account is None or _reachable(install) else None
+    reach = (
+        subprocess.run(
+            [install / "bin/postgres", "--version"], capture_output=True, check=False, cwd="/", **as_account(account)
+        )
+        if account is None or _reachable(install)
+        else None
+    )
     if reach is not None and reach.returncode == 0:
         return install / "bin"
     copy = home / f"bin-{version}"
@@ -121,8 +125,15 @@ def _run(command: list, child: dict) -> None:
     # Not captured by pipes: the server that pg_ctl starts would inherit them and keep `run` waiting for ever.
     with tempfile.TemporaryFile() as output:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", check=False,
-            start_new_session=True, env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, **child,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            check=False,
+            start_new_session=True,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+            **child,
         )
         if done.returncode != 0:
             output.seek(0)
