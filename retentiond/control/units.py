@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 LEASE_SECONDS = 30.0
 """How long a unit stays with an owner that is no longer heard of: 4-safety.md says 30 s."""
 
-_MINE = "target = $1 AND shard = $2 AND owner = $3 AND fence = $4 AND lease_until > pg_catalog.clock_timestamp()"
+MINE = "target = $1 AND shard = $2 AND owner = $3 AND fence = $4 AND lease_until > pg_catalog.clock_timestamp()"
+"""What a row of the units fulfils while the lease of `key` is ours and not over: `4-safety.md`, "Many workers"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ async def ensure(tx: Tx, units: Iterable[Unit]) -> None:
     """Make the units that there are not yet; a new one is due at once."""
     wanted = sorted({(unit.target, unit.shard) for unit in units})
     await tx.execute(
-        "INSERT INTO retentiond.units (target, shard) SELECT * FROM pg_catalog.unnest($1::text[], $2::text[])"
+        "INSERT INTO retentiond.units (target, shard) SELECT * FROM unnest($1::text[], $2::text[])"
         " ON CONFLICT (target, shard) DO NOTHING",
         [target for target, _ in wanted],
         [shard for _, shard in wanted],
@@ -95,7 +96,7 @@ async def release(tx: Tx, lease: Lease) -> bool:
     done = await tx.fetchval(
         "UPDATE retentiond.units SET owner = NULL, lease_until = NULL"
         " WHERE target = $1 AND shard = $2 AND owner = $3 AND fence = $4 RETURNING true",
-        *_key(lease),
+        *key(lease),
     )
     return bool(done)
 
@@ -109,7 +110,7 @@ async def require(tx: Tx, lease: Lease, *, lock: bool = False) -> None:
             lease.unit.target,
             lease.unit.shard,
         )
-    if not await tx.fetchval(f"SELECT true FROM retentiond.units WHERE {_MINE}", *_key(lease)):
+    if not await tx.fetchval(f"SELECT true FROM retentiond.units WHERE {MINE}", *key(lease)):
         raise fenced(lease)
 
 
@@ -181,7 +182,7 @@ _COLUMNS = (
 
 async def _update(tx: Tx, lease: Lease, assignments: str, *values: object) -> None:
     done = await tx.fetchval(
-        f"UPDATE retentiond.units SET {assignments} WHERE {_MINE} RETURNING true", *_key(lease), *values
+        f"UPDATE retentiond.units SET {assignments} WHERE {MINE} RETURNING true", *key(lease), *values
     )
     if not done:
         raise fenced(lease)
@@ -198,7 +199,8 @@ def _unknown(unit: Unit) -> NotFound:
     return NotFound(f"there is no unit {unit}", remedy="see that the target is configured where the daemon runs")
 
 
-def _key(lease: Lease) -> tuple[str, str, str, int]:
+def key(lease: Lease) -> tuple[str, str, str, int]:
+    """The parameters $1 to $4 of `MINE`."""
     return lease.unit.target, lease.unit.shard, lease.owner, lease.fence
 
 

@@ -62,7 +62,7 @@ class Engine:
         }
         now = agreed_now(readings, host=datetime.now(UTC), max_skew=limits.max_clock_skew)
         async with self.tools.database.transaction() as tx:
-            seen = await flags.clock_state(tx)
+            seen = (await flags.clock_state(tx)).high_water
             approval = await approvals.find(tx, "clock", _CLOCK, "")
             require_no_jump(
                 now,
@@ -84,17 +84,11 @@ class Engine:
         outcome = Outcome(action=target.action)
         try:
             if self.tools.spec.enforce:
-                outcome = await self._enforced(store, target, sweep, outcome)
+                await self._enforced(store, target, sweep, outcome)
             else:
-                outcome = await self._planned(store, target)
-        except (Guarded, PolicySuperseded) as error:
-            outcome.broken(error, "guarded")
-        except (Paused, PlanMode) as error:
-            outcome.broken(error, "paused")
-        except Blind as error:
-            outcome.broken(error, "blind")
+                await self._planned(store, target, outcome)
         except RetentiondError as error:
-            outcome.broken(error, "failed")
+            outcome.broken(error, ending(error))
         outcome.seconds = time.monotonic() - began
         self._tell(target, sweep, outcome)
         return outcome
@@ -108,64 +102,52 @@ class Engine:
             store.surveyed(found.recent, found.transaction)
         return now
 
-    async def _planned(self, store: PostgresStore, target: Target) -> Outcome:
+    async def _planned(self, store: PostgresStore, target: Target, outcome: Outcome) -> None:
         await store.open(self.directory)
         clock = await store.clock()
         plan = await make_plan(self.tools, store, target, min(clock.now, datetime.now(UTC)))
-        return await count_due(store, plan)
+        await count_due(store, plan, outcome)
 
-    async def _enforced(self, store: PostgresStore, target: Target, sweep: str, outcome: Outcome) -> Outcome:
-        database = self.tools.database
+    async def _enforced(self, store: PostgresStore, target: Target, sweep: str, outcome: Outcome) -> None:
         lease = await self._lease(Unit(target.name))
         keeper = asyncio.create_task(self._keep(lease))
         try:
-            now = await self.prepare(store, target)
-            outcome.in_doubt = await settle_open_permits(database, self.tools.journal, store, lease)
-            plan = await make_plan(self.tools, store, target, now)
-            sweeper = Sweeper(self.tools, store, target, plan, lease, sweep)
-            sweeper.outcome.in_doubt = outcome.in_doubt
-            self.running[target.name] = sweeper
-            if self.stopping:
-                sweeper.stop.set()
-            outcome = sweeper.outcome
-            await self._guarded_run(sweeper, outcome)
-            await self._finish(store, target, lease, outcome, plan_now=now)
+            next_due = datetime.now(UTC) + self.tools.spec.min_interval
+            try:
+                next_due = await self._swept(store, target, lease, sweep, outcome)
+            except RetentiondError as error:
+                outcome.broken(error, ending(error))
+            await self._finish(target, lease, outcome, next_due)
         finally:
             self.running.pop(target.name, None)
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
             await self._let_go(lease)
-        return outcome
 
-    async def _guarded_run(self, sweeper: Sweeper, outcome: Outcome) -> None:
-        try:
-            await sweeper.run()
-        except (Guarded, PolicySuperseded) as error:
-            outcome.broken(error, "guarded")
-        except (Paused, PlanMode) as error:
-            outcome.broken(error, "paused")
-        except Blind as error:
-            outcome.broken(error, "blind")
-        except RetentiondError as error:
-            outcome.broken(error, "failed")
-
-    async def _finish(
-        self, store: PostgresStore, target: Target, lease: Lease, outcome: Outcome, *, plan_now: datetime
-    ) -> None:
+    async def _swept(
+        self, store: PostgresStore, target: Target, lease: Lease, sweep: str, outcome: Outcome
+    ) -> datetime:
+        """Sweep, and return when the target is due again."""
         spec = self.tools.spec
-        drained = outcome.outcome == "drained"
-        next_due = plan_now + spec.min_interval
-        if drained:
-            plan = await make_plan(self.tools, store, target, plan_now)
-            expiry = await store.next_expiry(plan)
-            latest = plan_now + spec.max_interval
-            next_due = min(max(expiry or latest, next_due), latest)
+        now = await self.prepare(store, target)
+        outcome.in_doubt = await settle_open_permits(self.tools.database, self.tools.journal, store, lease)
+        plan = await make_plan(self.tools, store, target, now)
+        sweeper = Sweeper(self.tools, store, target, plan, lease, sweep, outcome)
+        self.running[target.name] = sweeper
+        if self.stopping:
+            sweeper.stop.set()
+        await sweeper.run()
+        soonest, latest = now + spec.min_interval, now + spec.max_interval
+        if outcome.outcome != "drained":
+            return soonest
+        return min(max(await store.next_expiry(plan) or latest, soonest), latest)
+
+    async def _finish(self, target: Target, lease: Lease, outcome: Outcome, next_due: datetime) -> None:
         if target.window is not None:
             next_due = target.window.next_opening(next_due)
+        drained = outcome.outcome == "drained"
         async with self.tools.database.transaction() as tx:
-            await units.finish_sweep(
-                tx, lease, outcome.document(plan_mode=False), next_due, success=drained
-            )
+            await units.finish_sweep(tx, lease, outcome.document(plan_mode=False), next_due, success=drained)
             if outcome.outcome in ("guarded", "blind", "failed") and outcome.error:
                 await self.tools.journal.append(
                     tx,
@@ -220,3 +202,12 @@ class Engine:
             sweeper.stop.set()
 
 
+
+
+def ending(error: RetentiondError) -> str:
+    """How a sweep that this error ended is called (3-interface, `sweep --json`)."""
+    if isinstance(error, (Guarded, PolicySuperseded)):
+        return "guarded"
+    if isinstance(error, (Paused, PlanMode)):
+        return "paused"
+    return "blind" if isinstance(error, Blind) else "failed"

@@ -15,7 +15,7 @@ from datetime import datetime
 import orjson
 
 from retentiond.control import accounts, approvals
-from retentiond.control.database import Database
+from retentiond.control.database import Database, Tx
 from retentiond.domain.accounts import AccountFacts, resolve
 from retentiond.domain.duration import cutoff
 from retentiond.errors import Blind, Guarded
@@ -60,14 +60,14 @@ async def survey(database: Database, directory: Directory, spec: Spec, now: date
     return Surveyed(frozenset(ids[digest] for digest in recent if digest in ids), transaction, len(rows))
 
 
-async def _guard(tx: object, spec: Spec, *, known: int, missing: int, deleted: int, shortened: int) -> None:
+async def _guard(tx: Tx, spec: Spec, *, known: int, missing: int, deleted: int, shortened: int) -> None:
     worse = missing + deleted + shortened
     limits = spec.limits
     if worse <= limits.min_accounts_shortened or worse <= limits.max_accounts_shortened * known:
         return
-    approval = await approvals.find(tx, "directory", DIRECTORY, spec.digest)  # type: ignore[arg-type]
+    approval = await approvals.find(tx, "directory", DIRECTORY, spec.digest)
     if approval is not None and (approval.bound is None or worse <= approval.bound):
-        await approvals.use(tx, approval.id, None)  # type: ignore[arg-type]
+        await approvals.use(tx, approval.id, None)
         return
     raise Guarded(
         "directory",
@@ -77,14 +77,13 @@ async def _guard(tx: object, spec: Spec, *, known: int, missing: int, deleted: i
     )
 
 
-def _shortens(spec: Spec, now: datetime, change: tuple[bytes, str | None, str | None, str | None, str | None]) -> bool:
-    _, old_tier, old_overrides, new_tier, new_overrides = change
+def _shortens(spec: Spec, now: datetime, change: accounts.Changed) -> bool:
     for target in spec.targets:
         data_class = target.data_class
         before = resolve(
-            spec.policy, data_class, spec.rules, _facts(old_tier, old_overrides, data_class.name), now
+            spec.policy, data_class, spec.rules, _facts(change.old_tier, change.old_overrides, data_class.name), now
         ).cutoff
-        after = resolve(spec.policy, data_class, spec.rules, _facts(new_tier, new_overrides, data_class.name), now).cutoff
+        after = resolve(spec.policy, data_class, spec.rules, _facts(change.new_tier, change.new_overrides, data_class.name), now).cutoff
         if after is not None and (before is None or after > before):
             return True
     return False

@@ -78,16 +78,15 @@ async def with_holds(database: Database, store: Store, plan: TargetPlan) -> Targ
     return replace(plan, holds=tuple(bearing), epoch=current.epoch)
 
 
-async def count_due(store: Store, plan: TargetPlan, *, stop_above: float = float("inf")) -> Outcome:
-    """Judge every record that can be due, touching none; stops early above a number."""
-    total = Outcome(action=plan.action)
+async def count_due(store: Store, plan: TargetPlan, total: Outcome) -> Outcome:
+    """Judge every record that can be due, touching none, and add it to `total`."""
     for walk in store.walks(plan):
         after: tuple[str, ...] | None = None
         while True:
             found = await store.count(plan, Window(walk, after, _COUNT_WINDOW))
             total.judged(found)
             after = found.after
-            if after is None or total.would > stop_above:
+            if after is None:
                 break
     return total
 
@@ -95,12 +94,21 @@ async def count_due(store: Store, plan: TargetPlan, *, stop_above: float = float
 class Sweeper:
     """Carries one sweep of one target through, under a lease."""
 
-    def __init__(self, tools: Tools, store: Store, target: Target, plan: TargetPlan, lease: Lease, sweep: str) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        store: Store,
+        target: Target,
+        plan: TargetPlan,
+        lease: Lease,
+        sweep: str,
+        outcome: Outcome,
+    ) -> None:
         self._tools, self._store, self._target = tools, store, target
         self._plan, self._lease, self._sweep = plan, lease, sweep
         self._pacer = Pacer(target.pace)
         self._bound: int | None = None
-        self.outcome = Outcome(action=target.action)
+        self.outcome = outcome
         self.stop = asyncio.Event()
 
     async def run(self) -> Outcome:
@@ -128,7 +136,7 @@ class Sweeper:
         if most == float("inf"):
             return
         most = max(most, limits.min_records)
-        due = (await count_due(self._store, self._plan)).would
+        due = (await count_due(self._store, self._plan, Outcome())).would
         if due <= most:
             return
         async with self._tools.database.transaction() as tx:
@@ -177,18 +185,14 @@ class Sweeper:
         after: tuple[str, ...] | None = None
         retries = 0
         while not self.stop.is_set():
-            size = self._pacer.size
-            if self._bound is not None:
-                size = min(size, self._bound - self.outcome.changed)
-                if size <= 0:
-                    self.outcome.outcome = "capped"
-                    return
             if not self._open():
-                self.outcome.outcome = "capped"
-                return
+                break
+            window = await self._within_bound(Window(walk, after, self._pacer.size))
+            if window is None:
+                break
             began = time.monotonic()
             try:
-                found = await self._batch(Window(walk, after, size), wait_for_locks=wait_for_locks)
+                found = await self._batch(window, wait_for_locks=wait_for_locks)
             except EpochMoved:
                 retries += 1
                 if retries > _MAX_EPOCH_RETRIES:
@@ -202,6 +206,18 @@ class Sweeper:
                 return
             await self._rest(seconds, found.changed)
         self.outcome.outcome = "capped"
+
+    async def _within_bound(self, window: Window) -> Window | None:
+        """The window, narrowed where it could hold more than the approval still allows; None when that is used up.
+
+        What was approved was counted, so this bites only when more has become due in the meantime.
+        """
+        left = None if self._bound is None else self._bound - self.outcome.changed
+        if left is None or left >= window.size:
+            return window
+        if (await self._store.count(self._plan, window)).selected <= left:
+            return window
+        return replace(window, size=left) if left else None
 
     def _open(self) -> bool:
         window = self._target.window

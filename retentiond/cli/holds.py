@@ -1,0 +1,267 @@
+"""`hold …`: legal holds. `place` returns once the hold is active."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import time
+from collections import defaultdict
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import click
+
+from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
+from retentiond.control import holds
+from retentiond.control.hold_rows import HoldDraft
+from retentiond.daemon import App, open_app
+from retentiond.domain.duration import instant, rfc3339
+from retentiond.domain.holds import Hold, HoldState, Scope, TargetHold, covers_target
+from retentiond.errors import InvalidScope, RetentiondError, StillPending, UsageError
+from retentiond.sweep.outcome import Outcome
+from retentiond.sweep.sweeper import count_due, make_plan
+
+_POLL_SECONDS = 0.2
+
+
+def by_whom() -> str:
+    """The name of the user at this terminal: a name, not a proof."""
+    return f"{getpass.getuser()} (command line)"
+
+
+@click.group(name="hold", epilog=EXIT_CODES)
+def hold() -> None:
+    """Legal holds: records under one are never erased, whatever else applies.
+
+    Other programs' deletes, backups, WAL and replicas don't know these holds.
+    """
+
+
+def _mapping(name: str, items: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        target, mark, value = item.partition("=")
+        if not mark or not target or not value:
+            raise UsageError(f"--{name} {item!r} is not TARGET=VALUE", remedy=f"write --{name} request_logs=4711")
+        found[target].append(value)
+    return {target: tuple(values) for target, values in found.items()}
+
+
+@hold.command(epilog=EXIT_CODES)
+@click.option("--matter", required=True, help="The case reference.")
+@click.option("--reason", required=True, help="Why.")
+@click.option("--account", "accounts", multiple=True, metavar="ID", help="Records of this account; repeatable.")
+@click.option("--class", "classes", multiple=True, metavar="CLASS", help="Records of this class; repeatable.")
+@click.option("--target", "targets", multiple=True, metavar="T", help="Records of this target; repeatable.")
+@click.option("--prefix", "prefixes", multiple=True, metavar="T=PREFIX", help="Keys with this prefix; repeatable.")
+@click.option("--record", "records", multiple=True, metavar="T=ID", help="This record; repeatable.")
+@click.option("--since", metavar="INSTANT", help="Anchors from this instant on (inclusive).")
+@click.option("--until", metavar="INSTANT", help="Anchors before this instant (exclusive).")
+@click.option("--everything", is_flag=True, help="Hold all records of all targets.")
+@click.option("--review-by", metavar="INSTANT", help="Reported when past; a hold never ends by itself.")
+@click.option("--no-notice", "notice", metavar="TEXT", help="The prohibition to notify the account's owner.")
+@click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds to wait until it is active.")
+@json_option
+@command
+async def place(
+    matter: str,
+    reason: str,
+    accounts: tuple[str, ...],
+    classes: tuple[str, ...],
+    targets: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    records: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    everything: bool,
+    review_by: str | None,
+    notice: str | None,
+    timeout: float,
+    json_: bool,
+) -> int:
+    """Place a hold, and return once it is active: from `effective_at` on, no matching record is erased.
+
+    \b
+    Examples:
+      retentiond hold place --matter 2026-17 --reason subpoena --account 4711
+      retentiond hold place --matter audit --reason "tax audit" --class invoices --since 2024-01-01
+    """
+    scope = Scope(
+        accounts=accounts,
+        classes=classes,
+        targets=targets,
+        since=instant(since) if since else None,
+        until=instant(until) if until else None,
+        prefixes=_mapping("prefix", prefixes),
+        records=_mapping("record", records),
+        everything=everything,
+    )
+    draft = HoldDraft(
+        matter=matter, reason=reason, scope=scope, review_by=instant(review_by) if review_by else None, notice=notice
+    )
+    async with open_app(settings(), create=False) as app:
+        _check_names(app, scope)
+        await open_stores(app)
+        placed = await holds.place(app.database, draft, by_whom(), record=app.hold_recorder(by_whom()))
+        active = await _until_active(app, placed, timeout)
+        matched, blind = await _matches(app, active)
+    document = {**active.document(), "records_matched": matched, "targets_not_counted": blind}
+    if json_:
+        as_json(document)
+    else:
+        _show(active)
+        click.echo(f"matches       {matched} records that would otherwise be due or unresolved")
+    if blind:
+        note(f"not counted: {', '.join(blind)} can't be read now; the hold covers them all the same")
+    note("Other programs' deletes, backups, WAL and replicas don't know this hold.")
+    return 0
+
+
+def _check_names(app: App, scope: Scope) -> None:
+    known = {target.name for target in app.spec.targets}
+    if unknown := sorted({*scope.targets, *scope.listed} - known):
+        raise InvalidScope(
+            f"there is no target {', '.join(unknown)}", remedy=f"the targets are: {', '.join(sorted(known)) or 'none'}"
+        )
+    if unknown := sorted(set(scope.classes) - set(app.spec.policy.classes)):
+        raise InvalidScope(
+            f"there is no class {', '.join(unknown)}", remedy=f"the classes are: {', '.join(app.spec.policy.classes)}"
+        )
+
+
+async def open_stores(app: App) -> None:
+    """Open what can be opened; a target that can't be reached keeps a hold pending where it has an open permit."""
+    for store in app.engine.stores.values():
+        try:
+            await store.open(app.engine.directory)
+        except RetentiondError as error:
+            note(f"target {store.name}: {error.message}")
+
+
+async def _until_active(app: App, placed: Hold, timeout: float) -> Hold:
+    deadline = time.monotonic() + timeout
+    waiting: list[str] = []
+    while True:
+        await holds.activate_pending(
+            app.database,
+            app.fences(),
+            lambda _, reasons: waiting.__setitem__(slice(None), [reason.detail or reason.why for reason in reasons]),
+            record=app.hold_recorder(by_whom()),
+        )
+        async with app.database.transaction(read_only=True) as tx:
+            found = await holds.get(tx, placed.id)
+        if found.state is not HoldState.PENDING:
+            return found
+        if time.monotonic() >= deadline:
+            raise StillPending(
+                f"hold {placed.id} is placed and still pending: {'; '.join(waiting) or 'a batch is not over'}",
+                remedy="no new batch touches its records; the daemon goes on, see `retentiond hold show`",
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _matches(app: App, placed: Hold) -> tuple[int, list[str]]:
+    """How many records that would otherwise go the hold keeps, and the targets that could not be asked."""
+    total, blind = 0, []
+    for target in app.spec.targets:
+        if not covers_target(placed.scope, target=target.name, class_name=target.data_class.name):
+            continue
+        store = app.engine.stores[target.name]
+        try:
+            plan = await make_plan(app.engine.tools, store, target, datetime.now(UTC))
+            only: tuple[TargetHold, ...] = tuple(h for h in plan.holds if h.hold_id == placed.id)
+            total += (await count_due(store, replace(plan, holds=only), Outcome())).held
+        except RetentiondError:
+            blind.append(target.name)
+    return total, blind
+
+
+def _show(found: Hold) -> None:
+    document = found.document()
+    for name in ("id", "state", "effective_at", "matter", "reason", "placed_by", "placed_at", "review_by", "erasable_at"):
+        if document[name]:
+            click.echo(f"{name:<14}{document[name]}")
+    click.echo(f"{'scope':<14}{document['scope']}")
+
+
+@hold.command(name="list", epilog=EXIT_CODES)
+@json_option
+@command
+async def list_(json_: bool) -> int:
+    """All holds, also the released ones."""
+    async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
+        found = await holds.list_all(tx)
+    if json_:
+        as_json({"holds": [each.document() for each in found]})
+    else:
+        table(
+            "holds",
+            ["id", "state", "matter", "placed_at", "effective_at", "scope"],
+            [
+                [
+                    each.id,
+                    each.state,
+                    each.matter,
+                    rfc3339(each.placed_at),
+                    rfc3339(each.effective_at) if each.effective_at else "-",
+                    each.scope.document(),
+                ]
+                for each in found
+            ],
+        )
+    return 0
+
+
+@hold.command(epilog=EXIT_CODES)
+@click.argument("hold_id")
+@json_option
+@command
+async def show(hold_id: str, json_: bool) -> int:
+    """One hold."""
+    async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
+        found = await holds.get(tx, hold_id)
+    as_json(found.document()) if json_ else _show(found)
+    return 0
+
+
+@hold.command(epilog=EXIT_CODES)
+@click.argument("hold_id")
+@click.option("--reason", required=True, help="Why it is released.")
+@json_option
+@command
+async def release(hold_id: str, reason: str, json_: bool) -> int:
+    """Release a hold; its records become erasable when the release grace is over (holds.release_grace)."""
+    async with open_app(settings(), create=False) as app:
+        if app.settings.holds.two_person:
+            raise UsageError(
+                "releasing a hold takes two people with tokens (holds.two_person)",
+                remedy="a name on the command line proves nothing: release it through the API",
+            )
+        found = await holds.release(
+            app.database,
+            hold_id,
+            by_whom(),
+            reason,
+            grace_seconds=app.spec.release_grace.total_seconds(),
+            record=app.hold_recorder(by_whom()),
+        )
+    as_json(found.document()) if json_ else _show(found)
+    return 0
+
+
+@hold.command(epilog=EXIT_CODES)
+@click.argument("hold_id")
+@click.option("--reason", required=True, help="Why it holds on.")
+@json_option
+@command
+async def reinstate(hold_id: str, reason: str, json_: bool) -> int:
+    """Let a hold in its release grace hold on, whole; a released one is placed anew."""
+    async with open_app(settings(), create=False) as app:
+        found = await holds.reinstate(
+            app.database, hold_id, by_whom(), reason, record=app.hold_recorder(by_whom())
+        )
+    as_json(found.document()) if json_ else _show(found)
+    return 0
+
+
+COMMANDS = [hold]

@@ -1,0 +1,33 @@
+"""The parser: every command, its help, examples and exit codes."""
+
+from __future__ import annotations
+
+import click
+
+from retentiond import __version__
+from retentiond.cli import evidence, holds, policy, state, sweeps
+from retentiond.cli.output import EXIT_CODES
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EXIT_CODES,
+)
+@click.version_option(__version__, prog_name="retentiond")
+def main() -> None:
+    """Make a privacy policy's retention promises true, and prove it.
+
+    Everything is configured by environment variables (RETENTIOND_…), a file named by RETENTIOND_CONFIG_FILE, or both.
+
+    \b
+    Examples:
+      retentiond check                     is the configuration sound, can every target be swept?
+      retentiond plan                      what a sweep would erase now
+      retentiond run                       the daemon
+      retentiond hold place --matter 2026-17 --reason subpoena --account 4711
+    """
+
+
+for group in (sweeps, state, holds, policy, evidence):
+    for each in group.COMMANDS:
+        main.add_command(each)

@@ -1,0 +1,78 @@
+"""`policy show|diff|approve`: the policy in force, and what a changed configuration would newly erase."""
+
+from __future__ import annotations
+
+import click
+
+from retentiond.cli.holds import by_whom
+from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, settings
+from retentiond.control import approvals, policies
+from retentiond.daemon import open_app
+from retentiond.domain.change import newly_erases
+from retentiond.ledger import kinds
+
+
+@click.group(name="policy", epilog=EXIT_CODES)
+def policy() -> None:
+    """The policy in force, and changes to it."""
+
+
+@policy.command(epilog=EXIT_CODES)
+@json_option
+@command
+async def show(json_: bool) -> int:
+    """The configuration that is set here, its digest, and the digest in force."""
+    async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
+        active = await policies.active(tx)
+    document = {
+        "digest": app.spec.digest,
+        "in_force": active.digest if active else None,
+        "document": app.document,
+    }
+    if json_:
+        as_json(document)
+        return 0
+    click.echo(f"configured  {app.spec.digest}")
+    click.echo(f"in force    {active.digest if active else 'none yet'}")
+    for name, data_class in app.spec.policy.classes.items():
+        terms = ", ".join(f"{tier} {term}" for tier, term in data_class.terms.items())
+        minimum = " (legal minimum)" if data_class.minimum else ""
+        after = " after the account's deletion" if data_class.after == "account_deleted" else ""
+        click.echo(f"  {name}: {terms}{after}{minimum}")
+    return 0
+
+
+@policy.command(epilog=EXIT_CODES)
+@json_option
+@command
+async def diff(json_: bool) -> int:
+    """What the configuration set here would newly erase, compared with the one in force."""
+    async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
+        active = await policies.active(tx)
+    found = newly_erases(active.document, app.document) if active else ()
+    if json_:
+        as_json({"digest": app.spec.digest, "in_force": active.digest if active else None, "newly_erases": list(found)})
+    else:
+        for line in found or ("nothing would be newly erased",):
+            click.echo(line)
+    return 3 if found else 0
+
+
+@policy.command(epilog=EXIT_CODES)
+@json_option
+@command
+async def approve(json_: bool) -> int:
+    """Approve the configuration set here; the next start with it puts it in force."""
+    async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
+        granted = await approvals.grant(tx, "policy", "", app.spec.digest, None, by_whom())
+        await app.journal.append(
+            tx,
+            kinds.approval(
+                "granted", subject="policy", target=None, digest=app.spec.digest, bound=None, by=by_whom()
+            ),
+        )
+    as_json({"digest": granted.digest}) if json_ else click.echo(f"approved: {granted.digest}")
+    return 0
+
+
+COMMANDS = [policy]

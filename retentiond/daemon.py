@@ -1,0 +1,271 @@
+"""The composition root: from settings to a running daemon, and to what each command needs of one.
+
+`open_state` gives the control database (embedded or by `control.dsn`), `open_app` all that stands on it. Only `run`,
+`sweep` and `demo` create state; every other command says that there is none, so that a hold is never placed in an
+empty database beside the real one (3-interface).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import uuid4
+
+from retentiond import __version__
+from retentiond.control import approvals, flags, holds, meta, policies, units
+from retentiond.control.database import Database, Tx
+from retentiond.control.embedded import EmbeddedPostgres
+from retentiond.control.holds import FenceProbe, Recorder
+from retentiond.domain.accounts import TierRules
+from retentiond.domain.change import newly_erases
+from retentiond.domain.evidence import canonical
+from retentiond.domain.holds import Hold
+from retentiond.domain.permit import Unit
+from retentiond.domain.plan import TierSource
+from retentiond.errors import Guarded, StateMissing
+from retentiond.ledger import kinds
+from retentiond.ledger.journal import Journal
+from retentiond.ledger.keys import SigningKey, origin_of
+from retentiond.settings import Settings
+from retentiond.stores.config import TargetConfig
+from retentiond.stores.postgres.config import PostgresTarget
+from retentiond.stores.postgres.directory import Directory
+from retentiond.stores.postgres.store import PostgresStore
+from retentiond.sweep.engine import Engine
+from retentiond.sweep.events import Observer, ignore
+from retentiond.sweep.spec import Limits, Pace, Spec, Target
+from retentiond.sweep.sweeper import Tools
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Everything that a command or the daemon works with."""
+
+    settings: Settings
+    database: Database
+    journal: Journal
+    engine: Engine
+    texts_key: bytes
+    document: dict[str, object]
+
+    @property
+    def spec(self) -> Spec:
+        """The configuration of all sweeps."""
+        return self.engine.tools.spec
+
+    def fences(self) -> dict[str, FenceProbe]:
+        """For each target, how to ask whether a permit's transaction there is over."""
+        return {name: store.fence_passed for name, store in self.engine.stores.items()}
+
+    def hold_recorder(self, by: str) -> Recorder:
+        """Writes each change of a hold into the ledger, in the transaction that makes it."""
+
+        async def record(tx: Tx, hold: Hold, event: str) -> None:
+            epoch = (await holds.current(tx)).epoch
+            await self.journal.append(tx, kinds.hold(event, hold, by=by, epoch=epoch, key=self.texts_key))
+
+        return record
+
+
+@asynccontextmanager
+async def open_state(settings: Settings, *, create: bool) -> AsyncIterator[Database]:
+    """The control database, migrated where `create` says so; raises StateMissing, Unreachable."""
+    server: EmbeddedPostgres | None = None
+    if settings.control.dsn is not None:
+        dsn = settings.control.dsn.get_secret_value()
+    else:
+        folder = settings.state_folder()
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+        elif not folder.is_dir():
+            raise StateMissing(
+                f"there is no control state in {folder}",
+                remedy="run `retentiond run` or `retentiond sweep` first, or set control.dsn or state_dir to the daemon's",
+            )
+        server = await EmbeddedPostgres.start(folder, create=create)
+        dsn = server.dsn
+    try:
+        database = await Database.connect(dsn)
+        try:
+            await (database.migrate() if create else database.require_schema())
+            yield database
+        finally:
+            await database.close()
+    finally:
+        if server is not None:
+            await server.stop()
+
+
+@asynccontextmanager
+async def open_app(settings: Settings, *, create: bool, observer: Observer = ignore) -> AsyncIterator[App]:
+    """All that stands on the control database; see `open_state`."""
+    async with open_state(settings, create=create) as database:
+        async with database.transaction() as tx:
+            await meta.require_control_id(tx, settings.control.id)
+            control_id = await meta.control_id(tx)
+            keys = {name: await meta.secret(tx, name) for name in ("accounts", "evidence", "texts")}
+        text = settings.ledger.key.get_secret_value() if settings.ledger.key else None
+        folder = settings.state_folder()
+        if text is None and create:
+            folder.mkdir(parents=True, exist_ok=True)
+        key = SigningKey.load(text, folder if text is None else None, make=create)
+        journal = Journal(key, origin_of(control_id), __version__)
+        document = verdict_document(settings)
+        spec = make_spec(settings, document)
+        tools = Tools(database, journal, spec, keys["evidence"], worker_name(), observer)
+        stores = {
+            target.name: make_store(settings.targets[target.name], target, space=control_id, secret=keys["accounts"])
+            for target in spec.targets
+        }
+        directory = Directory(settings.accounts) if settings.accounts else None
+        try:
+            yield App(
+                settings,
+                database,
+                journal,
+                Engine(tools, stores, directory, keys["accounts"]),
+                keys["texts"],
+                document,
+            )
+        finally:
+            for store in stores.values():
+                await store.close()
+            if directory is not None:
+                await directory.close()
+
+
+def make_spec(settings: Settings, document: dict[str, object]) -> Spec:
+    """The settings as the sweep layer takes them."""
+    guards = settings.guards
+    return Spec(
+        enforce=settings.mode == "enforce",
+        policy=settings.policy,
+        rules=TierRules(settings.accounts.tier_map if settings.accounts else {}),
+        targets=tuple(make_target(settings, name, config) for name, config in sorted(settings.targets.items())),
+        digest=digest_of(document),
+        has_directory=settings.accounts is not None,
+        limits=Limits(
+            max_fraction=guards.max_fraction,
+            min_records=guards.min_records,
+            max_records=guards.max_records,
+            max_accounts_shortened=guards.max_accounts_shortened,
+            min_accounts_shortened=guards.min_accounts_shortened,
+            max_clock_skew=timedelta(seconds=guards.max_clock_skew),
+            max_clock_jump=timedelta(microseconds=guards.max_clock_jump.nominal()),
+        ),
+        release_grace=timedelta(microseconds=settings.holds.release_grace.nominal()),
+        min_interval=timedelta(seconds=settings.sweep.min_interval),
+        max_interval=timedelta(seconds=settings.sweep.max_interval),
+    )
+
+
+def make_target(settings: Settings, name: str, config: TargetConfig) -> Target:
+    """One target as the sweep layer takes it."""
+    assert isinstance(config, PostgresTarget)  # the only kind in the registry so far
+    data_class = settings.policy.classes[config.class_name]
+    source: TierSource = "directory"
+    if config.tier is not None:
+        source = "constant"
+    elif config.tier_column is not None:
+        source = "record"
+    elif settings.accounts is None or config.account is None:
+        source = "none"
+    return Target(
+        name=name,
+        store=config.store,
+        data_class=data_class,
+        action=config.action or data_class.action or "delete",
+        tier_source=source,
+        tier=config.tier,
+        knows_account=config.account is not None,
+        pace=Pace(**config.pace.model_dump()),
+        window=config.window,
+    )
+
+
+def make_store(config: TargetConfig, target: Target, *, space: str, secret: bytes) -> PostgresStore:
+    """The store of a target."""
+    assert isinstance(config, PostgresTarget)  # the only kind in the registry so far
+    return PostgresStore(target.name, config, action=target.action, space=space, secret=secret)
+
+
+def verdict_document(settings: Settings) -> dict[str, object]:
+    """All of the configuration that enters a verdict: what the policy's digest is made of. No address, no pace."""
+    accounts = settings.accounts
+    return {
+        "policy": settings.policy.document(),
+        "accounts": accounts.model_dump(mode="json", exclude={"dsn"}) if accounts else None,
+        "targets": {
+            name: target.model_dump(mode="json", by_alias=True, exclude={"dsn", "pace", "window", "region"})
+            for name, target in sorted(settings.targets.items())
+        },
+    }
+
+
+def digest_of(document: dict[str, object]) -> str:
+    """The digest of all that enters a verdict."""
+    return hashlib.sha256(canonical(document)).hexdigest()
+
+
+def worker_name() -> str:
+    """A name for this process that no other has."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+async def enter_mode(app: App, by: str) -> None:
+    """Record the mode, and put the configuration in force; raises Guarded where it needs an approval first."""
+    async with app.database.transaction() as tx:
+        if await flags.set_mode(tx, "enforce" if app.spec.enforce else "plan", by):
+            await app.journal.append(
+                tx, kinds.mode("mode", mode=app.settings.mode, by=by, key=app.texts_key)
+            )
+        await units.ensure(tx, [Unit(target.name) for target in app.spec.targets])
+        if not app.spec.enforce:
+            return
+        await app.journal.append(
+            tx,
+            kinds.startup(
+                worker=app.engine.tools.worker,
+                mode=app.settings.mode,
+                policy_digest=app.spec.digest,
+                key=str(app.journal.verifier),
+            ),
+        )
+        if await _adopted(app, tx, by):
+            return
+    raise Guarded(
+        "policy",
+        f"the configuration {app.spec.digest[:12]} would newly erase, compared with the one in force",
+        remedy="look at `retentiond policy diff`, then run `retentiond policy approve`, "
+        "or set RETENTIOND_POLICY_APPROVED to its digest",
+    )
+
+
+async def _adopted(app: App, tx: Tx, by: str) -> bool:
+    digest = app.spec.digest
+    active = await policies.active(tx)
+    if active is not None and active.digest == digest:
+        return True
+    approved_by = by
+    if active is not None and newly_erases(active.document, app.document):
+        approval = await approvals.find(tx, "policy", "", digest)
+        if approval is not None:
+            await approvals.use(tx, approval.id)
+            approved_by = approval.granted_by
+        elif app.settings.policy_approved == digest:
+            approved_by = "RETENTIOND_POLICY_APPROVED"
+        else:
+            await approvals.request(tx, "policy", "", digest, None, {})
+            return False
+    await policies.adopt(tx, digest, app.document, approved_by)
+    await app.journal.append(
+        tx,
+        kinds.policy("enforced", digest=digest, previous=active.digest if active else None, by=approved_by),
+    )
+    return True
+
