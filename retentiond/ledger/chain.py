@@ -7,6 +7,7 @@ What the chain can't show, since it was rewritten as a whole, the root in a sign
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import orjson
@@ -101,10 +102,19 @@ def parse_leaf(leaf: bytes) -> dict[str, object] | None:
         entry = orjson.loads(leaf)
         if not isinstance(entry, dict):
             return None
-        same = orjson.dumps(entry, option=orjson.OPT_SORT_KEYS) == leaf if _plain(entry) else canonical(entry) == leaf
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError, LedgerError, RecursionError):
+        if _plain(entry):
+            same = orjson.dumps(entry, option=orjson.OPT_SORT_KEYS) == leaf
+        else:
+            same = canonical(json.loads(leaf, parse_int=_number)) == leaf
+    except (ValueError, OverflowError, RecursionError, orjson.JSONEncodeError, LedgerError):
         return None
     return entry if same else None
+
+
+def _number(text: str) -> int | float:
+    """To JSON a number is a double: beyond 2^53 an integral one is written like an integer that Python keeps exact."""
+    number = int(text)
+    return number if -_LARGEST <= number <= _LARGEST else float(number)
 
 
 def _plain(value: object) -> bool:
