@@ -85,7 +85,7 @@ async def open_state(settings: Settings, *, create: bool) -> AsyncIterator[Datab
         elif not folder.is_dir():
             raise StateMissing(
                 f"there is no control state in {folder}",
-                remedy="run `retentiond run` or `retentiond sweep` first, or set control.dsn or state_dir to the daemon's",
+                remedy="run `retentiond run` first, or set control.dsn or state_dir to the daemon's",
             )
         server = await EmbeddedPostgres.start(folder, create=create)
         dsn = server.dsn
@@ -221,9 +221,7 @@ async def enter_mode(app: App, by: str) -> None:
     """Record the mode, and put the configuration in force; raises Guarded where it needs an approval first."""
     async with app.database.transaction() as tx:
         if await flags.set_mode(tx, "enforce" if app.spec.enforce else "plan", by):
-            await app.journal.append(
-                tx, kinds.mode("mode", mode=app.settings.mode, by=by, key=app.texts_key)
-            )
+            await app.journal.append(tx, kinds.mode("mode", mode=app.settings.mode, by=by, key=app.texts_key))
         await units.ensure(tx, [Unit(target.name) for target in app.spec.targets])
         if not app.spec.enforce:
             return
@@ -268,4 +266,3 @@ async def _adopted(app: App, tx: Tx, by: str) -> bool:
         kinds.policy("enforced", digest=digest, previous=active.digest if active else None, by=approved_by),
     )
     return True
-

@@ -45,7 +45,7 @@ async def show(after: int, limit: int, kinds: tuple[str, ...], json_: bool) -> i
 @json_option
 @command
 async def verify(folder: Path | None, key_file: Path | None, json_: bool) -> int:
-    """Verify an export in FOLDER, offline; without it the control database.
+    r"""Verify an export in FOLDER, offline; without it the control database.
 
     \b
     Examples:

@@ -79,7 +79,7 @@ async def place(
     timeout: float,
     json_: bool,
 ) -> int:
-    """Place a hold, and return once it is active: from `effective_at` on, no matching record is erased.
+    r"""Place a hold, and return once it is active: from `effective_at` on, no matching record is erased.
 
     \b
     Examples:
@@ -178,7 +178,17 @@ async def _matches(app: App, placed: Hold) -> tuple[int, list[str]]:
 
 def _show(found: Hold) -> None:
     document = found.document()
-    for name in ("id", "state", "effective_at", "matter", "reason", "placed_by", "placed_at", "review_by", "erasable_at"):
+    for name in (
+        "id",
+        "state",
+        "effective_at",
+        "matter",
+        "reason",
+        "placed_by",
+        "placed_at",
+        "review_by",
+        "erasable_at",
+    ):
         if document[name]:
             click.echo(f"{name:<14}{document[name]}")
     click.echo(f"{'scope':<14}{document['scope']}")
@@ -257,9 +267,7 @@ async def release(hold_id: str, reason: str, json_: bool) -> int:
 async def reinstate(hold_id: str, reason: str, json_: bool) -> int:
     """Let a hold in its release grace hold on, whole; a released one is placed anew."""
     async with open_app(settings(), create=False) as app:
-        found = await holds.reinstate(
-            app.database, hold_id, by_whom(), reason, record=app.hold_recorder(by_whom())
-        )
+        found = await holds.reinstate(app.database, hold_id, by_whom(), reason, record=app.hold_recorder(by_whom()))
     as_json(found.document()) if json_ else _show(found)
     return 0
 

@@ -15,7 +15,7 @@ from retentiond.cli.output import EXIT_CODES
 )
 @click.version_option(__version__, prog_name="retentiond")
 def main() -> None:
-    """Make a privacy policy's retention promises true, and prove it.
+    r"""Make a privacy policy's retention promises true, and prove it.
 
     Everything is configured by environment variables (RETENTIOND_…), a file named by RETENTIOND_CONFIG_FILE, or both.
 

@@ -1,4 +1,4 @@
-"""How commands speak: one JSON document with `--json`, tables for people, errors with their remedy on standard error."""
+"""How commands speak: one JSON document with `--json`, tables for people, errors on standard error."""
 
 from __future__ import annotations
 

@@ -67,9 +67,7 @@ async def approve(json_: bool) -> int:
         granted = await approvals.grant(tx, "policy", "", app.spec.digest, None, by_whom())
         await app.journal.append(
             tx,
-            kinds.approval(
-                "granted", subject="policy", target=None, digest=app.spec.digest, bound=None, by=by_whom()
-            ),
+            kinds.approval("granted", subject="policy", target=None, digest=app.spec.digest, bound=None, by=by_whom()),
         )
     as_json({"digest": granted.digest}) if json_ else click.echo(f"approved: {granted.digest}")
     return 0

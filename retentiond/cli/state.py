@@ -38,9 +38,7 @@ async def resume(json_: bool) -> int:
     async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
         done = await flags.resume(tx)
         if done:
-            await app.journal.append(
-                tx, kinds.mode("resume", mode=app.settings.mode, by=by_whom(), key=app.texts_key)
-            )
+            await app.journal.append(tx, kinds.mode("resume", mode=app.settings.mode, by=by_whom(), key=app.texts_key))
             await units.make_due(tx)
     as_json({"paused": False, "changed": done}) if json_ else click.echo("resumed" if done else "was not paused")
     return 0

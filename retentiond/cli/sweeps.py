@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -47,7 +47,7 @@ async def run() -> int:
 @json_option
 @command
 async def sweep(targets: tuple[str, ...], json_: bool) -> int:
-    """One pass over all or the named targets, then exit.
+    r"""One pass over all or the named targets, then exit.
 
     \b
     Examples:
@@ -86,8 +86,7 @@ def _show_outcomes(documents: dict[str, dict[str, object]], *, plan_mode: bool) 
                 note(f"  remedy: {error['remedy']}")
 
 
-def _exit_code(outcomes: object) -> int:
-    assert isinstance(outcomes, type({}.values()))
+def _exit_code(outcomes: Iterable[Outcome]) -> int:
     kinds = {(outcome.outcome, outcome.error["kind"] if outcome.error else None) for outcome in outcomes}
     if any(outcome == "guarded" for outcome, _ in kinds):
         return 3
@@ -181,7 +180,7 @@ async def explain(target: str, record: str, json_: bool) -> int:
 @json_option
 @command
 async def cutoff(ttl: str, now_: str | None, json_: bool) -> int:
-    """The instant before which records of that TTL are expired, in UTC.
+    r"""The instant before which records of that TTL are expired, in UTC.
 
     \b
     Example:
@@ -233,7 +232,7 @@ async def promises(targets: tuple[str, ...], json_: bool) -> int:
 @json_option
 @command
 async def check(json_: bool) -> int:
-    """Configuration, clocks, connections, grants, indexes, foreign keys, triggers, RLS: each finding with its remedy."""
+    """Connections, grants, indexes, foreign keys, triggers, RLS: each finding with its remedy."""
     findings: list[Finding] = []
     async with open_app(settings(), create=settings().mode == "plan") as app:
         for target in app.spec.targets:

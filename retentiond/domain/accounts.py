@@ -71,9 +71,7 @@ def longest(data_class: DataClass, now: datetime) -> Term:
     return best[1]
 
 
-def resolve(
-    policy: Policy, data_class: DataClass, rules: TierRules, facts: AccountFacts, now: datetime
-) -> Resolution:
+def resolve(policy: Policy, data_class: DataClass, rules: TierRules, facts: AccountFacts, now: datetime) -> Resolution:
     """The term for the records of an account that the directory was asked about."""
     tier = rules.name(facts.tier, policy) if facts.found else UNKNOWN
     override = _override(policy, data_class, tier, facts)

@@ -42,16 +42,21 @@ def agreed_now(readings: Mapping[str, ClockReading], *, host: datetime, max_skew
 
 
 def require_no_jump(
-    now: datetime, *, latest_seen: datetime | None, max_jump: timedelta, readings: Mapping[str, ClockReading], approved: bool
+    now: datetime,
+    *,
+    latest_seen: datetime | None,
+    max_jump: timedelta,
+    readings: Mapping[str, ClockReading],
+    approved: bool,
 ) -> None:
-    """Raise Guarded (`clock_jump`) when `now` is far past the latest instant seen and no other machine's clock agrees."""
+    """Raise Guarded (`clock_jump`) when `now` is far past the latest instant seen and no other machine agrees."""
     if latest_seen is None or now - latest_seen <= max_jump or approved:
         return
     if any(not reading.same_machine for reading in readings.values()):
         return
     raise Guarded(
         "clock_jump",
-        f"the clock says {now.isoformat()}, more than {max_jump.days} days after the latest instant seen "
-        f"({latest_seen.isoformat()}); nothing is erased",
+        f"the clock says {now.isoformat()}, more than {max_jump.days} days after the latest instant "
+        f"seen ({latest_seen.isoformat()}); nothing is erased",
         remedy="if the clock is right, run `retentiond approve --clock`; else set it right",
     )

@@ -104,7 +104,7 @@ def cutoff(now: datetime, term: Term) -> datetime | None:
 
 
 def expires_at(anchor: datetime, term: Term) -> datetime | None:
-    """PostgreSQL's `anchor + TTL`: the instant before which a record does not expire; None: not before the year 9999."""
+    """PostgreSQL's `anchor + TTL`, before which a record does not expire; None: not before the year 9999."""
     if isinstance(term, Forever):
         return None
     moment = _add_months(anchor, term.months)

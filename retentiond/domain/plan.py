@@ -63,7 +63,7 @@ class TargetPlan:
     def deletion_cutoff(self) -> datetime:
         """An account deleted before this instant is due for erasure (2-semantics, "Erasure and export")."""
         edge = cutoff(self.now, self.policy.deletion_grace)
-        assert edge is not None  # noqa: S101 - a Duration always has a cutoff
+        assert edge is not None
         return edge
 
     @property

@@ -75,9 +75,7 @@ def judge(plan: TargetPlan, record: RecordFacts, facts: AccountFacts) -> Verdict
     holds = tuple(
         hold.hold_id
         for hold in plan.holds
-        if hold.matches(
-            account=record.account if plan.knows_account else None, key=record.key, anchor=record.anchor
-        )
+        if hold.matches(account=record.account if plan.knows_account else None, key=record.key, anchor=record.anchor)
     )
     kind, reason, rule = _decide(plan, record, facts, found, holds=holds, expired=expired, erasing=erasing)
     return Verdict(
@@ -103,7 +101,7 @@ def _erasing(plan: TargetPlan, record: RecordFacts, facts: AccountFacts) -> bool
     return known and _before(facts.deleted_at, plan.deletion_cutoff)
 
 
-def _decide(  # noqa: PLR0911, PLR0913 - one return a row of the table of verdicts, and all its inputs
+def _decide(
     plan: TargetPlan,
     record: RecordFacts,
     facts: AccountFacts,
@@ -141,7 +139,7 @@ def unresolved(plan: TargetPlan, record: RecordFacts, facts: AccountFacts, found
     return None
 
 
-def _considered(  # noqa: PLR0913 - it tells of everything that was looked at
+def _considered(
     plan: TargetPlan,
     facts: AccountFacts,
     found: Resolution,

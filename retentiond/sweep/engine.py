@@ -202,8 +202,6 @@ class Engine:
             sweeper.stop.set()
 
 
-
-
 def ending(error: RetentiondError) -> str:
     """How a sweep that this error ended is called (3-interface, `sweep --json`)."""
     if isinstance(error, (Guarded, PolicySuperseded)):

@@ -83,7 +83,9 @@ def _shortens(spec: Spec, now: datetime, change: accounts.Changed) -> bool:
         before = resolve(
             spec.policy, data_class, spec.rules, _facts(change.old_tier, change.old_overrides, data_class.name), now
         ).cutoff
-        after = resolve(spec.policy, data_class, spec.rules, _facts(change.new_tier, change.new_overrides, data_class.name), now).cutoff
+        after = resolve(
+            spec.policy, data_class, spec.rules, _facts(change.new_tier, change.new_overrides, data_class.name), now
+        ).cutoff
         if after is not None and (before is None or after > before):
             return True
     return False

@@ -161,7 +161,7 @@ class Sweeper:
             "fraction",
             f"a sweep of target {self._target.name} would {self._plan.action} {due} records, more than {int(most)} "
             "(guards.max_fraction, guards.max_records)",
-            remedy=f"look at `retentiond plan --target {self._target.name}`, then `retentiond approve {self._target.name}`",
+            remedy=f"look at `retentiond plan`, then run `retentiond approve {self._target.name}`",
         )
 
     async def _again_for_locked(self) -> None:
@@ -300,7 +300,11 @@ class Sweeper:
             shard=self._lease.unit.shard,
         )
         counts = kinds.Counts(
-            selected=found.selected, held=found.held, minimum=found.minimum, failed=found.failed, **self._did(found.changed)
+            selected=found.selected,
+            held=found.held,
+            minimum=found.minimum,
+            failed=found.failed,
+            **self._did(found.changed),
         )
         result = kinds.Result(
             counts=counts,

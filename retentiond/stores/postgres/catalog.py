@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from retentiond.errors import Blind
+from retentiond.stores.postgres.connection import Connection
 
 _RELATION = """
 SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relrowsecurity AS rls,
@@ -125,7 +126,7 @@ class Table:
         return self.columns[name]
 
 
-async def read_table(connection: asyncpg.Connection, table: str, key: tuple[str, ...] | None) -> Table:
+async def read_table(connection: Connection, table: str, key: tuple[str, ...] | None) -> Table:
     """The table of that name, with the configured key or its primary key; raises Blind where it can't be used."""
     row = await connection.fetchrow(_RELATION, table)
     if row is None:

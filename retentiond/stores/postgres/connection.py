@@ -11,11 +11,15 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from retentiond.domain.clock import ClockReading
 from retentiond.errors import Blind, Unreachable
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 _SETTINGS = """
 SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true),
@@ -47,7 +51,9 @@ def translated(what: str) -> Iterator[None]:
         OSError,
         TimeoutError,
     ) as error:
-        raise Unreachable(f"{what}: {error or type(error).__name__}", remedy="check the dsn and the server") from error
+        raise Unreachable(
+            f"{what}: {str(error) or type(error).__name__}", remedy="check the dsn and the server"
+        ) from error
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.DatatypeMismatchError) as error:
         raise Blind(f"{what}: the schema has changed: {error}", remedy="run `retentiond check`") from error
 
@@ -82,10 +88,10 @@ class TargetDatabase:
     @asynccontextmanager
     async def transaction(
         self, *, statement_ms: int = 60_000, lock_ms: int = 1_000, idle_ms: int = 15_000, read_only: bool = True
-    ) -> AsyncIterator[asyncpg.Connection]:
+    ) -> AsyncIterator[Connection]:
         """A READ COMMITTED transaction with local settings; rolled back unless the block ends well."""
         await self.open()
-        assert self._pool is not None  # noqa: S101 - open() made it
+        assert self._pool is not None
         with translated(self._what):
             async with (
                 self._pool.acquire(timeout=_CONNECT_SECONDS) as connection,
@@ -95,10 +101,10 @@ class TargetDatabase:
                 yield connection
 
     @asynccontextmanager
-    async def raw(self) -> AsyncIterator[asyncpg.Connection]:
+    async def raw(self) -> AsyncIterator[Connection]:
         """A connection whose transaction the caller controls."""
         await self.open()
-        assert self._pool is not None  # noqa: S101 - open() made it
+        assert self._pool is not None
         with translated(self._what):
             async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection:
                 yield connection
@@ -107,13 +113,22 @@ class TargetDatabase:
         """The database's clock; raises Unreachable."""
         async with self.transaction() as connection:
             before = datetime.now(UTC)
-            row = await connection.fetchrow(
-                "SELECT clock_timestamp() AS now, host(inet_server_addr()) AS address, pg_is_in_recovery() AS replica"
+            row = await one(
+                connection,
+                "SELECT clock_timestamp() AS now, host(inet_server_addr()) AS address, pg_is_in_recovery() AS replica",
             )
             after = datetime.now(UTC)
         if row["replica"]:
             raise Unreachable(f"{self._what}: this is a replica", remedy="point the dsn at the primary")
         return ClockReading(row["now"], before + (after - before) / 2, is_here(row["address"]))
+
+
+async def one(connection: Connection, sql: str, *values: object) -> asyncpg.Record:
+    """The single row of a statement that always has one."""
+    row = await connection.fetchrow(sql, *values)
+    if row is None:
+        raise Unreachable("the database answered with no row")
+    return row
 
 
 def is_here(address: str | None) -> bool:

@@ -10,14 +10,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 
-import asyncpg
-
 from retentiond.domain.accounts import AccountFacts
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.errors import Blind
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig, parse_table
-from retentiond.stores.postgres.connection import TargetDatabase
+from retentiond.stores.postgres.connection import Connection, TargetDatabase
 from retentiond.stores.postgres.queries import DirectorySource, Looked, Params, override_expression
 
 _CHUNK = 5_000
@@ -128,8 +126,9 @@ class Directory:
         order = f'd.{source.id}::text COLLATE "C"'
         start = f" AND {order} {'>=' if inclusive else '>'} $2" if after is not None else " AND $2::text IS NULL"
         sql = (
-            f"SELECT d.{source.id}::text AS id FROM {source.relation} d WHERE isfinite(d.{source.deleted_at}::timestamptz)"
-            f" AND d.{source.deleted_at}::timestamptz < $1{start} ORDER BY {order} LIMIT {limit}"
+            f"SELECT d.{source.id}::text AS id FROM {source.relation} d"
+            f" WHERE isfinite(d.{source.deleted_at}::timestamptz) AND d.{source.deleted_at}::timestamptz < $1{start}"
+            f" ORDER BY {order} LIMIT {limit}"
         )
         async with self._database.transaction() as connection:
             return [row["id"] for row in await connection.fetch(sql, edge, after)]
@@ -161,7 +160,7 @@ class Directory:
 
 
 async def read_facts(
-    connection: asyncpg.Connection, source: DirectorySource, account: str, class_name: str, grace: datetime | None
+    connection: Connection, source: DirectorySource, account: str, class_name: str, grace: datetime | None
 ) -> AccountFacts:
     """What the directory says of one account."""
     params = Params()

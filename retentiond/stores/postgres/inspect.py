@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncpg
-
 from retentiond.stores.base import Finding
 from retentiond.stores.postgres.catalog import quote
+from retentiond.stores.postgres.connection import Connection
 from retentiond.stores.postgres.queries import Shape
 
 _POLICED = "SELECT c.relrowsecurity AND row_security_active(c.oid) FROM pg_class c WHERE c.oid = $1::bigint::oid"
 
 
-async def findings(connection: asyncpg.Connection, name: str, shape: Shape, action: str) -> list[Finding]:
+async def findings(connection: Connection, name: str, shape: Shape, action: str) -> list[Finding]:
     """All findings of one target's table."""
     return [
         *_grants(name, shape, action),
@@ -38,7 +37,7 @@ def _grants(name: str, shape: Shape, action: str) -> list[Finding]:
     ]
 
 
-async def _row_security(connection: asyncpg.Connection, name: str, shape: Shape) -> list[Finding]:
+async def _row_security(connection: Connection, name: str, shape: Shape) -> list[Finding]:
     if not await connection.fetchval(_POLICED, shape.table.oid):
         return []
     return [

@@ -125,11 +125,10 @@ def anchor_expression(shape: Shape, alias: str = "r") -> str:
     else:
         unit = _EPOCH_UNITS[shape.unit or "s"]
         low, high = (edge / unit for edge in _SECONDS_RANGE)
-        moment = (
+        return (
             f"CASE WHEN {raw}::float8 BETWEEN {low!r} AND {high!r} THEN"
             f" timestamptz 'epoch' + ({raw}::float8 * {unit!r}) * interval '1 second' END"
         )
-        return moment
     return f"CASE WHEN isfinite({raw}) THEN {moment} END" if base != "date" else moment
 
 
@@ -169,9 +168,7 @@ class Walk:
         return (*((self.leading,) if self.leading else ()), *(f"k{i}" for i in range(1, keys + 1)))
 
 
-def judged(  # noqa: PLR0913 - all that a verdict rests on
-    shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, done: str
-) -> str:
+def judged(shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, done: str) -> str:
     """The relation of a window's records, each with its keys, anchor, account, state, label and cutoff.
 
     `done` is the condition over `r` by which a record has nothing left to be done with it.
@@ -345,16 +342,17 @@ def _state(shape: Shape, plan: TargetPlan, params: Params) -> str:
     horizon = plan.horizon()
     open_ended = f"(z.anchor IS NULL OR z.anchor < {params.moment(horizon)})" if horizon else "(z.anchor IS NULL)"
     unresolved = f"(z.fault OR z.anchor IS NULL) AND {open_ended}" if not plan.counts_from_deletion else "z.fault"
-    rows = [f"WHEN z.done THEN {KEEP} WHEN {due} THEN CASE WHEN {held} THEN {HELD} WHEN z.blocked THEN {BLOCKED} ELSE {DUE} END"]
+    rows = [
+        f"WHEN z.done THEN {KEEP}",
+        f"WHEN {due} THEN CASE WHEN {held} THEN {HELD} WHEN z.blocked THEN {BLOCKED} ELSE {DUE} END",
+    ]
     if plan.data_class.minimum:
         rows.append(f"WHEN {erasing} THEN CASE WHEN {held} THEN {HELD} ELSE {MINIMUM} END")
     rows.append(f"WHEN {unresolved} THEN CASE WHEN {held} THEN {HELD} ELSE {UNRESOLVED} END")
     return f"CASE {' '.join(rows)} ELSE {KEEP} END"
 
 
-def held_condition(  # noqa: PLR0913 - the same test over the window's columns and over the row's own
-    shape: Shape, plan: TargetPlan, params: Params, *, account: str, key: str, anchor: str
-) -> str:
+def held_condition(shape: Shape, plan: TargetPlan, params: Params, *, account: str, key: str, anchor: str) -> str:
     """Whether any hold of the plan covers the record."""
     tests = []
     for hold in plan.holds:

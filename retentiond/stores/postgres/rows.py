@@ -34,7 +34,9 @@ _STATES = {"held": HELD, "minimum": MINIMUM, "selected": DUE, "unresolved": UNRE
 _INSTANT = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
 
 
-def count_sql(shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, change: Change | None) -> str:
+def count_sql(
+    shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, change: Change | None
+) -> str:
     """One row: how many records of the window are in each state, and where the walk goes on."""
     window = _window(shape, plan, params, walk, context, change)
     return (
@@ -47,7 +49,7 @@ def count_sql(shape: Shape, plan: TargetPlan, params: Params, walk: Walk, contex
     )
 
 
-def erase_sql(  # noqa: PLR0913 - all that the statement is made of
+def erase_sql(
     shape: Shape,
     plan: TargetPlan,
     params: Params,
@@ -60,12 +62,13 @@ def erase_sql(  # noqa: PLR0913 - all that the statement is made of
 ) -> str:
     """One row as `count_sql`, after deleting (or anonymising) what is due in the window."""
     window = _window(shape, plan, params, walk, context, change)
-    same = _same_row(shape)
+    same = _same_row(shape, "p")
     due = f"SELECT * FROM j WHERE state = {DUE}"
-    locked, picked = "", f"picked AS NOT MATERIALIZED ({due})"
+    picked, skipped = f"picked AS NOT MATERIALIZED ({due})", "0::bigint"
     if skip_locked:
-        locked = f"picked AS MATERIALIZED (SELECT j.* FROM ({due}) j JOIN {shape.table.sql} r ON {same.replace('p.', 'j.')} FOR UPDATE OF r SKIP LOCKED), "
-        picked = "unpicked AS (SELECT 1)"
+        joined = f"({due}) j JOIN {shape.table.sql} r ON {_same_row(shape, 'j')}"
+        picked = f"picked AS MATERIALIZED (SELECT j.* FROM {joined} FOR UPDATE OF r SKIP LOCKED)"
+        skipped = f"(SELECT count(*) FROM j WHERE state = {DUE}) - (SELECT count(*) FROM picked)"
     own = _still_due(shape, plan, params)
     keys = ", ".join(f"p.k{i}" for i in range(1, len(shape.table.key) + 1))
     verb, assignments = "DELETE FROM", ""
@@ -77,16 +80,19 @@ def erase_sql(  # noqa: PLR0913 - all that the statement is made of
     sizes = "pg_column_size(r.*) AS size"
     order = ", ".join(f"k{i}" for i in range(1, len(shape.table.key) + 1))
     salted = params.add(salt, "text")
-    digest = f"encode(sha256(convert_to({salted} || string_agg({shape.key_text}, E'\\n' ORDER BY {order}), 'UTF8')), 'hex')"
+    digest = (
+        f"encode(sha256(convert_to({salted} || string_agg({shape.key_text}, E'\\n' ORDER BY {order}), 'UTF8')), 'hex')"
+    )
     return (
-        f"WITH j AS MATERIALIZED ({window}), {locked}{picked},"
+        f"WITH j AS MATERIALIZED ({window}), {picked},"
         f" gone AS ({verb} {relation}{assignments}{source} WHERE {same} AND {own}"
         f" RETURNING {keys}, p.anchor, p.label, {sizes})"
         f" SELECT {_counts()}, {_range('gone', '')},"
-        f" (SELECT jsonb_object_agg(label, c) FROM (SELECT label, count(*) AS c FROM gone GROUP BY 1) t)::text AS by_tier,"
+        f" (SELECT jsonb_object_agg(label, c)"
+        " FROM (SELECT label, count(*) AS c FROM gone GROUP BY 1) t)::text AS by_tier,"
         f" (SELECT {digest} FROM gone) AS ids_digest, (SELECT sum(size) FROM gone)::bigint AS bytes,"
         f" (SELECT count(*) FROM gone) AS changed,"
-        f" {f'(SELECT count(*) FROM j WHERE state = {DUE}) - (SELECT count(*) FROM picked)' if skip_locked else '0::bigint'} AS locked,"
+        f" {skipped} AS locked,"
         f" {_position(shape, walk)} AS after"
     )
 
@@ -112,19 +118,17 @@ def tally(row: asyncpg.Record, walk: Walk, by_tier: Mapping[str, int]) -> Tally:
     )
 
 
-def _window(
-    shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, change: Change | None
-) -> str:
+def _window(shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, change: Change | None) -> str:
     base = judged(shape, plan, params, walk, context, change.done(params) if change else "false")
     keys = ", ".join(f"k{i}" for i in range(1, len(shape.table.key) + 1))
     return f"SELECT tid, part, {keys}, raw, account, anchor, cutoff, label, state FROM ({base}) q"
 
 
-def _same_row(shape: Shape) -> str:
+def _same_row(shape: Shape, window: str) -> str:
     if not shape.table.partitioned:
-        return "r.ctid = p.tid"
-    keys = " AND ".join(f"r.{quote(name)} = p.k{i}" for i, name in enumerate(shape.table.key, 1))
-    return f"{keys} AND r.tableoid = p.part"
+        return f"r.ctid = {window}.tid"
+    keys = " AND ".join(f"r.{quote(name)} = {window}.k{i}" for i, name in enumerate(shape.table.key, 1))
+    return f"{keys} AND r.tableoid = {window}.part"
 
 
 def _still_due(shape: Shape, plan: TargetPlan, params: Params) -> str:
@@ -141,9 +145,7 @@ def _still_due(shape: Shape, plan: TargetPlan, params: Params) -> str:
 
 
 def _counts() -> str:
-    states = ", ".join(
-        f"(SELECT count(*) FROM j WHERE state = {number}) AS {name}" for name, number in _STATES.items()
-    )
+    states = ", ".join(f"(SELECT count(*) FROM j WHERE state = {number}) AS {name}" for name, number in _STATES.items())
     return f"(SELECT count(*) FROM j) AS scanned, {states}"
 
 

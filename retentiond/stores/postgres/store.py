@@ -28,7 +28,7 @@ from retentiond.stores.postgres import inspect, rows, walks
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
 from retentiond.stores.postgres.catalog import quote, read_table
 from retentiond.stores.postgres.config import PostgresTarget
-from retentiond.stores.postgres.connection import TargetDatabase, translated
+from retentiond.stores.postgres.connection import Connection, TargetDatabase, one, translated
 from retentiond.stores.postgres.directory import IDENTITY, Directory, read_facts
 from retentiond.stores.postgres.queries import Context, Looked, Params, Shape, Walk, anchor_expression, canonical
 from retentiond.stores.postgres.targetholds import target_hold
@@ -172,8 +172,10 @@ class PostgresStore:
     async def fence_passed(self, number: int) -> bool:
         """Whether the transaction of that permit is over, asked of the primary."""
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(
-                "SELECT pg_try_advisory_xact_lock($1) AS free, pg_is_in_recovery() AS replica", self.lock_key(number)
+            row = await one(
+                connection,
+                "SELECT pg_try_advisory_xact_lock($1) AS free, pg_is_in_recovery() AS replica",
+                self.lock_key(number),
             )
         if row["replica"]:
             raise Unreachable(f"target {self.name} is a replica", remedy="point its dsn at the primary")
@@ -232,7 +234,11 @@ class PostgresStore:
         shape = self.shape
         if shape.anchor.name not in shape.table.leading:
             return plan.now
-        walk = f"r.{quote(shape.anchor.name)} >= {params.moment(horizon)}" if shape.anchor.base == "timestamptz" else "true"
+        walk = (
+            f"r.{quote(shape.anchor.name)} >= {params.moment(horizon)}"
+            if shape.anchor.base == "timestamptz"
+            else "true"
+        )
         sql = (
             f"SELECT {anchor_expression(shape)} AS anchor FROM {shape.table.sql} r WHERE {walk}"
             f" ORDER BY r.{quote(shape.anchor.name)} LIMIT 1"
@@ -242,13 +248,11 @@ class PostgresStore:
         terms = [found.term for found in (*plan.resolutions().values(), plan.of_nobody()) if found.cutoff == horizon]
         return expires_at(anchor, terms[0]) if anchor and terms and terms[0] else None
 
-    async def _facts(self, connection: asyncpg.Connection, plan: TargetPlan, account: str | None) -> AccountFacts:
+    async def _facts(self, connection: Connection, plan: TargetPlan, account: str | None) -> AccountFacts:
         if account is None or self._directory is None:
             return AccountFacts()
         if self.shape.directory is not None:
-            facts = await read_facts(
-                connection, self.shape.directory, account, plan.data_class.name, plan.grace_cutoff
-            )
+            facts = await read_facts(connection, self.shape.directory, account, plan.data_class.name, plan.grace_cutoff)
         else:
             facts = await self._directory.facts(account, plan.data_class.name, plan.grace_cutoff)
         return replace(facts, in_grace=facts.in_grace or (plan.grace_cutoff is not None and account in self._recent))
@@ -258,16 +262,16 @@ class PostgresStore:
             return True
         async with self._database.transaction() as connection:
             mine = await connection.fetchval(IDENTITY)
-        return mine == await directory.identity()
+        return bool(mine == await directory.identity())
 
     async def _accounts(
-        self, connection: asyncpg.Connection, plan: TargetPlan, window: Window
+        self, connection: Connection, plan: TargetPlan, window: Window
     ) -> tuple[list[str] | None, str | None]:
         """For the erasure walk, the next accounts due that have records here, and where to go on if there are more."""
         if window.walk != walks.ERASURE:
             return None, None
         source, account, directory = self.shape.directory, self.shape.account, self._directory
-        assert account is not None and directory is not None  # noqa: S101, PT018 - `walks.names` saw to it
+        assert account is not None and directory is not None  # noqa: PT018 - `walks.names` saw to it
         after = window.after[0] if window.after else None
         inclusive = window.after is not None and len(window.after) > 1
         if source is None:
@@ -275,7 +279,11 @@ class PostgresStore:
         params = Params()
         edge = params.moment(walks.erasure_edge(plan))
         outside = walks.outside(self.shape, plan, params)
-        start = f" AND d.{source.id} {'>=' if inclusive else '>'} {params.add(after, 'text')}::{account.type}" if after else ""
+        start = (
+            f" AND d.{source.id} {'>=' if inclusive else '>'} {params.add(after, 'text')}::{account.type}"
+            if after
+            else ""
+        )
         deleted = source.deleted_at or "NULL"
         sql = (
             f"SELECT d.{source.id}::text AS id FROM {source.relation} d WHERE d.{deleted}::timestamptz < {edge}"
@@ -288,9 +296,9 @@ class PostgresStore:
         return found, found[-1] if len(found) == _CHUNK else None
 
     async def _foreign_accounts(
-        self, connection: asyncpg.Connection, plan: TargetPlan, after: str | None, *, inclusive: bool
+        self, connection: Connection, plan: TargetPlan, after: str | None, *, inclusive: bool
     ) -> tuple[list[str], str | None]:
-        assert self._directory is not None and self.shape.account is not None  # noqa: S101, PT018 - as the caller
+        assert self._directory is not None and self.shape.account is not None  # noqa: PT018 - as the caller
         due = await self._directory.due(walks.erasure_edge(plan), after, inclusive=inclusive, limit=_CHUNK)
         column = self.shape.account
         sql = (
@@ -300,10 +308,10 @@ class PostgresStore:
         here = {row["id"] for row in await connection.fetch(sql, due)} if due else set()
         more = due[-1] if len(due) == _CHUNK else None
         found = [account for account in due if account in here]
-        # An empty chunk in the middle of the directory is still a chunk: an account that has nothing here stands for it.
+        # An empty chunk in the middle is still a chunk: an account that has nothing here stands for it.
         return (found or due[-1:]) if more else found, more
 
-    async def _context(self, connection: asyncpg.Connection, plan: TargetPlan, walk: Walk, params: Params) -> Context:
+    async def _context(self, connection: Connection, plan: TargetPlan, walk: Walk, params: Params) -> Context:
         age = None
         if self._surveyed is not None:
             latest: int = await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
@@ -325,12 +333,12 @@ class PostgresStore:
         if window.walk == walks.ERASURE:
             return walks.erasure(self.shape, plan, params, window, accounts or ())
         horizon = plan.horizon()
-        assert horizon is not None  # noqa: S101 - `walks.names` gives no term walk without one
+        assert horizon is not None
         return walks.term(self.shape, params, window, horizon)
 
-    async def _run(  # noqa: PLR0913 - the same path for counting and erasing
+    async def _run(
         self,
-        connection: asyncpg.Connection,
+        connection: Connection,
         plan: TargetPlan,
         window: Window,
         accounts: Sequence[str] | None,
@@ -347,16 +355,16 @@ class PostgresStore:
             sql = rows.erase_sql(
                 self.shape, plan, params, walk, context, self._change, salt=salt, skip_locked=skip_locked
             )
-        return await connection.fetchrow(sql, *params.values), walk
+        return await one(connection, sql, *params.values), walk
 
 
 class PostgresBatch:
     """One transaction against the table."""
 
-    def __init__(  # noqa: PLR0913 - made by `PostgresStore.batch` alone
+    def __init__(
         self,
         store: PostgresStore,
-        connection: asyncpg.Connection,
+        connection: Connection,
         transaction: asyncpg.transaction.Transaction,
         plan: TargetPlan,
         number: int,
@@ -372,11 +380,11 @@ class PostgresBatch:
     async def begin(self) -> None:
         """Take the lock that is the fence, first of all; then the settings."""
         lock_ms = _PATIENT_LOCK_MS if self._patient else _LOCK_MS
-        row = await self.connection.fetchrow(
-            _BEGIN, self._store.lock_key(self._number), str(_STATEMENT_MS), str(lock_ms), str(_IDLE_MS)
+        row = await one(
+            self.connection, _BEGIN, self._store.lock_key(self._number), str(_STATEMENT_MS), str(lock_ms), str(_IDLE_MS)
         )
         self.transaction_id = row["xid"]
-        if row["version"] >= 170_000:  # noqa: PLR2004 - the release that brought transaction_timeout
+        if row["version"] >= 170_000:
             await self.connection.execute(f"SET LOCAL transaction_timeout = {_TRANSACTION_MS}")
 
     async def erase(self, permit: Permit, window: Window, *, salt: str) -> Tally:
@@ -396,9 +404,7 @@ class PostgresBatch:
             failed = max(again["selected"] - found.locked, 0)
         return replace(_continued(found, more), failed=failed, transaction=self.transaction_id)
 
-    async def _attempt(
-        self, window: Window, accounts: Sequence[str] | None, salt: str
-    ) -> tuple[asyncpg.Record, Walk]:
+    async def _attempt(self, window: Window, accounts: Sequence[str] | None, salt: str) -> tuple[asyncpg.Record, Walk]:
         savepoint = self.connection.transaction()
         await savepoint.start()
         try:
@@ -444,9 +450,5 @@ def _key_parts(key: str, count: int) -> list[str]:
     except orjson.JSONDecodeError:
         parts = None
     if not isinstance(parts, list) or len(parts) != count:
-        raise NotFound(
-            f"{key!r} is not a key of {count} columns", remedy='write a JSON array, such as ["2026", "17"]'
-        )
+        raise NotFound(f"{key!r} is not a key of {count} columns", remedy='write a JSON array, such as ["2026", "17"]')
     return [part if isinstance(part, str) else orjson.dumps(part).decode() for part in parts]
-
-

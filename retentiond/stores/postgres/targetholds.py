@@ -13,10 +13,11 @@ import orjson
 
 from retentiond.domain.holds import Hold, TargetHold
 from retentiond.stores.postgres.catalog import Column
+from retentiond.stores.postgres.connection import Connection
 from retentiond.stores.postgres.queries import Shape, canonical
 
 
-async def target_hold(connection: asyncpg.Connection, target: str, shape: Shape, hold: Hold) -> TargetHold:
+async def target_hold(connection: Connection, target: str, shape: Shape, hold: Hold) -> TargetHold:
     """The hold as it bears on this target."""
     scope = hold.scope
     accounts = None
@@ -29,7 +30,7 @@ async def target_hold(connection: asyncpg.Connection, target: str, shape: Shape,
     return TargetHold(hold.id, accounts, records, tuple(prefixes), scope.since, scope.until)
 
 
-async def _records(connection: asyncpg.Connection, shape: Shape, given: Sequence[str]) -> frozenset[str] | None:
+async def _records(connection: Connection, shape: Shape, given: Sequence[str]) -> frozenset[str] | None:
     columns = [shape.table.columns[name] for name in shape.table.key]
     if len(columns) == 1:
         return await _all_canonical(connection, columns[0], given)
@@ -42,9 +43,7 @@ async def _records(connection: asyncpg.Connection, shape: Shape, given: Sequence
         if not isinstance(parts, list) or len(parts) != len(columns):
             return None
         texts = [part if isinstance(part, str) else orjson.dumps(part).decode() for part in parts]
-        shown = ", ".join(
-            canonical(column, f"${n}::text::{column.type}") for n, column in enumerate(columns, start=1)
-        )
+        shown = ", ".join(canonical(column, f"${n}::text::{column.type}") for n, column in enumerate(columns, start=1))
         try:
             async with connection.transaction():
                 key = await connection.fetchval(f"SELECT pg_catalog.jsonb_build_array({shown})::text", *texts)
@@ -54,9 +53,7 @@ async def _records(connection: asyncpg.Connection, shape: Shape, given: Sequence
     return frozenset(found)
 
 
-async def _all_canonical(
-    connection: asyncpg.Connection, column: Column, texts: Sequence[str]
-) -> frozenset[str] | None:
+async def _all_canonical(connection: Connection, column: Column, texts: Sequence[str]) -> frozenset[str] | None:
     sql = f"SELECT {canonical(column, f'v::{column.type}')} AS text FROM unnest($1::text[]) v"
     try:
         async with connection.transaction():

@@ -45,13 +45,13 @@ def term(shape: Shape, params: Params, window: Window, horizon: datetime) -> Wal
     return _after(walk, shape, params, window, (shape.anchor,) if indexed else ())
 
 
-def erasure(
-    shape: Shape, plan: TargetPlan, params: Params, window: Window, accounts: Sequence[str]
-) -> Walk:
+def erasure(shape: Shape, plan: TargetPlan, params: Params, window: Window, accounts: Sequence[str]) -> Walk:
     """Records of these accounts that no other walk reaches."""
-    assert shape.account is not None  # noqa: S101 - `names` gives this walk only to targets with accounts
+    assert shape.account is not None
     column = f"r.{quote(shape.account.name)}"
-    condition = f"{column} = ANY({params.add(list(accounts), 'text[]')}::{shape.account.type}[]){outside(shape, plan, params)}"
+    condition = (
+        f"{column} = ANY({params.add(list(accounts), 'text[]')}::{shape.account.type}[]){outside(shape, plan, params)}"
+    )
     walk = Walk(condition, "", window.size, leading="account")
     narrowed = window if window.after and len(window.after) > 1 else replace(window, after=None)
     return _after(walk, shape, params, narrowed, (shape.account,))
