@@ -132,7 +132,7 @@ def two_targets_over_the_same_records(merged: Merged, targets: Mapping[str, Targ
         if other != name:
             key = f"targets.{name}"
             message = f"it is over the same records as targets.{other}"
-            yield Problem(key, message, f"keep one of targets.{other} and {key}", merged.origin_of(key))
+            yield Problem(key, message, f"keep one of targets.{other} and {key}", merged.source_of(key))
 
 
 def short_terms(merged: Merged) -> Iterator[Problem]:

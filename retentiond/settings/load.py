@@ -73,7 +73,7 @@ def _validated(
     document = dict(found.values)
     for key in sorted(document.keys() - set(KEYS)):
         message, remedy = unknown_key((key,), KEYS)
-        problems.append(Problem(key, message, remedy, found.origin_of(key)))
+        problems.append(Problem(key, message, remedy, found.source_of(key)))
         del document[key]
     document.update(policy=policy, targets=targets, beside=beside)
     try:
@@ -86,7 +86,7 @@ def _validated(
 def _beside(environ: Mapping[str, str], found: Merged, problems: list[Problem]) -> Beside:
     word = _words(environ, problems)
     return Beside(
-        sources=MappingProxyType({".".join(path): source for path, source in found.sources.items()}),
+        sources=MappingProxyType(dict(found.sources)),
         policy_document=MappingProxyType(dict(checks.section(found, "policy"))),
         user_folder=_user_folder(environ),
         policy_approved=environ.get(POLICY_APPROVED) or None,

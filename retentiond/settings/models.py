@@ -25,6 +25,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from retentiond.domain.duration import Duration, parse_duration
 from retentiond.domain.policy import Policy
 from retentiond.errors import DurationError
+from retentiond.settings.sources import origin
 from retentiond.stores.config import FROZEN, TargetConfig, Unfit
 from retentiond.stores.postgres.config import AccountsConfig, Dsn
 
@@ -158,9 +159,9 @@ class Sweep(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What comes with the settings and is no key: `sources` by dotted key, the policy as it was written, the rest."""
+    """What comes with the settings and is no key: `sources` by path, the policy as it was written, the rest."""
 
-    sources: Mapping[str, str]
+    sources: Mapping[tuple[str, ...], str]
     policy_document: Mapping[str, object]
     user_folder: FilePath
     policy_approved: str | None = None
@@ -198,7 +199,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The merged document is the only source: pydantic's own would read the environment a second time.
+        """The merged document is the only source: pydantic's own would read the environment a second time."""
         return (init_settings,)
 
     @property
@@ -222,17 +223,12 @@ class Settings(BaseSettings):
 
     def source_of(self, key: str) -> str:
         """Where the value of a dotted key came from; `default` where nothing gave one."""
-        found = key
-        while found:
-            if found in self.beside.sources:
-                return self.beside.sources[found]
-            found = found.rpartition(".")[0]
-        return "default"
+        return origin(self.beside.sources, key) or "default"
 
     def describe(self) -> dict[str, object]:
         """The effective configuration as plain values, every secret as `********`, the policy as it was written."""
         shown = _shown(self.model_dump(by_alias=True, exclude={"policy"}))
-        assert isinstance(shown, dict)  # noqa: S101 - a model dumps to a dict
+        assert isinstance(shown, dict)
         return {**shown, "policy": _shown(self.beside.policy_document)}
 
 

@@ -61,20 +61,22 @@ class Merged:
             into[name] = _copied(item)
 
     def source_of(self, key: str) -> str:
-        """The source of a dotted key, else of the nearest thing around it that was written; else `not set`."""
-        dotted = {".".join(path): text for path, text in self.sources.items()}
-        while key:
-            if key in dotted:
-                return dotted[key]
-            key = key.rpartition(".")[0]
-        return "not set"
+        """Where a dotted key was written; a section that only variables give: by the first of them.
 
-    def origin_of(self, key: str) -> str:
-        """The source of a whole section: its own line, else that of the first thing written below it."""
-        own = self.source_of(key)
-        path = tuple(key.split("."))
-        below = (text for known, text in self.sources.items() if known[: len(path)] == path)
-        return next(below, own) if own == "not set" else own
+        A key that is missing was written nowhere: then where the section was written that lacks it, else `not set`.
+        """
+        written = origin(self.sources, key)
+        if written is None:
+            dotted = {".".join(path): text for path, text in self.sources.items()}
+            written = dotted.get(key.rpartition(".")[0])
+        return written or "not set"
+
+
+def origin(sources: Mapping[Path, str], key: str) -> str | None:
+    """The source of what stands at a dotted key or, for want of one, of the first thing below it."""
+    dotted = {".".join(path): text for path, text in sources.items()}
+    below = (text for known, text in dotted.items() if known.startswith(f"{key}."))
+    return dotted.get(key) or next(below, None)
 
 
 def _copied(item: object) -> object:
@@ -218,5 +220,13 @@ def _nested(path: Path, value: object, source: str) -> Layer:
     nested = value
     for name in reversed(path):
         nested = {name: nested}
-    assert isinstance(nested, dict)  # noqa: S101 - a path has at least one part
-    return Layer(nested, {path: source})
+    assert isinstance(nested, dict)
+    return Layer(nested, dict.fromkeys(_paths(value, path), source))
+
+
+def _paths(value: object, path: Path) -> Iterator[Path]:
+    """The path of a value and of everything in it."""
+    yield path
+    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in inner:
+        yield from _paths(item, (*path, str(name)))
