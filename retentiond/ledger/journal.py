@@ -36,6 +36,11 @@ class Journal:
         self._version = version
 
     @property
+    def key(self) -> SigningKey:
+        """The key that signs this ledger's checkpoints, for an export."""
+        return self._key
+
+    @property
     def verifier(self) -> VerifierKey:
         """The public key of this ledger's checkpoints."""
         return self._key.verifier(self.origin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -77,7 +78,7 @@ async def test_concurrent_appends_make_one_chain_without_gaps(db: Database, jour
     numbers = sorted(seq for seqs in ranges for seq in seqs)
     rows = await all_rows(db)
     assert numbers == list(range(1, len(numbers) + 1)) == [row.seq for row in rows]
-    assert all(orjson.loads(b.leaf)["prev"] == a.hash.hex() for a, b in zip(rows, rows[1:], strict=False))
+    assert all(orjson.loads(b.leaf)["prev"] == a.hash.hex() for a, b in pairwise(rows))
     assert sorted(row.at for row in rows) == [row.at for row in rows]
     async with db.transaction() as tx:
         head = await table.head(tx)
@@ -117,8 +118,9 @@ async def test_an_empty_ledger_has_a_checkpoint(db: Database, journal: Journal) 
 async def test_a_checkpoint_is_over_all_entries_and_is_kept_once(
     db: Database, journal: Journal, superuser: Connection
 ) -> None:
-    for size in (3, 5):
-        await append(db, journal, 3 if size == 3 else 2)
+    note = ""
+    for size, more in ((3, 3), (5, 2)):
+        await append(db, journal, more)
         note = await checkpoint(db, journal)
         assert await checkpoint(db, journal) == note
         found = parse_and_verify(note, journal.verifier)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +50,7 @@ async def folder(filled: Database, tmp_path: Path, key: SigningKey, origin: str)
 
 
 async def test_an_export_verifies_offline(folder: Path, journal: Journal) -> None:
-    assert sorted(os.listdir(folder)) == ["checkpoint", "key.pub", "leaves.jsonl"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "key.pub", "leaves.jsonl"]
     leaves = (folder / "leaves.jsonl").read_bytes().splitlines()
     report = verify_export(folder)
     assert (report.ok, report.size, report.first_break, report.checkpoint_size) == (True, SIZE, None, SIZE)
@@ -273,8 +272,10 @@ REHASH = "UPDATE retentiond.ledger_entries SET hash = sha256('\\x00'::bytea || l
         ("DELETE FROM retentiond.ledger_entries WHERE seq > 7", 8, "missing: the head has 9"),
         ("DELETE FROM retentiond.ledger_entries", 1, "missing: the head has 9"),
         (
-            "INSERT INTO retentiond.ledger_entries SELECT 10, month, kind, at, leaf, hash"
-            " FROM retentiond.ledger_entries WHERE seq = 9",
+            (
+                "INSERT INTO retentiond.ledger_entries SELECT 10, month, kind, at, leaf, hash"
+                " FROM retentiond.ledger_entries WHERE seq = 9"
+            ),
             10,
             "beyond the head",
         ),

@@ -157,7 +157,7 @@ def test_a_consistency_proof_holds_for_its_trees_and_for_no_others(data: st.Data
     assert evidence.verify_consistency(first, size, old, new, proof)
     assert not evidence.verify_consistency(first, size, flip(old, bit), new, proof)
     assert not evidence.verify_consistency(first, size, old, new, (*proof, new))
-    if 0 < first:
+    if first > 0:
         assert not evidence.verify_consistency(first, size, old, flip(new, bit), proof)
     for at in range(len(proof)):
         assert not evidence.verify_consistency(first, size, old, new, altered(proof, at, bit))
@@ -255,7 +255,7 @@ def test_extension_lines_of_a_checkpoint_are_passed_over() -> None:
     "note", ["", "text\n", "text\n\n", "text\n\n— name\n", "text\n\n- name AAAAAAAA\n", "t\x01\n\n— n A\n"]
 )
 def test_a_malformed_note_is_refused(note: str) -> None:
-    with pytest.raises(LedgerError, match="not a signed note|base64"):
+    with pytest.raises(LedgerError, match=r"not a signed note|base64"):
         evidence.open_note(note, VERIFIER)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from pathlib import Path
 
 import pytest
@@ -46,7 +45,7 @@ def test_the_key_file_is_made_once_private_and_read_from_then_on(tmp_path: Path)
     again = SigningKey.load(None, tmp_path)
     assert again.made is None
     assert again.verifier(ORIGIN) == first.verifier(ORIGIN)
-    assert os.listdir(tmp_path) == [KEY_FILE]
+    assert list(tmp_path.iterdir()) == [tmp_path / KEY_FILE]
 
 
 def test_a_process_that_comes_second_takes_the_key_of_the_first(
@@ -54,18 +53,17 @@ def test_a_process_that_comes_second_takes_the_key_of_the_first(
 ) -> None:
     (tmp_path / KEY_FILE).write_text(TEXT)
     (tmp_path / KEY_FILE).chmod(0o600)
-    seen = iter([False])
-    monkeypatch.setattr(Path, "exists", lambda self: next(seen, os.path.exists(self)))
+    monkeypatch.setattr(Path, "exists", lambda _: False)
     key = SigningKey.load(None, tmp_path)
     assert (key.made, key.private.private_bytes_raw()) == (None, SEED)
-    assert os.listdir(tmp_path) == [KEY_FILE]
+    assert list(tmp_path.iterdir()) == [tmp_path / KEY_FILE]
 
 
 def test_commands_that_create_no_state_make_no_key(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no signing key") as caught:
         SigningKey.load(None, tmp_path, make=False)
     assert caught.value.remedy
-    assert not os.listdir(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
