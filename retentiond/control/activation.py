@@ -19,7 +19,7 @@ from retentiond.control.database import Database, Tx
 from retentiond.control.hold_rows import Recorder
 from retentiond.control.permits import OpenPermit
 from retentiond.domain.holds import Hold
-from retentiond.errors import Unreachable
+from retentiond.errors import RetentiondError
 
 FenceProbe = Callable[[int], Awaitable[bool]]
 """Asks a target whether the batch of this permit number can't take effect any more; raises Unreachable."""
@@ -102,7 +102,7 @@ async def _ask_one(permit: OpenPermit, probe: FenceProbe | None, seconds: float)
     try:
         async with asyncio.timeout(seconds):
             over = await probe(permit.number)
-    except (Unreachable, OSError, TimeoutError) as error:
+    except (RetentiondError, OSError, TimeoutError) as error:
         return Waiting("unreachable", permit.number, permit.target, str(error) or "no answer in time")
     return None if over else Waiting("batch", permit.number, permit.target, f"batch {permit.batch} is not over yet")
 
@@ -146,9 +146,8 @@ async def _report(
         open_now = await permits.open_permits(tx)
     for row in rows:
         reasons = [Waiting("failover", detail=_FAILOVER)] if failover else []
-        for permit in open_now:
-            if permit.epoch < row["epoch"] and (reason := answers.get(permit.number)):
-                reasons.append(reason)
+        earlier = (permit.number for permit in open_now if permit.epoch < row["epoch"])
+        reasons.extend(reason for number in earlier if (reason := answers.get(number)))
         on_wait(hold_rows.from_row(row), tuple(reasons))
 
 

@@ -22,9 +22,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from retentiond.control.failures import CommitUnknown, commit_failure, is_expected, is_lost, reaching, unreachable
+from retentiond.control.failures import (
+    DRIVER_ERRORS,
+    CommitUnknown,
+    commit_failure,
+    is_expected,
+    is_lost,
+    reaching,
+    unreachable,
+)
 from retentiond.control.host import is_this_machine
-from retentiond.control.identity import Identity, identity_of
+from retentiond.control.identity import Identity, identity_of, reads_system
 from retentiond.control.migrations import migrate, require_schema
 from retentiond.errors import ConfigurationError, Problem, Unreachable
 
@@ -63,16 +71,28 @@ else:
 class _Connection(_Base):
     """asyncpg's connection without what a transaction pooler can't bear, and with an honest COMMIT."""
 
+    __slots__ = ("_opening",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._opening = ""
+
     def get_reset_query(self) -> str:
         """Nothing: all that we set is local to a transaction, and a reset runs outside of one."""
         return ""
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         """Like asyncpg's, but a COMMIT that the server answers with ROLLBACK is an error and not a success."""
+        if query.startswith("BEGIN"):
+            query += self._opening
         status = await super().execute(query, *args, timeout=timeout)
         if status == "ROLLBACK" and query.startswith("COMMIT"):
             raise asyncpg.InFailedSQLTransactionError("COMMIT was answered with ROLLBACK: a statement had failed")
         return status
+
+    def open_with(self, settings: str) -> None:
+        """Send these settings along with every BEGIN from now on: one round trip for both."""
+        self._opening = settings
 
     def peer(self) -> str | None:
         """The host that this is connected to; None for a unix socket."""
@@ -94,6 +114,8 @@ class Database:
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], server_version: int) -> None:
         self._pool = pool
         self.server_version = server_version
+        self.reads_system = False
+        """Whether the role may read the server's identifier."""
 
     @classmethod
     async def connect(cls, dsn: str, *, application_name: str = "retentiond", size: int = POOL_SIZE) -> Database:
@@ -124,7 +146,14 @@ class Database:
         if version < OLDEST_SERVER:
             pool.terminate()
             raise _too_old(version)
-        return cls(pool, version)
+        database = cls(pool, version)
+        try:
+            async with database.transaction(read_only=True) as tx:
+                database.reads_system = await reads_system(tx)
+        except BaseException:
+            pool.terminate()
+            raise
+        return database
 
     async def close(self) -> None:
         """Close all connections; what is still in use is cut off after a while."""
@@ -160,7 +189,7 @@ class Database:
                 if _gone(connection) or isinstance(error, TimeoutError):
                     raise unreachable(error) from error
                 raise
-            except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except DRIVER_ERRORS as error:
                 if is_expected(error):
                     raise unreachable(error) from error
                 raise
@@ -182,8 +211,8 @@ class Database:
             transaction = connection.transaction(isolation="read_committed", readonly=read_only)
             try:
                 async with asyncio.timeout(timeout_ms / 1000 + ANSWER_SECONDS):
+                    connection.open_with(settings)  # type: ignore[attr-defined]  # passed on to _Connection
                     await transaction.start()
-                    await connection.execute(settings)
             except BaseException as error:
                 _cut_off(connection)
                 await self._give_back(connection, None)
@@ -211,7 +240,7 @@ class Database:
                 if not isinstance(error, Exception):
                     await self._pool.release(connection)
                     raise
-        with suppress(asyncpg.InterfaceError, OSError, TimeoutError):
+        with suppress(*DRIVER_ERRORS, OSError):
             await self._pool.release(connection, timeout=TRANSACTION_MS / 1000)
 
     async def migrate(self) -> None:

@@ -55,3 +55,16 @@ _WITHOUT_SYSTEM = (
 _WITH_SYSTEM = _WITHOUT_SYSTEM.replace(
     "NULL::text", "(SELECT system_identifier::text FROM pg_catalog.pg_control_system())"
 )
+
+
+def line_sql(*, reads_system: bool) -> str:
+    """`Identity.line` as an SQL expression, for a statement that needs more than that; an error on a standby."""
+    system = "(SELECT system_identifier::text FROM pg_catalog.pg_control_system())" if reads_system else "'-'"
+    return f"({system} || '/' || pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8))"
+
+
+async def reads_system(tx: Tx) -> bool:
+    """Whether we may read the server's identifier."""
+    return bool(
+        await tx.fetchval("SELECT pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute')")
+    )

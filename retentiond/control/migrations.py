@@ -47,11 +47,10 @@ class Migration:
 
 def shipped() -> tuple[Migration, ...]:
     """The migrations that come with this program, in order."""
-    found = []
-    for entry in resources.files("retentiond.control").joinpath("sql").iterdir():
-        if match := _NAME.fullmatch(entry.name):
-            found.append(Migration(int(match["version"]), match["name"], entry.read_text(encoding="utf-8")))
-    return tuple(sorted(found, key=lambda migration: migration.version))
+    files = resources.files("retentiond.control").joinpath("sql").iterdir()
+    found = ((match, file) for file in files if (match := _NAME.fullmatch(file.name)))
+    migrations = (Migration(int(m["version"]), m["name"], file.read_text(encoding="utf-8")) for m, file in found)
+    return tuple(sorted(migrations, key=lambda migration: migration.version))
 
 
 async def migrate(database: Database, migrations: Sequence[Migration] | None = None) -> list[Migration]:

@@ -8,18 +8,20 @@ is written; a hold that was placed after it waits for that, or for proof that th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
 
 from retentiond.control import barrier, units
 from retentiond.control.database import TRANSACTION_MS, CommitUnknown, Database, Tx
+from retentiond.control.entries import ledger_writable
+from retentiond.control.identity import line_sql
 from retentiond.control.rows import from_json, to_json
 from retentiond.domain.permit import Lease, Permit, Unit
 from retentiond.errors import (
     EpochMoved,
-    Fenced,
-    LedgerError,
     NotFound,
     Paused,
     PlanMode,
@@ -28,11 +30,10 @@ from retentiond.errors import (
     StateMissing,
 )
 
-if TYPE_CHECKING:
-    import asyncpg
-
 PERMIT_SECONDS = 30.0
 """A permit's life: 4-safety.md says 30 s, by the control database's clock."""
+
+_UNSET = datetime.min.replace(tzinfo=UTC)
 
 Recorder = Callable[[Tx, Permit], Awaitable[None]]
 """Called inside the permit's transaction, to write the intent into the ledger."""
@@ -69,19 +70,6 @@ class OpenPermit:
         return Unit(self.target, self.shard)
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """What `issue` was asked for."""
-
-    number: int
-    lease: Lease
-    epoch: int
-    digest: str
-    batch: str
-    intent: str | None
-    seconds: float
-
-
 async def reserve(database: Database) -> int:
     """A number that nobody else gets; taken before the target's transaction opens, which locks it as its fence."""
     async with database.transaction() as tx:
@@ -106,26 +94,24 @@ async def issue(
     earlier batch of the unit has to be looked into first), Unreachable. Nothing is inserted then. After a commit of
     unknown outcome it asks again: the same number for the same batch gives the same permit.
     """
-    wanted = _Wanted(number, lease, expected_epoch, digest, str(intent.get("batch", "")), to_json(intent), seconds)
+    sought = Permit(number, lease, expected_epoch, digest, str(intent.get("batch", "")), _UNSET, _UNSET)
 
     async def attempt() -> Permit | None:
         async with database.transaction(timeout_ms=timeout_ms, total_ms=timeout_ms) as tx:
             await barrier.enter_shared(tx)
-            now = await barrier.read(tx)
-            if not now.settled:
+            found = await _look(tx, lease, number, reads_system=database.reads_system)
+            if found["line"] != found["server_line"]:
                 return None
-            await _check(tx, lease, now.epoch, expected_epoch, digest)
-            permit = await _found(tx, wanted)
-            if permit is None:
-                permit = await _insert(tx, wanted)
-                if record is not None:
-                    await record(tx, permit)
+            _check(found, sought)
+            if found["number"] is not None:
+                return _same_again(found, sought)
+            await ledger_writable(tx)
+            permit = await _insert(tx, sought, intent, seconds)
+            if record is not None:
+                await record(tx, permit)
             return permit
 
-    try:
-        permit = await attempt()
-    except CommitUnknown:
-        permit = await attempt()
+    permit = await _persist(attempt, number)
     if permit is None:
         # Another server answers than before: whatever the epoch says, it may have been said before the failover.
         await barrier.settle(database)
@@ -156,26 +142,23 @@ async def end(tx: Tx, permit: Permit, outcome: str) -> None:
     Raises Fenced, and PermitEnded where it was ended before (after a commit of unknown outcome: it took effect).
     """
     await units.require(tx, permit.lease, lock=True)
-    await _end(tx, permit.number, outcome)
+    if not await _ended(tx, permit.number, outcome):
+        raise PermitEnded(f"permit {permit.number} has ended already")
 
 
-async def end_orphan(tx: Tx, number: int, outcome: str, *, lease: Lease | None = None) -> None:
-    """End a permit that its worker left without an outcome; the caller has seen that its fence holds.
+async def end_orphan(tx: Tx, number: int, outcome: str, *, lease: Lease | None = None) -> bool:
+    """End a permit that was left without an outcome; False when somebody else has ended it before.
 
-    With `lease`, that of the unit's owner now, it is done under its fence. Without one (an operator says so) it is
-    refused with Fenced while the worker's own lease still runs. Raises PermitEnded, NotFound.
+    The caller has seen that its fence holds (4-safety.md, "A permit without an outcome"): whoever had it, and may still
+    have the lease, can't bring the batch to effect any more. With `lease`, that of the unit's owner now, it is done
+    under its fence. Raises NotFound, Fenced.
     """
-    row = await tx.fetchrow("SELECT target, shard, owner, fence FROM retentiond.permits WHERE number = $1", number)
-    if row is None:
-        raise NotFound(f"there is no permit {number}")
-    left = Lease(Unit(row["target"], row["shard"]), row["owner"], row["fence"])
     if lease is not None:
         await units.require(tx, lease, lock=True)
-        if lease.unit != left.unit:
-            raise Fenced(f"permit {number} belongs to {left.unit}, and this lease is of {lease.unit}")
-    elif await _still_runs(tx, left):
-        raise Fenced(f"the worker of permit {number} still has its lease: it ends the permit itself")
-    await _end(tx, number, outcome)
+    if await _ended(tx, number, outcome):
+        return True
+    await outcome_of(tx, number)
+    return False
 
 
 async def outcome_of(tx: Tx, number: int) -> str | None:
@@ -212,102 +195,100 @@ async def prune(tx: Tx, *, keep_seconds: float = 30 * 86_400.0, limit: int = 10_
     return len(rows)
 
 
-async def ledger_writable(tx: Tx) -> None:
-    """Raise LedgerError unless an outcome could be written: without evidence nothing is erased."""
-    writable = await tx.fetchval(
-        "SELECT pg_catalog.current_setting('transaction_read_only') = 'off'"
-        " AND pg_catalog.has_table_privilege('retentiond.ledger_entries', 'INSERT')"
-        " AND pg_catalog.has_table_privilege('retentiond.ledger_head', 'UPDATE')"
-        " AND (SELECT pg_catalog.count(*) FROM retentiond.ledger_head) = 1"
-    )
-    if not writable:
-        raise LedgerError(
-            "the ledger can't be written",
-            remedy="grant the daemon's role INSERT on retentiond.ledger_entries and UPDATE on retentiond.ledger_head,"
-            " or restore the ledger's head from a backup",
-        )
+async def _persist(attempt: Callable[[], Awaitable[Permit | None]], number: int) -> Permit | None:
+    """Try again while it is unknown whether the last attempt took effect, or that one is only now committing."""
+    for tries_left in (2, 1, 0):
+        try:
+            return await attempt()
+        except CommitUnknown:
+            if not tries_left:
+                raise
+        except asyncpg.UniqueViolationError as error:
+            if not tries_left:
+                raise PermitEnded(f"permit number {number} was used before") from error
+    raise AssertionError("unreachable: the loop returns or raises")
 
 
-async def _check(tx: Tx, lease: Lease, epoch: int, expected: int, digest: str) -> None:
-    """All that 4-safety.md asks for under the barrier; the lease comes first, and its row stays locked."""
-    await units.require(tx, lease, lock=True)
+async def _look(tx: Tx, lease: Lease, number: int, *, reads_system: bool) -> asyncpg.Record:
+    """All that a permit depends on, in one statement: so that it is one round trip, and of one instant."""
     row = await tx.fetchrow(
-        "SELECT f.mode, f.paused, f.paused_by, p.digest FROM retentiond.flags f LEFT JOIN LATERAL"
-        " (SELECT digest FROM retentiond.policies ORDER BY seq DESC LIMIT 1) p ON true"
+        f"SELECT b.hold_epoch, b.server_line, {line_sql(reads_system=reads_system)} AS line,"
+        " f.mode, f.paused, f.paused_by,"
+        " (SELECT digest FROM retentiond.policies ORDER BY seq DESC LIMIT 1) AS active_digest,"
+        f" EXISTS (SELECT FROM retentiond.units WHERE {units.MINE}) AS mine,"
+        " o.number, o.owner, o.fence, o.epoch, o.digest, o.batch, o.issued_at, o.deadline"
+        " FROM retentiond.barrier b CROSS JOIN retentiond.flags f LEFT JOIN LATERAL"
+        " (SELECT * FROM retentiond.permits WHERE ended_at IS NULL AND target = $1 AND shard = $2"
+        " ORDER BY number <> $5 LIMIT 1) o ON true",
+        *units.key(lease),
+        number,
     )
     if row is None:
         raise StateMissing("the control database has lost its flags", remedy="restore it from a backup")
-    if row["mode"] != "enforce":
+    return row
+
+
+def _check(found: asyncpg.Record, sought: Permit) -> None:
+    """Raise unless all holds that 4-safety.md asks for under the barrier."""
+    if not found["mine"]:
+        raise units.fenced(sought.lease)
+    if found["mode"] != "enforce":
         raise PlanMode(remedy="set `mode: enforce` when the plan is what you want")
-    if row["paused"]:
-        raise Paused(f"erasing is paused by {row['paused_by']}", remedy="`retentiond resume` starts it again")
-    if row["digest"] != digest:
+    if found["paused"]:
+        raise Paused(f"erasing is paused by {found['paused_by']}", remedy="`retentiond resume` starts it again")
+    if found["active_digest"] != sought.digest:
         raise PolicySuperseded(
-            f"the policy in force is {row['digest'] or 'none yet'}, and this worker has {digest}",
-            remedy="restart the worker with the approved configuration, or run `retentiond policy approve` on this one",
+            f"the policy in force is {found['active_digest'] or 'none yet'}, and this worker has {sought.digest}",
+            remedy="restart the worker with the approved configuration, or run `retentiond policy approve` for its own",
         )
-    if epoch != expected:
+    if found["hold_epoch"] != sought.epoch:
         raise EpochMoved(remedy="nothing to do: the holds are read again")
-    await ledger_writable(tx)
 
 
-async def _found(tx: Tx, wanted: _Wanted) -> Permit | None:
-    """The same permit, when an earlier attempt's commit took effect; raises PermitOpen for any other open one."""
-    lease = wanted.lease
-    for found in await open_permits(tx, unit=lease.unit):
-        same = (found.number, found.owner, found.fence) == (wanted.number, lease.owner, lease.fence)
-        if not same or found.batch != wanted.batch:
-            raise PermitOpen(
-                f"permit {found.number} of {lease.unit}, batch {found.batch}, has no outcome yet",
-                remedy="nothing to do: the worker that has the unit looks what became of it before it goes on",
-            )
-        return Permit(found.number, lease, found.epoch, found.digest, found.batch, found.issued_at, found.deadline)
-    return None
+def _same_again(found: asyncpg.Record, sought: Permit) -> Permit:
+    """The permit that an earlier attempt of the same call has inserted; raises PermitOpen for any other."""
+    lease = sought.lease
+    mine = (sought.number, lease.owner, lease.fence, sought.epoch, sought.digest, sought.batch)
+    if tuple(found[name] for name in ("number", "owner", "fence", "epoch", "digest", "batch")) == mine:
+        return replace(sought, issued_at=found["issued_at"], deadline=found["deadline"])
+    raise PermitOpen(
+        f"permit {found['number']} of {lease.unit}, batch {found['batch']}, has no outcome yet",
+        remedy="nothing to do: the worker that has the unit looks what became of it before it goes on",
+    )
 
 
-async def _insert(tx: Tx, wanted: _Wanted) -> Permit:
-    """Insert the row and let the lease run as long as the permit."""
-    lease = wanted.lease
-    await units.renew(tx, lease, wanted.seconds)
+async def _insert(tx: Tx, sought: Permit, intent: Mapping[str, Any], seconds: float) -> Permit:
+    """Extend the lease over the permit's life and insert it, both or neither."""
     row = await tx.fetchrow(
-        "WITH now AS (SELECT pg_catalog.clock_timestamp() AS at)"
+        "WITH now AS MATERIALIZED (SELECT pg_catalog.clock_timestamp() AS at),"
+        " leased AS (UPDATE retentiond.units SET lease_until = greatest(lease_until, now.at"
+        f" + pg_catalog.make_interval(secs => $10)) FROM now WHERE {units.MINE} RETURNING now.at)"
         " INSERT INTO retentiond.permits"
         " (number, target, shard, owner, fence, epoch, digest, batch, intent, issued_at, deadline)"
-        " SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, at, at + pg_catalog.make_interval(secs => $10)"
-        " FROM now RETURNING issued_at, deadline",
-        wanted.number,
-        lease.unit.target,
-        lease.unit.shard,
-        lease.owner,
-        lease.fence,
-        wanted.epoch,
-        wanted.digest,
-        wanted.batch,
-        wanted.intent,
-        wanted.seconds,
+        " SELECT $5, $1, $2, $3, $4, $6, $7, $8, $9::text::jsonb, at, at + pg_catalog.make_interval(secs => $10)"
+        " FROM leased RETURNING issued_at, deadline",
+        *units.key(sought.lease),
+        sought.number,
+        sought.epoch,
+        sought.digest,
+        sought.batch,
+        to_json(intent),
+        seconds,
     )
     if row is None:
-        raise StateMissing("the permit was not inserted")
-    return Permit(wanted.number, lease, wanted.epoch, wanted.digest, wanted.batch, row["issued_at"], row["deadline"])
+        raise units.fenced(sought.lease)
+    return replace(sought, issued_at=row["issued_at"], deadline=row["deadline"])
 
 
-async def _end(tx: Tx, number: int, outcome: str) -> None:
-    done = await tx.fetchval(
-        "UPDATE retentiond.permits SET ended_at = pg_catalog.clock_timestamp(), outcome = $2"
-        " WHERE number = $1 AND ended_at IS NULL RETURNING true",
-        number,
-        outcome,
+async def _ended(tx: Tx, number: int, outcome: str) -> bool:
+    return bool(
+        await tx.fetchval(
+            "UPDATE retentiond.permits SET ended_at = pg_catalog.clock_timestamp(), outcome = $2"
+            " WHERE number = $1 AND ended_at IS NULL RETURNING true",
+            number,
+            outcome,
+        )
     )
-    if not done:
-        raise PermitEnded(f"permit {number} has ended already")
-
-
-async def _still_runs(tx: Tx, lease: Lease) -> bool:
-    try:
-        await units.require(tx, lease, lock=True)
-    except Fenced:
-        return False
-    return True
 
 
 def _open_permit(row: asyncpg.Record) -> OpenPermit:
