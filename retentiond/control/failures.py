@@ -18,6 +18,9 @@ class CommitUnknown(Unreachable):
     """The connection was lost during COMMIT: whether it took effect has to be looked up."""
 
 
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""All that asyncpg raises of its own."""
+
 _REMEDY = "see that Postgres runs, that control.dsn names it, and that the network lets us through"
 _MISSING = "let control.dsn name the running daemon's database; `retentiond run` makes the state"
 
@@ -26,7 +29,7 @@ _LOST_CLASSES = ("08",)
 _LOST_STATES = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "53300"})
 
 # SQLSTATEs that say "not now": the transaction is rolled back, the connection lives.
-_BUSY_STATES = frozenset({"57014", "55P03", "40P01", "40001", "53100", "53200", "25006"})
+_BUSY_STATES = frozenset({"57014", "55P03", "40P01", "40001", "53100", "53200", "25006", "55000"})
 
 # SQLSTATEs of a login or a right that is refused.
 _REFUSED_STATES = frozenset({"28000", "28P01", "3D000", "42501"})
@@ -39,7 +42,8 @@ _EXPECTED_STATES = _BUSY_STATES | _REFUSED_STATES | _MISSING_STATES
 
 def is_lost(error: BaseException) -> bool:
     """Whether the connection is gone, so that the answer can't be known from it any more."""
-    if isinstance(error, OSError | TimeoutError | asyncpg.ConnectionDoesNotExistError):
+    # InternalClientError: the server's last word and our next query crossed on the way, and asyncpg is out of step.
+    if isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError | asyncpg.ConnectionDoesNotExistError):
         return True
     if isinstance(error, asyncpg.PostgresError):
         state = str(error.sqlstate or "")
@@ -79,7 +83,7 @@ def reaching() -> Iterator[None]:
         yield
     except RetentiondError:
         raise
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, *DRIVER_ERRORS) as error:
         if not is_expected(error):
             raise
         raise unreachable(error) from error
