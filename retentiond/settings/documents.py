@@ -148,7 +148,7 @@ class _Reader:
             if not isinstance(name_node, yaml.ScalarNode):
                 self.fault(name_node, "a key must be plain text", "write a plain key", path)
                 continue
-            name = name_node.value
+            name = _joined(name_node.value)
             below = (*path, name)
             if name in found:
                 self.fault(name_node, f"the key {name} stands twice", "keep one of them", below)
