@@ -19,7 +19,6 @@ from uuid import uuid4
 from retentiond import __version__
 from retentiond.control import approvals, flags, holds, meta, policies, units
 from retentiond.control.database import Database, Tx
-from retentiond.control.embedded import EmbeddedPostgres
 from retentiond.control.holds import FenceProbe, Recorder
 from retentiond.domain.accounts import TierRules
 from retentiond.domain.change import newly_erases
@@ -75,30 +74,36 @@ class App:
 @asynccontextmanager
 async def open_state(settings: Settings, *, create: bool) -> AsyncIterator[Database]:
     """The control database, migrated where `create` says so; raises StateMissing, Unreachable."""
-    server: EmbeddedPostgres | None = None
-    if settings.control.dsn is not None:
-        dsn = settings.control.dsn.get_secret_value()
-    else:
-        folder = settings.state_folder()
-        if create:
-            folder.mkdir(parents=True, exist_ok=True)
-        elif not folder.is_dir():
-            raise StateMissing(
-                f"there is no control state in {folder}",
-                remedy="run `retentiond run` first, or set control.dsn or state_dir to the daemon's",
-            )
-        server = await EmbeddedPostgres.start(folder, create=create)
-        dsn = server.dsn
-    try:
+    async with control_dsn(settings, create=create) as dsn:
         database = await Database.connect(dsn)
         try:
             await (database.migrate() if create else database.require_schema())
             yield database
         finally:
             await database.close()
+
+
+@asynccontextmanager
+async def control_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]:
+    """The address of the control database: the configured one, or an embedded server that runs meanwhile."""
+    if settings.control.dsn is not None:
+        yield settings.control.dsn.get_secret_value()
+        return
+    from retentiond.control.embedded import EmbeddedPostgres
+
+    folder = settings.state_folder()
+    if create:
+        folder.mkdir(parents=True, exist_ok=True)
+    elif not folder.is_dir():
+        raise StateMissing(
+            f"there is no control state in {folder}",
+            remedy="run `retentiond run` first, or set control.dsn or state_dir to the daemon's",
+        )
+    server = await EmbeddedPostgres.start(folder, create=create)
+    try:
+        yield server.dsn
     finally:
-        if server is not None:
-            await server.stop()
+        await server.stop()
 
 
 @asynccontextmanager

@@ -81,7 +81,7 @@ async def export(out: Path, json_: bool) -> int:
     """Write leaves.jsonl, checkpoint and key.pub: all that `ledger verify` needs."""
     async with open_app(settings(), create=False) as app:
         out.mkdir(parents=True, exist_ok=True)
-        signed = await export_ledger(app.database, out, app.journal._key, app.journal.origin)  # noqa: SLF001 - its owner
+        signed = await export_ledger(app.database, out, app.journal.key, app.journal.origin)
     document = {"out": str(out), "size": signed.size, "root": signed.root.hex()}
     as_json(document) if json_ else click.echo(f"{signed.size} entries written to {out}")
     return 0
