@@ -150,7 +150,7 @@ async def test_several_processes_activate_a_hold_once(control):
 
 async def test_a_hold_that_can_not_be_read_stops_everything(control):
     await control.place()
-    await control.sql("UPDATE retentiond.holds SET scope = '{\"colour\": \"red\"}'")
+    await control.sql('UPDATE retentiond.holds SET scope = \'{"colour": "red"}\'')
     with pytest.raises(holds.UnreadableHold):
         await held(control)
 
