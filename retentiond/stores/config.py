@@ -93,7 +93,7 @@ class Window(BaseModel):
         if self.open_at(instant):
             return instant.astimezone(UTC)
         local = instant.astimezone(zone(self.timezone)).date()
-        starts = (self._on(local + timedelta(days=ahead))[0] for ahead in range(9))
+        starts = (self._on(local + timedelta(days=ahead))[0] for ahead in range(16))
         return min(start for start in starts if start is not None and start >= instant)
 
     def _on(self, day: date) -> tuple[datetime, datetime] | tuple[None, None]:
@@ -103,7 +103,9 @@ class Window(BaseModel):
         until = day if self.opens < self.closes else day + timedelta(days=1)
         here = zone(self.timezone)
         start = datetime.combine(day, self.opens, here).astimezone(UTC)
-        return start, datetime.combine(until, self.closes, here).astimezone(UTC)
+        end = datetime.combine(until, self.closes, here).astimezone(UTC)
+        # Where the clock is put forward, a window may lie in the hour that is left out.
+        return (start, end) if start < end else (None, None)
 
 
 class Pace(BaseModel):
