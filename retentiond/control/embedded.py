@@ -1,336 +1,320 @@
-"""The embedded Postgres: the daemon's own state on a machine that has no database to offer.
+"""An embedded Postgres: the control database where no `control.dsn` is given.
 
-What lives here: the life of one server for one state folder. What must hold:
+Several processes may use one server: the daemon, and a command beside it. Each holds a shared lock on
+`postgres.users` in the state folder for as long as it does; starting and stopping happen under an exclusive lock on
+`postgres.start`. Who leaves last, which is to say gets `postgres.users` for itself, stops the server. The kernel frees
+the locks of a process that was killed; the server it leaves behind is adopted by the next one. `postmaster.pid` alone
+says where the server is.
 
-- Several processes (the daemon, a command beside it) share one server. Each keeps a shared lock on `postgres.users`
-  for as long as it uses it; starting and stopping happen under the exclusive lock `postgres.lock`; whoever leaves last
-  stops the server. A `kill -9` drops the locks and leaves the server, which the next process adopts.
-- Nothing else on the machine changes. As root the server runs as an unprivileged account (see `installation`); where
-  that account can't enter the state folder, the data go to `/var/lib/retentiond-embedded`, and `postgres.location`
-  says so.
-- Sockets only, in a private folder with a short path (a socket's path has 107 bytes at most). Authentication is `trust`
-  on that socket alone: the folder has mode 0700, so only the account itself and root get that far, and both can read
-  the data files anyway; a password would have to lie next to them.
-
-All of it blocks, so it runs in a thread; the event loop only waits for it.
+The server listens on a Unix socket only, in a private folder below /tmp: a socket's path may have 107 bytes, which a
+state folder can exceed. It has a session of its own, so that Ctrl-C to the daemon doesn't stop it first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
 import os
-import secrets
-import shlex
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from urllib.parse import quote
 
-from retentiond.control.installation import ROOT_FOLDER, Account, can_enter, current_account, installation, run
-from retentiond.errors import StateMissing, Unreachable
+import asyncpg
+
+from retentiond.control import cluster
+from retentiond.control.cluster import USER
+from retentiond.control.installation import Account, installation, run
+from retentiond.errors import Unreachable
 
 __all__ = ["EmbeddedPostgres"]
 
-SUPERUSER = "retentiond"
-DATABASE = "postgres"
-PATIENCE = 60.0
-"""Seconds for a start (crash recovery included), a stop, and the wait for another process that does one of them."""
-
-LOG_LIMIT = 10 * 1024 * 1024
-"""Bytes after which the log is put aside (one generation) when the server starts."""
-
+_SOCKETS = Path("/tmp")  # noqa: S108 - the shortest folder there is; ours in it is made by mkdtemp, 0700
 _PREFIX = "retentiond-"
-_NO_SERVER = 3  # pg_ctl status
+_PATIENCE = 60.0
+"""Seconds to wait for another process that starts or stops the server, and for the server itself (crash recovery)."""
+_LOG_BYTES = 10_000_000
+"""At a start, a log longer than this gives way to a new one; one old one is kept."""
 
-_SETTINGS = {
-    "listen_addresses": "",
-    "unix_socket_permissions": "0700",
-    "fsync": "on",
-    "full_page_writes": "on",
-    "timezone": "UTC",
-    "log_timezone": "UTC",
-    "shared_buffers": "64MB",
-    "max_connections": "100",
-    "logging_collector": "off",
-    "log_destination": "stderr",
-}
+
+@dataclass(frozen=True, slots=True)
+class _Postmaster:
+    """What `postmaster.pid` says."""
+
+    pid: int
+    sockets: Path
 
 
 class EmbeddedPostgres:
-    """A running embedded server, shared with every process that uses the same state folder."""
+    """One process's use of the server of a state folder. `dsn` reaches its database as the superuser; `data` is its folder."""
 
-    def __init__(self, cluster: _Cluster, sockets: Path) -> None:
-        self._cluster: _Cluster | None = cluster
-        self._sockets = sockets
+    def __init__(self, state_dir: Path, data: Path, account: Account, sockets: Path, users: int) -> None:
+        self._state_dir, self.data, self._account = state_dir, data, account
+        self._users: int | None = users
+        self.dsn = f"postgresql://{USER}@/{USER}?host={quote(str(sockets), safe='')}&port=5432"
 
     @classmethod
     async def start(cls, state_dir: Path, *, create: bool) -> EmbeddedPostgres:
-        """Start the server of `state_dir`, or join the one that runs; make the folder and the data when `create`.
+        """Use the server of `state_dir`, an existing folder, starting it where it doesn't run yet.
 
-        Raises `StateMissing` when there are no data and `create` is false, `UsageError` when the extra `embedded` is
-        not installed, and `Unreachable`, with the end of the server's log, when it can't be started.
+        `create`: make the data folder where there is none; else that raises `StateMissing`. Raises `UsageError` when
+        the extra `embedded` is not installed, `Unreachable` with the end of the server's log when it does not come up.
         """
-        cluster = _Cluster(Path(os.path.abspath(state_dir)))  # noqa: PTH100 - `absolute` leaves `..` in place
-        opening = asyncio.ensure_future(asyncio.to_thread(cluster.open, create=create))
+        entering = asyncio.ensure_future(asyncio.to_thread(_enter, state_dir.resolve(), create))
         try:
-            sockets = await asyncio.shield(opening)
+            server = await asyncio.shield(entering)
         except asyncio.CancelledError:
-            # A thread can't be cancelled: wait for it and give back what it took.
-            with suppress(Exception):
-                await opening
-                await asyncio.to_thread(cluster.close)
+            # The thread goes on; what it starts must not outlive us.
+            await (await entering).stop()
             raise
-        return cls(cluster, sockets)
-
-    @property
-    def dsn(self) -> str:
-        """Where to connect: a superuser, on the private socket."""
-        return f"postgresql://{SUPERUSER}@/{DATABASE}?host={self._sockets}"
+        try:
+            await _ensure_database(server.dsn, server.data)
+        except BaseException:
+            await server.stop()
+            raise
+        return server
 
     async def stop(self) -> None:
-        """Leave the server; stop it when nobody else uses it. A second call does nothing."""
-        cluster, self._cluster = self._cluster, None
-        if cluster is not None:
-            await asyncio.shield(asyncio.to_thread(cluster.close))
-
-
-class _Cluster:
-    """What `EmbeddedPostgres` does, blocking."""
-
-    def __init__(self, state_dir: Path) -> None:
-        self._state = state_dir
-        self._note = state_dir / "postgres.location"
-        self._log = state_dir / "postgres.log"
-        self._users: IO[bytes] | None = None
-        self._data = state_dir / "postgres"
-        self._account: Account | None = None
-        self._bin = Path()
-
-    def open(self, *, create: bool) -> Path:
-        """Take part in the server, starting it where necessary. Returns the folder of its socket."""
-        try:
-            self._locate()
-            if not create and not self._exists():
-                raise StateMissing(
-                    f"there is no control state in {self._state} yet",
-                    remedy="start `retentiond run` or `retentiond sweep` first, or set state.dir or control.dsn",
-                )
-            self._state.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-            with self._starting():
-                return self._open_alone()
-        except OSError as error:
-            raise Unreachable(
-                f"the embedded Postgres in {self._state} can't be started: {error}",
-                remedy="give this account the right to read and write that folder, or set control.dsn",
-            ) from error
-
-    def _open_alone(self) -> Path:
-        self._locate()  # again: another process may have made the data in the meantime
-        self._account = current_account(self._data if self._exists() else None)
-        users = (self._state / "postgres.users").open("ab")
-        try:
-            fcntl.flock(users, fcntl.LOCK_SH)
-            if not self._exists():
-                self._make()
-            self._bin = installation(self._account, self._version()) / "bin"
-            sockets = self._adopted() or self._started()
-        except BaseException:
-            users.close()
-            raise
-        self._users = users
-        return sockets
-
-    def close(self) -> None:
-        """Leave; the last one stops the server."""
+        """End this use; stops the server when nobody else uses it. A second call does nothing."""
         users, self._users = self._users, None
-        if users is None:
-            return
+        if users is not None:
+            await asyncio.shield(asyncio.to_thread(_leave, self._state_dir, self.data, self._account, users))
+
+
+async def _ensure_database(dsn: str, data: Path) -> None:
+    try:
+        connection = await asyncpg.connect(dsn, timeout=_PATIENCE)
+    except asyncpg.InvalidCatalogNameError:
+        connection = await asyncpg.connect(dsn, database="postgres", timeout=_PATIENCE)
         try:
-            with self._starting():
-                try:
-                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return  # somebody else still uses it
-                self._halt()
+            await connection.execute(f'CREATE DATABASE "{USER}"')
+        except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+            return  # another process of ours was faster
         finally:
-            users.close()
+            await connection.close()
+    except (OSError, asyncpg.PostgresError) as error:
+        raise _unreachable(data, f"does not answer: {error}") from error
+    else:
+        await connection.close()
 
-    # -- where the data are ------------------------------------------------------------------------------------------
 
-    def _locate(self) -> None:
-        if self._note.exists():
-            self._data = Path(self._note.read_text(encoding="utf-8").strip())
-
-    def _exists(self) -> bool:
-        return (self._data / "PG_VERSION").exists()
-
-    def _version(self) -> int:
-        return int((self._data / "PG_VERSION").read_text(encoding="ascii").partition(".")[0])
-
-    def _make(self) -> None:
-        """Make the data folder beside its final place and move it there when it is whole."""
-        account = self._owner()
-        binaries = installation(account) / "bin"
-        elsewhere = account.switch and not self._note.exists() and not can_enter(account, self._state)
-        if elsewhere:
-            self._data = self._place_for_root()
-        try:
-            draft = self._data.with_name(f"{self._data.name}.new")
-            shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed: we hold the lock
+def _enter(state_dir: Path, create: bool) -> EmbeddedPostgres:
+    """Blocking: find or make, adopt or start; returns with the shared lock held."""
+    try:
+        with _alone(state_dir, create=create):
+            data, account = cluster.made(state_dir, create=create)
+            users = _open(state_dir / "postgres.users", state_dir)
             try:
-                self._initialise(account, binaries, draft)
-                draft.rename(self._data)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
-            if elsewhere:
-                self._note.write_text(f"{self._data}\n", encoding="utf-8")
-        except BaseException:
-            if elsewhere:
-                shutil.rmtree(self._data.parent, ignore_errors=True)
-                self._data = self._state / "postgres"
-            raise
+                running = _adopted(data, account) or _started(data, account)
+                fcntl.flock(users, fcntl.LOCK_SH)
+            except BaseException:
+                os.close(users)
+                raise
+            return EmbeddedPostgres(state_dir, data, account, running.sockets, users)
+    except OSError as error:
+        raise Unreachable(
+            f"the embedded Postgres in {state_dir} can't be started: {error}",
+            remedy="give this account the right to the state folder, name another by state_dir, or set control.dsn",
+        ) from error
 
-    def _place_for_root(self) -> Path:
-        """A folder of its own for this state folder: never one that data of an earlier state folder still use."""
-        name = hashlib.sha256(os.fsencode(self._state)).hexdigest()[:16]
-        home = ROOT_FOLDER / name
-        while home.exists():
-            home = ROOT_FOLDER / f"{name}-{secrets.token_hex(3)}"
-        home.mkdir(mode=0o755, parents=True)
-        return home / "postgres"
 
-    def _initialise(self, account: Account, binaries: Path, draft: Path) -> None:
-        draft.mkdir(mode=0o700)
-        if account.switch:
-            os.chown(draft, account.uid, account.gid)
-        options = ["-U", SUPERUSER, "-E", "UTF8", "--locale=C", "--data-checksums"]
-        options += ["--auth-local=trust", "--auth-host=reject"]
-        with self._log.open("ab") as log:
-            code = run(account, [str(binaries / "initdb"), "-D", str(draft), *options], output=log, seconds=PATIENCE)
-        if code != 0:
-            raise self._failure("initdb", code)
+def _leave(state_dir: Path, data: Path, account: Account, users: int) -> None:
+    """Blocking: give up the shared lock; stop the server when it was the last one."""
+    try:
+        with _alone(state_dir, create=True):
+            # Turning a shared lock into an exclusive one fails at once while others hold theirs.
+            try:
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            _stop(data, account)
+    finally:
+        os.close(users)
 
-    # -- the server --------------------------------------------------------------------------------------------------
 
-    def _adopted(self) -> Path | None:
-        """The socket folder of the server that already runs on the data, None when there is none."""
-        self._forget_a_stranger()
-        deadline = time.monotonic() + PATIENCE
-        while self._pg_ctl("status") != _NO_SERVER:
-            lines = self._pid_file()
-            if len(lines) >= 8 and lines[7].strip() == "ready":
-                sockets = Path(lines[4])
-                if (sockets / f".s.PGSQL.{lines[3]}").exists():
-                    return sockets
-                self._halt()  # its socket was deleted: nobody can reach it any more
-                return None
-            if time.monotonic() > deadline:
-                raise self._failure("pg_ctl status", 124)
-            time.sleep(0.05)  # it is starting, or stopping
-        self._remove_sockets()
+@contextmanager
+def _alone(state_dir: Path, *, create: bool) -> Iterator[None]:
+    """The start lock: nobody else starts or stops the server meanwhile."""
+    if not create and cluster.located(state_dir) is None:
+        cluster.made(state_dir, create=False)  # raises StateMissing before a lock file is left in an empty folder
+    lock = _open(state_dir / "postgres.start", state_dir)
+    deadline = time.monotonic() + _PATIENCE + 15
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Unreachable(
+                        f"another process has been starting or stopping the embedded Postgres in {state_dir} for long",
+                        remedy=f"end the process that holds {state_dir / 'postgres.start'} (`fuser` shows it)",
+                    ) from None
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _open(path: Path, state_dir: Path) -> int:
+    """Open a lock file, made where it is missing: for the state folder's owner, also where root makes it."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        descriptor = os.open(path, flags | os.O_CREAT, 0o600)
+        owner = state_dir.stat()
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        return descriptor
+
+
+def _postmaster(data: Path) -> _Postmaster | None:
+    """The server of this data folder, None when none runs: line 1 is its process, line 5 the socket's folder."""
+    try:
+        lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
         return None
+    if not lines or not lines[0].strip().isdigit():
+        return None
+    pid = int(lines[0])
+    if not _is_server(pid, data):
+        return None
+    sockets = Path(lines[4].strip()) if len(lines) > 4 and lines[4].strip() else None
+    if sockets is None:  # it has just begun and not written that far
+        raise _unreachable(data, "has not finished starting")
+    return _Postmaster(pid, sockets)
 
-    def _started(self) -> Path:
-        if self._log.exists() and self._log.stat().st_size > LOG_LIMIT:
-            self._log.replace(self._log.with_name("postgres.log.1"))
-        account = self._owner()
-        sockets = Path(tempfile.mkdtemp(prefix=_PREFIX, dir="/tmp"))  # noqa: S108 - short, private (0700), ours
+
+def _is_server(pid: int, data: Path) -> bool:
+    """Whether that process lives and is the server: in a container that was started anew, numbers soon come again.
+
+    In doubt it is: taking a living server for a dead one would put two on the same files.
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False  # somebody else's: the server belongs to the account that we are or to one that root may signal
+    process = Path(f"/proc/{pid}")
+    if not process.exists():  # no Linux
+        return True
+    try:
+        return process.joinpath("cwd").samefile(data)  # the server works in its data folder
+    except PermissionError:  # root in a container without the right to look into others' processes
+        return b"postgres" in process.joinpath("cmdline").read_bytes().split(b"\0")[0]
+    except FileNotFoundError:
+        return False
+
+
+def _adopted(data: Path, account: Account) -> _Postmaster | None:
+    """The server that runs already, once it accepts connections."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        running = _settled(data)
+        if running is None:
+            return None
+        if _accepts(account, data, running):
+            return running
+        time.sleep(0.05)
+    raise _unreachable(data, "runs and does not accept connections")
+
+
+def _settled(data: Path) -> _Postmaster | None:
+    for _ in range(20):
+        try:
+            return _postmaster(data)
+        except Unreachable:
+            time.sleep(0.05)
+    return _postmaster(data)
+
+
+def _accepts(account: Account, data: Path, running: _Postmaster) -> bool:
+    binaries = installation(account, cluster.version_of(data))
+    command = [str(binaries / "bin" / "pg_isready"), "-q", "-h", str(running.sockets), "-p", "5432", "-t", "3"]
+    with tempfile.TemporaryFile() as output:
+        return run(account, command, output=output, seconds=10) == 0
+
+
+def _started(data: Path, account: Account) -> _Postmaster:
+    _forget_the_dead(data)
+    sockets = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_SOCKETS))
+    try:
         if account.switch:
             os.chown(sockets, account.uid, account.gid)
-        settings = _SETTINGS | {"unix_socket_directories": str(sockets)}
-        options = shlex.join(
-            ["-p", "5432", *(part for key, value in settings.items() for part in ("-c", f"{key}={value}"))]
-        )
-        code = self._pg_ctl("start", "-w", "-t", f"{PATIENCE:.0f}", "-o", options)
-        if code != 0:
-            shutil.rmtree(sockets, ignore_errors=True)
-            raise self._failure("pg_ctl start", code)
-        return sockets
+        log = data / "server.log"
+        if log.exists() and log.stat().st_size > _LOG_BYTES:
+            log.replace(log.with_suffix(".log.1"))
+        start = ("start", "-l", str(log), "-o", f"-k {sockets}")
+        code, said = _pg_ctl(account, data, *start)
+        if code != 0:  # the backends of a server that was killed take a moment to notice, and block the next one
+            time.sleep(1)
+            code, said = _pg_ctl(account, data, *start)
+        running = _settled(data) if code == 0 else None
+        if running is None:
+            raise _unreachable(data, f"did not start (pg_ctl ended with {code}: {said})")
+    except BaseException:
+        shutil.rmtree(sockets, ignore_errors=True)
+        raise
+    return running
 
-    def _halt(self) -> None:
-        lines = self._pid_file()
-        code = 0
-        for mode in ("fast", "immediate"):  # immediate: nothing is lost, the next start recovers
-            code = self._pg_ctl("stop", "-w", "-t", f"{PATIENCE / 2:.0f}", "-m", mode)
-            if code == 0 or self._pg_ctl("status") == _NO_SERVER:
-                self._remove_sockets(lines)
-                return
-        raise self._failure("pg_ctl stop", code)
 
-    def _pg_ctl(self, action: str, *arguments: str) -> int:
-        command = [str(self._bin / "pg_ctl"), action, "-D", str(self._data), "-s", *arguments]
-        with Path(os.devnull).open("wb") if action == "status" else self._log.open("ab") as output:
-            return run(self._owner(), command, output=output, seconds=PATIENCE + 5)
+def _forget_the_dead(data: Path) -> None:
+    """Remove what a killed server left: its sockets and, where its number is another process's now, `postmaster.pid`.
 
-    def _pid_file(self) -> list[str]:
-        try:
-            return (self._data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return []
+    Postgres itself deals with the number of a dead process, and better: it also looks for surviving backends.
+    """
+    note = data / "postmaster.pid"
+    try:
+        lines = note.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    if len(lines) > 4 and lines[4].strip():
+        _remove_sockets(Path(lines[4].strip()))
+    if not lines or not lines[0].strip().isdigit() or Path(f"/proc/{lines[0].strip()}").exists():
+        note.unlink()
 
-    def _forget_a_stranger(self) -> None:
-        """Remove the pid file of a dead server whose number another process has by now.
 
-        Containers start counting anew, so that number is often ours, and Postgres would refuse to start. A server's
-        working directory is its data folder; where there is no /proc, Postgres' own check has to do.
-        """
-        lines = self._pid_file()
-        if not lines or not Path("/proc/self/cwd").exists():
-            return
-        with suppress(ProcessLookupError, FileNotFoundError):
-            try:
-                theirs = Path(f"/proc/{int(lines[0])}/cwd").readlink() != self._data.resolve()
-            except PermissionError:
-                theirs = True  # our own processes we may read
-            if theirs:
-                self._remove_sockets(lines)
-                (self._data / "postmaster.pid").unlink()
+def _remove_sockets(folder: Path) -> None:
+    """Remove a socket folder of ours; anything else that the file may name is left alone."""
+    if folder.parent == _SOCKETS and folder.name.startswith(_PREFIX) and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def _remove_sockets(self, lines: list[str] | None = None) -> None:
-        """Remove the socket folder that a pid file names, if it is one of those that `_started` makes."""
-        lines = self._pid_file() if lines is None else lines
-        folder = Path(lines[4]) if len(lines) > 4 and lines[4] else None
-        if folder is None or folder.parent != Path("/tmp") or not folder.name.startswith(_PREFIX):
-            return
-        if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == self._owner().uid:
-            shutil.rmtree(folder, ignore_errors=True)
 
-    # -- helpers -----------------------------------------------------------------------------------------------------
+def _stop(data: Path, account: Account) -> None:
+    running = _settled(data)
+    if running is None:
+        return
+    code, said = _pg_ctl(account, data, "stop", "-m", "fast")
+    if code != 0 and _settled(data) is not None:
+        raise _unreachable(data, f"did not stop (pg_ctl ended with {code}: {said})")
+    _remove_sockets(running.sockets)
 
-    def _owner(self) -> Account:
-        assert self._account is not None
-        return self._account
 
-    @contextmanager
-    def _starting(self) -> Iterator[None]:
-        """Hold the lock under which the server starts and stops; `Unreachable` when another process keeps it."""
-        deadline = time.monotonic() + 2 * PATIENCE
-        with (self._state / "postgres.lock").open("ab") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise Unreachable(
-                            f"another process has been starting or stopping the embedded Postgres in {self._state} "
-                            f"for {2 * PATIENCE:.0f} s",
-                            remedy=f"look for it with `fuser {self._state / 'postgres.lock'}`",
-                        ) from None
-                    time.sleep(0.02)
-                else:
-                    break
-            yield
+def _pg_ctl(account: Account, data: Path, *words: str) -> tuple[int, str]:
+    """Run pg_ctl to the end of what it does; returns its exit code and what it said, on one line."""
+    binaries = installation(account, cluster.version_of(data))
+    command = [str(binaries / "bin" / "pg_ctl"), "-D", str(data), "-s", "-w", "-t", str(int(_PATIENCE)), *words]
+    with tempfile.TemporaryFile() as output:
+        code = run(account, command, output=output, seconds=_PATIENCE + 10)
+        output.seek(0)
+        return code, " ".join(output.read().decode(errors="replace").split())
 
-    def _failure(self, program: str, code: int) -> Unreachable:
-        tail = ""
-        if self._log.exists():
-            tail = "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:])
-        return Unreachable(
-            f"the embedded Postgres in {self._data}: {program} ended with {code}. The end of {self._log}:\n{tail}",
-            remedy="mend what the log says, or set control.dsn to a Postgres of your own",
-        )
+
+def _unreachable(data: Path, what: str) -> Unreachable:
+    log = data / "server.log"
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 2000))
+            tail = file.read().decode(errors="replace").strip()
+    except OSError:
+        tail = "(none)"
+    return Unreachable(
+        f"the embedded Postgres in {data} {what}; the end of its log:\n{tail}",
+        remedy=f"see {log}; or set control.dsn to a Postgres of your own",
+    )
