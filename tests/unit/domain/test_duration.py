@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retentiond.domain.duration import (
@@ -20,6 +20,9 @@ from retentiond.domain.duration import (
     shorter,
 )
 from retentiond.errors import DurationError, UsageError
+
+# What is claimed is no matter of time, and a busy machine is slow.
+UNHURRIED = settings(deadline=None)
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "cutoff.csv"
 
@@ -46,17 +49,20 @@ def test_the_cutoff_is_that_of_postgresql(row):
     assert rfc3339(cutoff(instant(row["now"]), parse_term(row["ttl"]))) == row["cutoff"]
 
 
+@UNHURRIED
 @given(anchor=moments, now=moments, ttl=durations)
 def test_nothing_before_the_cutoff_expires_later_than_now(anchor, now, ttl):
     if anchor < cutoff(now, ttl):
         assert expires_at(anchor, ttl) <= now
 
 
+@UNHURRIED
 @given(now=moments, ttl=durations)
 def test_the_instant_just_before_the_cutoff_has_expired(now, ttl):
     assert expires_at(cutoff(now, ttl) - timedelta(microseconds=1), ttl) <= now
 
 
+@UNHURRIED
 @given(ttl=durations)
 def test_a_printed_duration_is_read_as_the_same_one(ttl):
     assert parse_duration(str(ttl)) == ttl
@@ -128,6 +134,7 @@ def test_zero_and_more_than_9999_years_are_refused(text):
         parse_duration(text)
 
 
+@UNHURRIED
 @given(st.text(alphabet="P0123456789YMWDTHS.-+ pd", max_size=12))
 def test_any_text_is_a_duration_or_a_fault_within_it(text):
     try:
@@ -191,6 +198,7 @@ def test_an_instant_is_printed_in_utc_with_microseconds():
     assert rfc3339(datetime(2026, 5, 17, 2, tzinfo=east)) == "2026-05-17T00:00:00.000000Z"
 
 
+@UNHURRIED
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_a_printed_instant_is_read_as_the_same_one(moment):
     assert instant(rfc3339(moment)) == moment

@@ -3,11 +3,14 @@ from __future__ import annotations
 import copy
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retentiond.domain.duration import FOREVER, Duration, parse_term
 from retentiond.domain.policy import Bounds, parse_policy
+
+# What is claimed is no matter of time, and a busy machine is slow.
+UNHURRIED = settings(deadline=None)
 
 GOOD = {
     "tiers": ["free", "pro"],
@@ -133,16 +136,40 @@ def test_policies_that_mean_the_same_have_the_same_document():
         ("classes.logs.ttl.free", "90 days", "policy.classes.logs.ttl.free", "position 0", "P90D"),
         ("classes.logs.ttl.por", "P1D", "policy.classes.logs.ttl.por", "no tier 'por'", "did you mean pro?"),
         ("classes.logs.override", "P7Y", "policy.classes.logs.override", "a mapping was expected", "keys"),
-        ("classes.logs.override", {"gold": {}}, "policy.classes.logs.override.gold", "no tier 'gold'", "known: free, pro"),
+        (
+            "classes.logs.override",
+            {"gold": {}},
+            "policy.classes.logs.override.gold",
+            "no tier 'gold'",
+            "known: free, pro",
+        ),
         ("classes.logs.override.pro.mox", "P1D", "policy.classes.logs.override.pro.mox", "no key 'mox'", "max"),
         ("classes.logs.override.pro.max", "7y", "policy.classes.logs.override.pro.max", "position 0", "P7Y"),
-        ("classes.logs.override.pro.min", "P8Y", "policy.classes.logs.override.pro", "longer than the maximum", "shorter"),
+        (
+            "classes.logs.override.pro.min",
+            "P8Y",
+            "policy.classes.logs.override.pro",
+            "longer than the maximum",
+            "shorter",
+        ),
         ("classes.audit.minimum", "maybe", "policy.classes.audit.minimum", "true or false was expected", "true"),
         ("classes.audit.minimum", 1, "policy.classes.audit.minimum", "true or false was expected", "true"),
         ("classes.audit.mininum", True, "policy.classes.audit.mininum", "no key", "did you mean minimum?"),
-        ("classes.people.after", "deleted", "policy.classes.people.after", "'deleted' is not one of", "account_deleted"),
+        (
+            "classes.people.after",
+            "deleted",
+            "policy.classes.people.after",
+            "'deleted' is not one of",
+            "account_deleted",
+        ),
         ("classes.people.action", "erase", "policy.classes.people.action", "'erase' is not one of", "delete"),
-        ("classes.audit.override", {"pro": {"max": "P10Y"}}, "policy.classes.audit.override.pro", "legal minimum", "P7Y"),
+        (
+            "classes.audit.override",
+            {"pro": {"max": "P10Y"}},
+            "policy.classes.audit.override.pro",
+            "legal minimum",
+            "P7Y",
+        ),
     ],
 )
 def test_each_fault_of_a_policy_names_its_key_and_the_remedy(path, value, key, message, remedy):
@@ -198,6 +225,7 @@ places = st.sampled_from(
 )  # fmt: skip
 
 
+@UNHURRIED
 @given(place=places, value=nonsense)
 def test_whatever_stands_in_a_policy_gives_a_policy_or_problems(place, value):
     policy, problems = parse_policy(changed(place, value), used_classes=USED)

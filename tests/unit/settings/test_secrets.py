@@ -15,6 +15,9 @@ from retentiond.settings import Settings, is_secret, load
 from retentiond.settings.problems import _bare, _is_model
 from retentiond.stores.registry import CONFIG_MODELS
 
+# What is claimed is no matter of time, and a busy machine is slow.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
 # Long enough not to stand in a message by chance, and with what upsets parsers.
 secrets = st.text(alphabet="abcXYZ0189!@#%&*:{}[]|>'\"\\/?=~`,. -", min_size=12, max_size=30).map(
     lambda text: f"q9Z{text}7Kx"
@@ -56,11 +59,13 @@ def document(key, value):
     return value
 
 
+@UNHURRIED
 @given(key=keys, secret=secrets)
 def test_a_secret_in_a_variable_is_never_said(key, secret):
     assert secret not in all_that_is_said(BASE | {variable(key): secret})
 
 
+@UNHURRIED
 @given(key=keys, secret=secrets)
 def test_a_password_in_an_address_is_never_said(key, secret):
     assert secret not in all_that_is_said(
@@ -68,6 +73,7 @@ def test_a_password_in_an_address_is_never_said(key, secret):
     )
 
 
+@UNHURRIED
 @given(key=keys, secret=secrets, wrap=st.sampled_from([lambda s: s, lambda s: [s], lambda s: {"value": s}]))
 def test_a_secret_in_a_document_is_never_said_also_where_its_type_is_wrong(key, secret, wrap):
     environ = {name: text for name, text in BASE.items() if name != variable(key)}
@@ -75,6 +81,7 @@ def test_a_secret_in_a_document_is_never_said_also_where_its_type_is_wrong(key, 
     assert secret not in said
 
 
+@UNHURRIED
 @given(key=keys, secret=secrets)
 def test_a_secret_that_breaks_the_document_it_stands_in_is_never_said(key, secret):
     section, _, last = key.rpartition(".")
@@ -89,7 +96,7 @@ def test_a_secret_that_breaks_the_document_it_stands_in_is_never_said(key, secre
         assert secret[:12] not in said
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@UNHURRIED
 @given(key=keys, secret=secrets)
 def test_a_secret_from_a_file_is_never_said(key, secret, tmp_path):
     (tmp_path / "secret").write_text(secret + "\n")
@@ -97,6 +104,7 @@ def test_a_secret_from_a_file_is_never_said(key, secret, tmp_path):
     assert secret not in all_that_is_said(environ | {variable(key) + "_FILE": str(tmp_path / "secret")})
 
 
+@UNHURRIED
 @given(key=keys, secret=secrets)
 def test_a_secret_given_where_the_name_of_its_file_belongs_is_never_said(key, secret):
     environ = {name: text for name, text in BASE.items() if name != variable(key)}
@@ -104,6 +112,7 @@ def test_a_secret_given_where_the_name_of_its_file_belongs_is_never_said(key, se
     assert f"/{secret}" not in all_that_is_said(environ | {variable(key) + "_FILE": f"/{secret}"})
 
 
+@UNHURRIED
 @given(secret=secrets)
 def test_a_secret_under_an_unknown_key_is_never_said(secret):
     for name in ("RETENTIOND_CONTROL__DNS", "RETENTIOND_CONTROL", "RETENTIOND_PASSWORD", "RETENTIOND_MODE__PASSWORD"):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retentiond.stores.config import Pace, Unfit, Window
 from retentiond.stores.postgres.config import PostgresTarget, parse_table
+
+# What is claimed is no matter of time, and a busy machine is slow.
+UNHURRIED = settings(deadline=None)
 
 GIVEN = {"store": "postgres", "class": "logs", "dsn": "postgresql://h/d", "table": "t", "anchor": "a"}
 
@@ -65,6 +68,7 @@ def test_a_window_in_the_hour_that_a_change_of_the_clock_leaves_out_opens_the_ne
     assert window(**night, days=["sun"]).next_opening(at("2026-03-28T12:00:00")) == at("2026-04-05T00:30:00")
 
 
+@UNHURRIED
 @given(
     instant=st.datetimes(datetime(2020, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC)),
     opens=st.times(),
