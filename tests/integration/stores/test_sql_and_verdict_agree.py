@@ -1,0 +1,250 @@
+"""One definition of the rules: the SQL derived from a plan and `judge` of the same plan agree on every record."""
+
+import asyncio
+import json
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from retentiond.domain.duration import cutoff, parse_term
+from retentiond.domain.holds import Hold, HoldState, Scope, covers_target
+from retentiond.domain.permit import Lease, Permit, Unit
+from retentiond.domain.plan import TargetPlan
+from retentiond.domain.policy import parse_policy
+from retentiond.domain.verdict import Kind, judge
+from retentiond.stores.base import Window
+from retentiond.stores.postgres.config import AccountsConfig, PostgresTarget
+from retentiond.stores.postgres.directory import Directory
+from retentiond.stores.postgres.store import PostgresStore
+
+NOW = datetime(2026, 3, 31, 8, 0, tzinfo=UTC)
+TERMS = ["P30D", "P90D", "P1M", "P1M1D", "P365D", "P1Y", "P7Y", "PT36H", "forever"]
+TIERS = ["free", "pro", "enterprise"]
+RAW_TIERS = [*TIERS, "hobby", "gold", None]
+OVERRIDES = [
+    None,
+    {"logs": "P7Y"},
+    {"logs": "P10D"},
+    {"logs": "P99Y"},
+    {"logs": "ninety days"},
+    {"logs": None},
+    {"logs": 5},
+    {"other": "P1D"},
+    ["logs"],
+    "text",
+]
+
+
+@st.composite
+def policies(draw):
+    one = st.sampled_from(TERMS)
+    ttl = draw(st.one_of(one, st.fixed_dictionaries({tier: one for tier in TIERS})))
+    bounds = st.sampled_from([{}, {"max": "P7Y"}, {"min": "P5D", "max": "P8Y"}, {"max": "forever"}])
+    data_class = {"ttl": ttl, "minimum": draw(st.booleans())}
+    # An override that could cut a legal minimum short is refused with the policy, so there is none to judge by.
+    free = isinstance(ttl, dict) and not data_class["minimum"]
+    override = draw(st.dictionaries(st.sampled_from(TIERS), bounds, max_size=2)) if free else {}
+    if override:
+        data_class["override"] = override
+    if draw(st.booleans()) and draw(st.booleans()):
+        data_class["after"] = "account_deleted"
+    return {
+        "tiers": TIERS,
+        "downgrade_grace": draw(st.sampled_from(["P30D", "none"])),
+        "deletion_grace": "P30D",
+        "unknown_tier": draw(st.sampled_from(["longest", "free"])),
+        "no_account": draw(st.sampled_from(["free", None])),
+        "classes": {"logs": data_class},
+    }
+
+
+SCOPES = st.sampled_from(
+    [
+        {"accounts": ["007", "12"]},
+        {"accounts": ["not-a-number"]},
+        {"records": {"logs": ["0003", "5", "9"]}},
+        {"prefixes": {"logs": ["1"]}},
+        {"records": {"other": ["1"]}},
+        {"since": "2020-01-01T00:00:00Z", "until": "2025-06-01T00:00:00Z"},
+        {"accounts": ["3"], "until": "2025-01-01T00:00:00Z"},
+        {"classes": ["logs"], "accounts": ["4", "5"]},
+        {"classes": ["other"]},
+        {"targets": ["other"]},
+        {"everything": True},
+    ]
+)
+
+
+def anchors(chance, policy):
+    """Any kind of anchor, most of them within a second or a microsecond of a cutoff."""
+    edges = [edge for term in TERMS if (edge := cutoff(NOW, parse_term(term))) is not None]
+    near = timedelta(microseconds=chance.choice([0, 1, -1, 1_000_000, -1_000_000]))
+    return chance.choice(
+        [
+            None,
+            "infinity",
+            "-infinity",
+            (chance.choice(edges) + near).isoformat(),
+            (chance.choice(edges) + near).isoformat(),
+            (NOW - timedelta(hours=chance.randrange(90_000))).isoformat(),
+        ]
+    )
+
+
+def accounts_of(chance):
+    deleted = [None, None, None, *(NOW - timedelta(days=days) for days in (1, 29, 30, 31, 400, 3000))]
+    changed = [None, None, *(NOW - timedelta(days=days) for days in (1, 29, 31, 400))]
+    return [
+        (
+            n,
+            chance.choice(RAW_TIERS),
+            chance.choice(deleted),
+            json.dumps(chance.choice(OVERRIDES)) if chance.random() < 0.6 else None,
+            chance.choice(changed),
+        )
+        for n in range(1, 16)
+    ]
+
+
+SCHEMA = """
+DROP TABLE IF EXISTS logs; DROP TABLE IF EXISTS accounts;
+CREATE TABLE accounts (id bigint PRIMARY KEY, tier text, deleted_at timestamptz, retention jsonb, changed timestamptz);
+CREATE TABLE logs (id bigint PRIMARY KEY, account_id bigint, created_at timestamptz);
+CREATE INDEX ON logs (created_at); CREATE INDEX ON logs (account_id);
+"""
+
+
+async def prepare(connection, chance, policy):
+    await connection.execute(SCHEMA)
+    await connection.executemany("INSERT INTO accounts VALUES ($1, $2, $3, $4, $5)", accounts_of(chance))
+    rows = [
+        (n, chance.choice([None, *range(1, 20)]), anchors(chance, policy)) for n in range(1, 121)
+    ]
+    await connection.executemany("INSERT INTO logs VALUES ($1, $2, $3::text::timestamptz)", rows)
+
+
+async def planned(dsn, directory_dsn, document, scopes):
+    policy, faults = parse_policy(document, used_classes=frozenset(["logs"]))
+    assert policy is not None, faults
+    target = {"store": "postgres", "class": "logs", "dsn": dsn, "table": "logs", "anchor": "created_at"}
+    directory = Directory(
+        AccountsConfig(
+            dsn=directory_dsn,
+            table="accounts",
+            deleted_at="deleted_at",
+            overrides="retention",
+            tier_changed_at="changed",
+            tier_map={"hobby": "free"},
+        )
+    )
+    store = PostgresStore(
+        "logs", PostgresTarget.model_validate({**target, "account": "account_id"}), action="delete", space="t", secret=b"k"
+    )
+    await store.open(directory)
+    from retentiond.domain.accounts import TierRules
+
+    plan = TargetPlan(
+        "logs",
+        policy.classes["logs"],
+        policy,
+        NOW,
+        rules=TierRules({"hobby": "free"}),
+        groups=await store.groups("logs"),
+    )
+    holds = [
+        await store.hold(Hold(str(n), "m", "r", scope, HoldState.ACTIVE, "x", NOW))
+        for n, scope in enumerate(map(Scope.from_document, scopes))
+        if covers_target(scope, target="logs", class_name="logs")
+    ]
+    return store, directory, replace(plan, holds=tuple(holds))
+
+
+async def agree(dsn, directory_dsn, document, scopes, seed):
+    connection = await asyncpg.connect(dsn)
+    try:
+        await agree_over(connection, dsn, directory_dsn, document, scopes, seed)
+    finally:
+        await connection.close()
+
+
+async def agree_over(connection, dsn, directory_dsn, document, scopes, seed):
+    chance = random.Random(seed)
+    await prepare(connection, chance, document)
+    if directory_dsn != dsn:
+        other = await asyncpg.connect(directory_dsn)
+        await other.execute("DROP TABLE IF EXISTS accounts; " + SCHEMA.split(";")[2])
+        rows = await connection.fetch("SELECT * FROM accounts")
+        await other.executemany("INSERT INTO accounts VALUES ($1, $2, $3, $4, $5)", [tuple(row) for row in rows])
+        await connection.execute("DROP TABLE accounts")
+        await other.close()
+    store, directory, plan = await planned(dsn, directory_dsn, document, scopes)
+    try:
+        keys = [row["id"] for row in await connection.fetch("SELECT id FROM logs")]
+        verdicts = {key: judge(plan, *await store.record(plan, str(key))) for key in keys}
+        wanted = {key for key, verdict in verdicts.items() if verdict.kind is Kind.ERASE}
+        selected = held = 0
+        for number, walk in enumerate(store.walks(plan), 1):
+            counted = await store.count(plan, Window(walk, None, 1000))
+            selected += counted.selected
+            held += counted.held
+            await erase_all(store, plan, walk, number * 1000)
+        left = {row["id"] for row in await connection.fetch("SELECT id FROM logs")}
+        assert set(keys) - left == wanted, {key: verdicts[key] for key in (set(keys) - left) ^ wanted}
+        assert selected == len(wanted)
+        assert held >= sum(verdict.kind is Kind.HELD and verdict.due for verdict in verdicts.values())
+    finally:
+        await store.close()
+        await directory.close()
+
+
+async def erase_all(store, plan, walk, number):
+    after = None
+    while True:
+        number += 1
+        async with store.batch(plan, number, wait_for_locks=False) as batch:
+            permit = Permit(number, Lease(Unit("logs"), "o", 1), 0, "", "b", NOW, NOW)
+            found = await batch.erase(permit, Window(walk, after, 25), salt="s")
+            await batch.commit()
+        after = found.after
+        if after is None:
+            return
+
+
+PROFILE = settings(
+    max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, print_blob=True
+)
+
+
+@PROFILE
+@given(document=policies(), scopes=st.lists(SCOPES, max_size=3), seed=st.integers(0, 2**32))
+def test_a_sweep_erases_exactly_what_the_verdict_says(postgres_server, document, scopes, seed):
+    dsn = asyncio.run(fresh(postgres_server.dsn(), "agree"))
+    asyncio.run(agree(dsn, dsn, document, scopes, seed))
+
+
+@settings(PROFILE, max_examples=15)
+@given(document=policies(), scopes=st.lists(SCOPES, max_size=2), seed=st.integers(0, 2**32))
+def test_a_directory_in_another_database_gives_the_same_verdicts(postgres_server, document, scopes, seed):
+    dsn = asyncio.run(fresh(postgres_server.dsn(), "agree"))
+    elsewhere = asyncio.run(fresh(postgres_server.dsn(), "agree_directory"))
+    asyncio.run(agree(dsn, elsewhere, document, scopes, seed))
+
+
+async def fresh(dsn, name):
+    connection = await asyncpg.connect(dsn)
+    if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
+        await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return dsn.rsplit("/", 1)[0] + "/" + name
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_generated_anchors_reach_every_kind(seed):
+    chance = random.Random(seed)
+    found = {anchors(chance, None) for _ in range(200)}
+    assert {None, "infinity", "-infinity"} < found
