@@ -1,7 +1,8 @@
 """Walking along the entries, from the first on, and naming the first that can't be as it was written.
 
 The same walk serves an export and the database. Two neighbours that disagree (`prev` of one is not the hash of the
-one before) don't say by themselves which was altered; the entry after them does, so the walk goes one step further.
+one before) don't say by themselves which was altered; the entries after them do, so the walk goes up to two steps
+further: one altered entry disagrees with two neighbours at most, so a third disagreement in a row means several.
 What the chain can't show, since it was rewritten as a whole, the root in a signed checkpoint does.
 """
 
@@ -17,7 +18,9 @@ from retentiond.errors import LedgerError
 
 _FLUSH = 4_096
 _LARGEST = 2**53 - 1
-_ALTERED = "it was altered: the entry after it names another hash for it"
+_SEVERAL = 3
+ALTERED = "it was altered: the entry after it names another hash for it"
+_EITHER = "it was altered, or else the entry after it was, which names another hash for it"
 _REWRITTEN = "it was altered: it fits neither the entry before it nor the one after"
 
 
@@ -41,7 +44,10 @@ class Break:
 
 
 class Chain:
-    """The entries seen so far: how many, their tree, the hash of the last, and its content."""
+    """The entries seen so far: how many, their tree, the hash of the last, and its content.
+
+    `doubtful` is the first entry that disagrees with the one before it: which of the two was altered may be open yet.
+    """
 
     def __init__(self) -> None:
         self.size = 0
@@ -49,7 +55,8 @@ class Chain:
         self.entry: dict[str, object] = {}
         self._tree = TreeHead()
         self._waiting: list[bytes] = []
-        self._doubt: int | None = None
+        self._disagreements = 0
+        self.doubtful: int | None = None
 
     @property
     def tree(self) -> TreeHead:
@@ -67,18 +74,27 @@ class Chain:
         if entry.get("seq") != seq or entry.get("seq") is True:
             return self.doubt() or _at(seq, f"missing: in its place is one with the number {entry.get('seq')!r}")
         follows = entry.get("prev") == self.last.hex()
-        if self._doubt is not None:
-            return self.doubt() if follows else _at(self._doubt, _REWRITTEN)
         if not follows and seq == 1:
             return _at(1, "the first entry names one before it")
+        if self.doubtful is not None and follows:
+            return self._single(self.doubtful)
         if not follows:
-            self._doubt = seq
+            self.doubtful = self.doubtful or seq
+            self._disagreements += 1
         self._add(entry, leaf)
-        return None
+        return self.doubt() if self._disagreements == _SEVERAL else None
 
     def doubt(self) -> Break | None:
         """The break that no further entry can place more exactly."""
-        return None if self._doubt is None else _at(self._doubt - 1, _ALTERED)
+        if self.doubtful is None:
+            return None
+        if self._disagreements == 1:
+            return _at(self.doubtful - 1, _EITHER)
+        return self._single(self.doubtful) if self._disagreements < _SEVERAL else _at(self.doubtful - 1, ALTERED)
+
+    def _single(self, doubtful: int) -> Break:
+        """The break when the fewest entries were altered that can have been: one."""
+        return _at(doubtful - 1, ALTERED) if self._disagreements == 1 else _at(doubtful, _REWRITTEN)
 
     def _add(self, entry: dict[str, object], leaf: bytes) -> None:
         self.size += 1

@@ -8,16 +8,18 @@ placed between two of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retentiond.control import entries as table
 from retentiond.domain.duration import rfc3339
-from retentiond.domain.evidence import Checkpoint, VerifierKey, parse_and_verify
+from retentiond.domain.evidence import Checkpoint, TreeHead, VerifierKey, leaf_hash, parse_and_verify
 from retentiond.errors import LedgerError, UsageError
-from retentiond.ledger.chain import Break, Chain
+from retentiond.ledger.chain import ALTERED, Break, Chain, parse_leaf
 
 if TYPE_CHECKING:
     from retentiond.control.database import Database
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 LEAVES, CHECKPOINT, PUBLIC_KEY = "leaves.jsonl", "checkpoint", "key.pub"
 _MAX_LEAF = 16 * 2**20
 _MAX_SMALL = 2**20
+_HASH = re.compile(r"[0-9a-f]{64}")
+_LAST = "it was altered, and perhaps the one before it too: it fits neither that one nor the signed root"
 
 Sink = Callable[[Sequence[bytes]], Awaitable[None]]
 
@@ -82,6 +86,8 @@ def verify_export(folder: Path, key_file: Path | None = None) -> VerifyReport:
         return VerifyReport(0, "", Break(None, None, f"the checkpoint: {error}"), str(verifier), source, None)
     chain = Chain()
     found = _walk_lines(chain, folder / LEAVES, signed)
+    if found and chain.doubtful is not None:
+        found = _placed(found, chain.doubtful, folder / LEAVES, signed)
     if found and found.seq is not None:
         found = replace(found, line=found.seq)
     return VerifyReport(chain.size, chain.tree.root().hex(), found, str(verifier), source, signed.size)
@@ -102,6 +108,33 @@ def _walk_lines(chain: Chain, path: Path, signed: Checkpoint) -> Break | None:
     if chain.size < signed.size:
         return Break(chain.size + 1, None, f"missing: the signed checkpoint has {signed.size} entries")
     return _compare(chain, signed, 0)
+
+
+def _placed(found: Break, doubtful: int, path: Path, signed: Checkpoint) -> Break:
+    """The break, placed by what the signed root says where neighbours disagree from entry `doubtful` on.
+
+    If the hashes that the entries name for those before them lead to the signed root, then they are the true ones,
+    and the first entry that has another was altered, whatever else was.
+    """
+    named = TreeHead().extend(_named_hashes(path, signed.size))
+    if (named.size, named.root()) == (signed.size, signed.root):
+        return Break(doubtful - 1, None, ALTERED)
+    return Break(doubtful, None, _LAST) if doubtful == signed.size else found
+
+
+def _named_hashes(path: Path, size: int) -> Iterator[bytes]:
+    """The hash of each entry as the next one names it, and the last one's own; ends early at what names none."""
+    last: bytes | None = None
+    for line in islice(_lines(path), size):
+        leaf = line.removesuffix(b"\n")
+        if last is not None:
+            prev = (parse_leaf(leaf) or {}).get("prev")
+            if not isinstance(prev, str) or not _HASH.fullmatch(prev):
+                return
+            yield bytes.fromhex(prev)
+        last = leaf
+    if last is not None:
+        yield leaf_hash(last)
 
 
 def _lines(path: Path) -> Iterator[bytes]:

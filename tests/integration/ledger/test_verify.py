@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +119,39 @@ async def test_an_altered_entry_is_named_wherever_it_is(folder: Path, seq: int) 
     assert found is not None
     assert (found.seq, found.line) == (seq, seq)
     assert "altered" in found.what
+
+
+@pytest.mark.parametrize("seqs", [(1, 2), (4, 5), (7, 8), (3, 4, 5), (2, 3, 4, 5, 6, 7, 8), range(1, SIZE + 1)])
+async def test_of_several_altered_entries_the_first_is_named(folder: Path, seqs: Sequence[int]) -> None:
+    def change(lines: list[bytes]) -> None:
+        for seq in seqs:
+            replace(seq - 1, b'"tripped":true', b'"tripped":false')(lines)
+
+    found = altered(folder, change).first_break
+    assert found is not None
+    assert (found.seq, found.line) == (seqs[0], seqs[0])
+    assert found.what == "it was altered: the entry after it names another hash for it"
+
+
+@pytest.mark.parametrize("seq", range(2, SIZE + 1))
+async def test_an_altered_link_is_named_and_not_the_entry_that_it_leads_to(folder: Path, seq: int) -> None:
+    def change(lines: list[bytes]) -> None:
+        lines[seq - 1] = canonical({**orjson.loads(lines[seq - 1]), "prev": "ab" * 32}) + b"\n"
+
+    found = altered(folder, change).first_break
+    assert found is not None
+    assert (found.seq, found.line) == (seq, seq)
+    assert "fits neither" in found.what
+
+
+@pytest.mark.parametrize("prev", ["", "AB" * 32, "zz" * 32, None])
+async def test_a_link_that_is_no_hash_is_named(folder: Path, prev: str | None) -> None:
+    def change(lines: list[bytes]) -> None:
+        lines[5] = canonical({**orjson.loads(lines[5]), "prev": prev}) + b"\n"
+
+    found = altered(folder, change).first_break
+    assert found is not None
+    assert (found.seq, found.line) == (6, 6)
 
 
 @pytest.mark.parametrize(

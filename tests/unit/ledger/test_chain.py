@@ -66,6 +66,24 @@ def test_an_entry_whose_own_link_was_altered_is_named_and_not_its_neighbour(seq:
     assert found.seq == seq
 
 
+@given(st.integers(1, 7), st.integers(3, 10))
+def test_of_several_altered_entries_in_a_row_the_first_is_named(seq: int, count: int) -> None:
+    leaves = entries(10)
+    for at in range(seq - 1, min(seq - 1 + count, 10)):
+        leaves[at] = leaves[at].replace(b'"n', b'"m')
+    found = first_break(leaves)
+    assert found is not None
+    assert found.seq == seq
+
+
+def test_what_nothing_decides_is_not_said_as_if_it_were_certain() -> None:
+    leaves = entries(3)
+    leaves[2] = canonical({**orjson.loads(leaves[2]), "prev": "00" * 32})
+    assert first_break(leaves) == Break(
+        2, None, "it was altered, or else the entry after it was, which names another hash for it"
+    )
+
+
 def test_a_first_entry_that_names_one_before_it_is_named() -> None:
     assert first_break([canonical({"seq": 1, "prev": "00" * 32})]) == Break(
         1, None, "the first entry names one before it"
