@@ -50,7 +50,7 @@ class _Postmaster:
 
 
 class EmbeddedPostgres:
-    """One process's use of the server of a state folder. `dsn` reaches its database as the superuser; `data` is its folder."""
+    """One process's use of a state folder's server. `dsn` reaches its database as superuser; `data` is its folder."""
 
     def __init__(self, state_dir: Path, data: Path, account: Account, sockets: Path, users: int) -> None:
         self._state_dir, self.data, self._account = state_dir, data, account
