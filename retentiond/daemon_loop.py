@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
 from datetime import UTC, datetime
 
 import structlog
 
-from retentiond.control import holds, units
-from retentiond.daemon import App, enter_mode, open_app
-from retentiond.errors import Guarded, RetentiondError
+from retentiond import __version__, logs
+from retentiond.api.app import make_app, serve
+from retentiond.api.health import Check, Health
+from retentiond.control import entries, flags, holds, units
+from retentiond.daemon import App, enter_mode, make_spec, open_app, verdict_document
+from retentiond.errors import Blind, Guarded, RetentiondError
+from retentiond.metrics import Metrics
 from retentiond.settings import Settings
+from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep.events import Event, Failed, SweepDone
 
 log = structlog.get_logger()
@@ -19,28 +25,72 @@ _TICK_SECONDS = 1.0
 _BY = "daemon"
 
 
-def log_event(event: Event) -> None:
-    """The observer that writes logs: no record ids, no account ids."""
-    if isinstance(event, SweepDone):
-        log.info("sweep done", sweep=event.sweep, target=event.target.name, outcome=event.outcome["outcome"])
-    elif isinstance(event, Failed):
-        log.warning("sweep failed", target=event.target, kind=event.kind, message=event.message)
+class Watch:
+    """The daemon's observer: metrics, logs without record or account ids, and the last outcome of each target."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self.outcomes: dict[str, SweepDone] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Count, note and log the event."""
+        self.metrics(event)
+        if isinstance(event, SweepDone):
+            self.outcomes[event.target.name] = event
+            log.info("sweep done", sweep=event.sweep, target=event.target.name, outcome=event.outcome["outcome"])
+        elif isinstance(event, Failed):
+            log.warning("sweep failed", target=event.target, kind=event.kind, message=event.message)
+
+    def require_well(self, target: str) -> None:
+        """Raise what ended the target's last sweep, if something did."""
+        done = self.outcomes.get(target)
+        error = done.outcome["error"] if done else None
+        if isinstance(error, dict):
+            raise Blind(str(error["message"]), remedy=str(error["remedy"] or ""))
 
 
 async def run_daemon(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
+    logs.configure(settings.log_format, settings.log_level)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with open_app(settings, create=True, observer=log_event) as app:
-        log.info("ready", mode=settings.mode, targets=len(app.spec.targets), ledger_key=str(app.journal.verifier))
-        await _until_stopped(app, stop)
-        log.info("stopped")
+    spec = make_spec(settings, verdict_document(settings))
+    metrics = Metrics(spec.targets, spec.policy.tiers, version=__version__, mode=settings.mode)
+    watch = Watch(metrics)
+    async with open_app(settings, create=True, observer=watch) as app:
+        web = make_app(Health(checks(app, watch)), metrics.exposition)
+        async with serve(web, settings.http.host, settings.http.port) as address:
+            log.info("ready", http=address, mode=settings.mode, ledger_key=str(app.journal.verifier))
+            await _until_stopped(app, metrics, stop)
+    log.info("stopped")
     return 0
 
 
-async def _until_stopped(app: App, stop: asyncio.Event) -> None:
+def checks(app: App, watch: Watch) -> dict[str, Check]:
+    """What `/readyz` asks."""
+
+    async def control() -> None:
+        async with app.database.transaction(read_only=True) as tx:
+            await holds.current(tx)
+
+    async def ledger() -> None:
+        async with app.database.transaction() as tx:
+            await entries.ledger_writable(tx)
+
+    def of_target(store: PostgresStore) -> Check:
+        async def reach() -> None:
+            await store.clock()
+            watch.require_well(store.name)
+
+        return reach
+
+    targets = {f"target {name}": of_target(store) for name, store in app.engine.stores.items()}
+    return {"control": control, "ledger": ledger, **targets}
+
+
+async def _until_stopped(app: App, metrics: Metrics, stop: asyncio.Event) -> None:
     working: dict[str, asyncio.Task[object]] = {}
     entered = False
     while not stop.is_set():
@@ -49,7 +99,8 @@ async def _until_stopped(app: App, stop: asyncio.Event) -> None:
                 await enter_mode(app, _BY)
                 entered = True
             await _carry_holds_on(app)
-            await _begin_what_is_due(app, working)
+            await _begin_what_is_due(app, metrics, working)
+            await _observe(app, metrics)
         except Guarded as error:
             log.warning("waiting", guard=error.guard, message=error.message, remedy=error.remedy)
         except RetentiondError as error:
@@ -79,7 +130,7 @@ async def _carry_holds_on(app: App) -> None:
             await units.make_due(tx)
 
 
-async def _begin_what_is_due(app: App, working: dict[str, asyncio.Task[object]]) -> None:
+async def _begin_what_is_due(app: App, metrics: Metrics, working: dict[str, asyncio.Task[object]]) -> None:
     for name in [name for name, task in working.items() if task.done()]:
         working.pop(name).result()
         async with app.database.transaction() as tx:
@@ -89,6 +140,21 @@ async def _begin_what_is_due(app: App, working: dict[str, asyncio.Task[object]])
     now = datetime.now(UTC)
     for target in app.spec.targets:
         state = states.get(target.name)
-        due = state is None or state.next_due_at is None or state.next_due_at <= now
-        if due and target.name not in working:
+        next_due = state.next_due_at if state else None
+        metrics.observe_next(target.name, next_due)
+        if (next_due is None or next_due <= now) and target.name not in working:
             working[target.name] = asyncio.create_task(app.engine.sweep(target))
+
+
+async def _observe(app: App, metrics: Metrics) -> None:
+    async with app.database.transaction(read_only=True) as tx:
+        found = await holds.list_all(tx)
+        state = await flags.read(tx)
+        head = await entries.head(tx)
+    now = datetime.now(UTC)
+    metrics.observe_state(
+        holds=Counter(str(hold.state) for hold in found),
+        reviews_overdue=sum(1 for hold in found if hold.holds and hold.review_by and hold.review_by < now),
+        paused=state.paused,
+        ledger_entries=head.tree.size,
+    )

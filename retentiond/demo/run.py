@@ -131,7 +131,8 @@ async def _sweep_approved(app: App, name: str, console: Console) -> None:
         console.print(f"{name}: the guard stopped a first backlog of {awaited.count} records; approved")
         outcome = await app.engine.sweep(target)
     acted = "erased" if target.action == "delete" else "anonymised"
-    console.print(f"{name}: {outcome.outcome}, {outcome.changed} {acted}, {outcome.held} held, in {outcome.seconds:.1f} s")
+    told = f"{outcome.changed} {acted}, {outcome.held} held, in {outcome.seconds:.1f} s"
+    console.print(f"{name}: {outcome.outcome}, {told}")
 
 
 async def _overdue(app: App) -> Mapping[str, Outcome]:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from datetime import UTC, datetime
 
+import aiohttp
 import asyncpg
 import pytest
 
@@ -190,9 +191,7 @@ async def test_a_shorter_term_waits_for_policy_approve(env, company):
     shorter = env | {"RETENTIOND_POLICY__CLASSES__OPERATIONAL_LOGS__TTL__FREE": "P30D"}
     assert (await run_retentiond("sweep", env=shorter)).code == 3
     shown = await run_retentiond("policy", "diff", "--json", env=shorter)
-    assert shown.json["newly_erases"] == [
-        "policy.classes.operational_logs.ttl.free becomes shorter: P90D, now P30D"
-    ]
+    assert shown.json["newly_erases"] == ["policy.classes.operational_logs.ttl.free becomes shorter: P90D, now P30D"]
     assert (await run_retentiond("policy", "approve", env=shorter)).code == 0
     assert (await run_retentiond("sweep", env=shorter)).code == 0
     assert (await run_retentiond("sweep", env=env)).code == 0
@@ -208,13 +207,27 @@ async def test_pause_reaches_a_sweep_before_its_next_batch(env, company):
     assert {each["outcome"] for each in targets.values()} == {"drained"}
 
 
-async def test_the_daemon_sweeps_and_drains_on_sigterm(env, company):
-    async with start_retentiond("run", env=env) as daemon:
+async def test_the_daemon_sweeps_serves_and_drains_on_sigterm(env, company):
+    async with start_retentiond("run", env=env | {"RETENTIOND_HTTP__PORT": "0"}) as daemon:
+        address = (await daemon.wait_for(r"http://127\.0\.0\.1:\d+")).group()
         for _ in range(100):
             if await company.fetchval(DUE) == 0:
                 break
             await asyncio.sleep(0.2)
         assert await company.fetchval(DUE) == 0
+        async with aiohttp.ClientSession(address) as session:
+            assert (await session.get("/healthz")).status == 200
+            assert (await session.get("/readyz")).status == 200
+            metrics = await (await session.get("/metrics")).text()
+            assert (
+                'retentiond_records_erased_total{class="operational_logs",target="request_logs",tier="free"}' in metrics
+            )
+            assert (await session.get("/nothing")).content_type == "application/problem+json"
+            await company.execute("DROP TABLE retentiond.ledger_head CASCADE")
+            await asyncio.sleep(1.5)
+            answer = await session.get("/readyz")
+            assert answer.status == 503
+            assert not (await answer.json())["checks"]["ledger"]["ok"]
         daemon.send_signal(signal.SIGTERM)
         assert await daemon.wait() == 0
 

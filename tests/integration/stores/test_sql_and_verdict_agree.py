@@ -43,7 +43,7 @@ OVERRIDES = [
 @st.composite
 def policies(draw):
     one = st.sampled_from(TERMS)
-    ttl = draw(st.one_of(one, st.fixed_dictionaries({tier: one for tier in TIERS})))
+    ttl = draw(st.one_of(one, st.fixed_dictionaries(dict.fromkeys(TIERS, one))))
     bounds = st.sampled_from([{}, {"max": "P7Y"}, {"min": "P5D", "max": "P8Y"}, {"max": "forever"}])
     data_class = {"ttl": ttl, "minimum": draw(st.booleans())}
     # An override that could cut a legal minimum short is refused with the policy, so there is none to judge by.

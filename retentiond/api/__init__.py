@@ -1,0 +1,1 @@
+"""What is served by HTTP: health, readiness, metrics. Each resource of the API is a module of its own."""

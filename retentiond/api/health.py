@@ -1,0 +1,77 @@
+"""`/healthz` and `/readyz`: does the event loop turn, and can everything that is needed be reached?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from retentiond.errors import RetentiondError
+
+Check = Callable[[], Awaitable[None]]
+_SECONDS = 5.0
+_KEPT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How one check came out."""
+
+    ok: bool
+    message: str = ""
+    remedy: str = ""
+
+    def document(self) -> dict[str, object]:
+        """The check as `/readyz` shows it."""
+        return {"ok": self.ok} if self.ok else {"ok": False, "message": self.message, "remedy": self.remedy}
+
+
+@dataclass(slots=True)
+class Health:
+    """Named checks, each a coroutine that raises what is wrong; asked at most once a second, each within 5 s."""
+
+    checks: Mapping[str, Check]
+    _asked_at: float = float("-inf")
+    _found: dict[str, State] = field(default_factory=dict)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def states(self) -> Mapping[str, State]:
+        """Each check's state."""
+        async with self._lock:
+            if time.monotonic() - self._asked_at > _KEPT_SECONDS:
+                names = list(self.checks)
+                found = await asyncio.gather(*(self._ask(self.checks[name]) for name in names))
+                self._found = dict(zip(names, found, strict=True))
+                self._asked_at = time.monotonic()
+            return self._found
+
+    async def _ask(self, check: Check) -> State:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                await check()
+        except RetentiondError as error:
+            return State(ok=False, message=error.message, remedy=error.remedy or "")
+        except TimeoutError:
+            return State(ok=False, message=f"no answer within {_SECONDS:.0f} s")
+        return State(ok=True)
+
+
+def routes(health: Health) -> web.RouteTableDef:
+    """The two resources."""
+    table = web.RouteTableDef()
+
+    @table.get("/healthz")
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"ok": True})
+
+    @table.get("/readyz")
+    async def readyz(_: web.Request) -> web.Response:
+        states = await health.states()
+        ready = all(state.ok for state in states.values())
+        document = {"ready": ready, "checks": {name: state.document() for name, state in states.items()}}
+        return web.json_response(document, status=200 if ready else 503)
+
+    return table
