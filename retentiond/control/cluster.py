@@ -74,7 +74,7 @@ def located(state_dir: Path) -> Path | None:
 
 def version_of(data: Path) -> int:
     """The major version of Postgres that the data folder was made by."""
-    return int((data / "PG_VERSION").read_text(encoding="ascii").strip())
+    return int((data / "PG_VERSION").read_text(encoding="utf-8").strip())
 
 
 def made(state_dir: Path, *, create: bool) -> tuple[Path, Account]:
