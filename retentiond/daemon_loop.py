@@ -12,7 +12,7 @@ import structlog
 from retentiond import __version__, logs
 from retentiond.api.app import make_app, serve
 from retentiond.api.health import Check, Health
-from retentiond.control import entries, flags, holds, units
+from retentiond.control import entries, flags, holds, permits, units
 from retentiond.daemon import App, enter_mode, make_spec, open_app, verdict_document
 from retentiond.errors import Blind, Guarded, RetentiondError
 from retentiond.metrics import Metrics
@@ -124,7 +124,7 @@ async def _drain(app: App, working: dict[str, asyncio.Task[object]]) -> None:
 async def _carry_holds_on(app: App) -> None:
     record = app.hold_recorder(_BY)
     await holds.activate_pending(app.database, app.fences(), record=record)
-    if ended := await holds.finish_releases(app.database, record=record):
+    if ended := await holds.finish_releases(app.database, until=datetime.now(UTC), record=record):
         log.info("holds ended", count=len(ended))
         async with app.database.transaction() as tx:
             await units.make_due(tx)
@@ -135,6 +135,8 @@ async def _begin_what_is_due(app: App, metrics: Metrics, working: dict[str, asyn
         working.pop(name).result()
         async with app.database.transaction() as tx:
             await app.journal.checkpoint(tx)
+        async with app.database.transaction() as tx:
+            await permits.prune(tx)
     async with app.database.transaction(read_only=True) as tx:
         states = {state.unit.target: state for state in await units.all_states(tx)}
     now = datetime.now(UTC)

@@ -48,8 +48,8 @@ async def settle_open_permits(database: Database, journal: Journal, store: Store
             entries.append(kinds.Entry(kinds.Kind.OUTCOME, _outcome(prepared)))
         doubtful += fate == "unknown"
         async with database.transaction() as tx:
-            await permits.end_orphan(tx, permit.number, fate, lease=lease)
-            await journal.append(tx, *entries)
+            if await permits.end_orphan(tx, permit.number, fate, lease=lease):
+                await journal.append(tx, *entries)
     return doubtful
 
 
