@@ -98,6 +98,8 @@ async def _until_stopped(app: App, metrics: Metrics, stop: asyncio.Event) -> Non
             if not entered:
                 await enter_mode(app, _BY)
                 entered = True
+                async with app.database.transaction() as tx:
+                    await app.journal.checkpoint(tx)
             await _carry_holds_on(app)
             await _begin_what_is_due(app, metrics, working)
             await _observe(app, metrics)
