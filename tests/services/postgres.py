@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,6 +164,28 @@ async def database18(postgres18_server: Server) -> AsyncIterator[str]:
     await _administer(postgres18_server, f'CREATE DATABASE "{name}"')
     yield postgres18_server.dsn(name)
     await _administer(postgres18_server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@asynccontextmanager
+async def limited_role(database: str, *grants: str) -> AsyncIterator[str]:
+    """The DSN of a new role in that database that may log in and do nothing but what the grants say.
+
+    Each grant is a statement with `{role}` for its name: `"GRANT SELECT ON public.jobs TO {role}"`.
+    """
+    role = f"r_{uuid.uuid4().hex[:12]}"
+    administrator = await asyncpg.connect(database)
+    try:
+        await administrator.execute(f"CREATE ROLE {role} LOGIN")
+        try:
+            for grant in grants:
+                await administrator.execute(grant.format(role=role))
+            yield database.replace("postgres@", f"{role}@", 1)
+        finally:
+            await administrator.execute(
+                f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}"
+            )
+    finally:
+        await administrator.close()
 
 
 async def _administer(server: Server, statement: str) -> None:

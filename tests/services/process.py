@@ -167,7 +167,8 @@ async def start_retentiond(
 
 
 def _environment(home: Path, env: Mapping[str, str] | None) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONUNBUFFERED": "1"} | dict(env or {})
+    measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONUNBUFFERED": "1"} | measured | dict(env or {})
 
 
 class _Home:
