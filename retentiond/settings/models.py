@@ -231,6 +231,18 @@ class Settings(BaseSettings):
         assert isinstance(shown, dict)
         return {**shown, "policy": _shown(self.beside.policy_document)}
 
+    def digest_document(self) -> dict[str, object]:
+        """All that enters a verdict, JSON-able: what the digest is made of. No address, pace, window or region."""
+        accounts = self.accounts
+        return {
+            "policy": self.policy.document(),
+            "accounts": accounts.model_dump(mode="json", exclude={"dsn"}) if accounts else None,
+            "targets": {
+                name: target.model_dump(mode="json", by_alias=True, exclude={"dsn", "pace", "window", "region"})
+                for name, target in sorted(self.targets.items())
+            },
+        }
+
 
 def _shown(value: object) -> object:
     if isinstance(value, SecretStr):

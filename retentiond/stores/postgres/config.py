@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from retentiond.stores.config import FROZEN, TargetConfig, Unfit, zone
 
@@ -174,7 +183,7 @@ class AccountsConfig(BaseModel):
 
     dsn: Dsn
     table: Table | None = None
-    query: str | None = None
+    query: str | None = Field(default=None, validate_default=True)
     id: Column = "id"
     tier: Column = "tier"
     deleted_at: Column | None = None
@@ -183,9 +192,11 @@ class AccountsConfig(BaseModel):
     tier_map: dict[str, str] = Field(default_factory=dict)
     missing: Literal["unknown", "deleted"] = "unknown"
 
-    @model_validator(mode="after")
-    def _one_relation(self) -> Self:
-        if (self.table is None) == (self.query is None):
-            fault = "neither table nor query is given" if self.table is None else "both table and query are given"
+    @field_validator("query")
+    @classmethod
+    def _one_relation(cls, query: str | None, info: ValidationInfo) -> str | None:
+        """On the field and not the model, whose validators are silent as long as any field is at fault."""
+        if "table" in info.data and (info.data["table"] is None) == (query is None):
+            fault = "neither table nor query is given" if query is None else "both table and query are given"
             raise Unfit(fault, "give exactly one of accounts.table and accounts.query")
-        return self
+        return query

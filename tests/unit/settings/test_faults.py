@@ -63,8 +63,8 @@ def document(text):
         ("http: {tokens: {ann: {role: admin, sha256: abc}}}", "http.tokens.ann.sha256", 1, "form", "token new"),
         ("http: {tokens: {ann: {role: admin}}}", "http.tokens.ann.sha256", 1, "required", "RETENTIOND_HTTP__TOKENS__ANN__SHA256"),
         ("control: {dsn: [x]}", "control.dsn", 1, "text was expected, not a list", "text"),
-        ("accounts: {dsn: 'postgresql://h/d'}", "accounts", 1, "neither table nor query", "exactly one"),
-        ("accounts: {dsn: 'postgresql://h/d', table: t, query: q}", "accounts", 1, "both table and query", "exactly one"),
+        ("accounts: {dsn: 'postgresql://h/d'}", "accounts.query", 1, "neither table nor query", "exactly one"),
+        ("accounts: {dsn: 'postgresql://h/d', table: t, query: q}", "accounts.query", 1, "both table and query", "exactly one"),
         ("accounts: {table: t}", "accounts.dsn", 1, "required, but not set", "RETENTIOND_ACCOUNTS__DSN"),
         ("accounts: {dsn: 'postgresql://h/d', table: 'a b'}", "accounts.table", 1, "not the name of a table", "schema.table"),
         ("accounts: {dsn: 'postgresql://h/d', table: t, tier_map: {hobby: fre}}", "accounts.tier_map.hobby", 1, "no tier 'fre'", "did you mean free?"),
@@ -237,6 +237,18 @@ def test_a_command_may_need_targets_or_accounts_in_any_mode():
 
 def test_short_terms_can_be_allowed():
     load(document("guards: {allow_short_ttl: true}\npolicy: {classes: {build_logs: {ttl: PT1H}}}"))
+
+
+def test_a_fault_in_another_guard_hides_no_short_term():
+    text = "guards: {max_fraction: x}\npolicy: {classes: {build_logs: {ttl: PT1H}}}"
+    assert {problem.key for problem in problems(document(text))} == {
+        "guards.max_fraction", "policy.classes.build_logs.ttl",
+    }  # fmt: skip
+
+
+def test_a_fault_in_the_address_of_the_directory_does_not_hide_that_its_table_is_missing():
+    found = problems(document("accounts: {dsn: 'mysql://h/d'}"))
+    assert {problem.key for problem in found} == {"accounts.dsn", "accounts.query"}
 
 
 def test_a_secret_given_directly_and_by_a_file_is_refused(tmp_path):

@@ -153,6 +153,49 @@ def test_the_settings_can_be_described_as_json():
     assert described["holds"]["release_grace"] == "P7D"
 
 
+ACCOUNTS = {
+    "RETENTIOND_ACCOUNTS__DSN": "postgresql://app:hunter2@db.example/app",
+    "RETENTIOND_ACCOUNTS__TABLE": "public.accounts",
+}
+
+
+def test_the_digest_is_made_of_what_enters_a_verdict_and_of_no_address():
+    settings = load(HOME | TARGET | ACCOUNTS)
+    document = settings.digest_document()
+    assert json.loads(json.dumps(document)) == document
+    assert document["policy"] == settings.policy.document()
+    assert document["accounts"]["table"] == "public.accounts"
+    assert document["targets"]["request_logs"]["class"] == "operational_logs"
+    assert "dsn" not in document["accounts"]
+    assert {"dsn", "pace", "window", "region"}.isdisjoint(document["targets"]["request_logs"])
+    assert "hunter2" not in json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "changes"),
+    [
+        ("TARGETS__REQUEST_LOGS__DSN", "postgresql://app:other@replica.example/app", False),
+        ("TARGETS__REQUEST_LOGS__PACE", '{"duty": 0.1}', False),
+        ("TARGETS__REQUEST_LOGS__WINDOW", '{"from": "22:00", "to": "06:00"}', False),
+        ("HTTP__PORT", "9000", False),
+        ("TARGETS__REQUEST_LOGS__ANCHOR", "seen_at", True),
+        ("TARGETS__REQUEST_LOGS__ACCOUNT", "account_id", True),
+        ("TARGETS__REQUEST_LOGS__CLASS", "build_logs", True),
+        ("TARGETS__REQUEST_LOGS__TIMEZONE", "Europe/Dublin", True),
+        ("TARGETS__REQUEST_LOGS__UNIT", "ms", True),
+        ("TARGETS__REQUEST_LOGS__TIER", "free", True),
+        ("ACCOUNTS__TIER_MAP", '{"hobby": "free"}', True),
+        ("ACCOUNTS__MISSING", "deleted", True),
+        ("POLICY__CLASSES__OPERATIONAL_LOGS__TTL__FREE", "P60D", True),
+        ("POLICY__NO_ACCOUNT", "pro", True),
+    ],
+)
+def test_the_digest_changes_with_what_enters_a_verdict_and_with_nothing_else(name, value, changes):
+    before = load(HOME | TARGET | ACCOUNTS).digest_document()
+    after = load(HOME | TARGET | ACCOUNTS | {f"RETENTIOND_{name}": value}).digest_document()
+    assert (after != before) is changes
+
+
 def test_settings_can_not_be_changed():
     settings = load({})
     with pytest.raises(ValueError):
