@@ -33,7 +33,7 @@ INSERT INTO accounts SELECT i, CASE WHEN i % 10 < 7 THEN 'free' ELSE 'pro' END F
 CREATE TABLE made (
     id bigint PRIMARY KEY, account_id bigint NOT NULL, created_at timestamptz NOT NULL, line text NOT NULL
 );
-INSERT INTO made SELECT i, 1 + (i * 7919) % 20000,
+INSERT INTO made SELECT i, 1 + (i::bigint * 7919) % 20000,
     now() - CASE WHEN i % 4 = 0 THEN interval '1 day' ELSE interval '400 days' END - i * interval '1 second',
     'GET /jobs/' || i || ' 200' FROM generate_series(1, {rows}) i;
 """

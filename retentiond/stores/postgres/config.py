@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import (
@@ -15,7 +15,6 @@ from pydantic import (
     SecretStr,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from retentiond.stores.config import FROZEN, TargetConfig, Unfit, zone
@@ -147,11 +146,13 @@ class PostgresTarget(TargetConfig):
         zone(value)
         return value
 
-    @model_validator(mode="after")
-    def _one_tier(self) -> Self:
-        if self.tier is not None and self.tier_column is not None:
+    @field_validator("tier_column")
+    @classmethod
+    def _one_tier(cls, column: str | None, info: ValidationInfo) -> str | None:
+        """On the field and not the model, whose validators are silent as long as any field is at fault."""
+        if column is not None and info.data.get("tier") is not None:
             raise Unfit("both tier and tier_column are given", "keep tier (a constant) or tier_column, not both")
-        return self
+        return column
 
     def records(self) -> tuple[str, ...]:
         """The table in its database. A name without a schema is taken to be in `public`."""
@@ -195,7 +196,7 @@ class AccountsConfig(BaseModel):
     @field_validator("query")
     @classmethod
     def _one_relation(cls, query: str | None, info: ValidationInfo) -> str | None:
-        """On the field and not the model, whose validators are silent as long as any field is at fault."""
+        """On the field for the same reason as `tier_column`'s."""
         if "table" in info.data and (info.data["table"] is None) == (query is None):
             fault = "neither table nor query is given" if query is None else "both table and query are given"
             raise Unfit(fault, "give exactly one of accounts.table and accounts.query")
