@@ -101,6 +101,7 @@ def test_each_fault_of_a_document_names_key_line_and_remedy(text, key, line, mes
         ("dsn: postgresql:", "dsn: mysql:", "dsn", 6, "not the address of a Postgres database", "postgresql://"),
         ("anchor: created_at", "anchor: a\n    achor: b", "achor", 9, "no such key", "did you mean anchor?"),
         ("anchor: created_at", "anchor: a\n    tier: gold", "tier", 9, "no tier 'gold'", "known: free"),
+        ("anchor: created_at", "anchor: a\n    tier: free\n    tier_column: plan", "tier_column", 10, "both tier and tier_column", "not both"),
         ("anchor: created_at", "anchor: a\n    unit: h", "unit", 9, "'h' is not one of s, ms, us", "ms"),
         ("anchor: created_at", "anchor: a\n    timezone: Mars/North", "timezone", 9, "no time zone", "UTC"),
         ("anchor: created_at", "anchor: a\n    key: []", "key", 9, "it is empty", "at least one"),
@@ -244,6 +245,11 @@ def test_a_fault_in_another_guard_hides_no_short_term():
     assert {problem.key for problem in problems(document(text))} == {
         "guards.max_fraction", "policy.classes.build_logs.ttl",
     }  # fmt: skip
+
+
+def test_a_fault_in_another_key_of_a_target_does_not_hide_that_its_tier_is_given_twice():
+    found = problems(document(TARGET.replace("created_at", "5\n    tier: free\n    tier_column: plan")))
+    assert {problem.key for problem in found} == {"targets.logs.anchor", "targets.logs.tier_column"}
 
 
 def test_a_fault_in_the_address_of_the_directory_does_not_hide_that_its_table_is_missing():
