@@ -120,7 +120,7 @@ async def open_app(settings: Settings, *, create: bool, observer: Observer = ign
             folder.mkdir(parents=True, exist_ok=True)
         key = SigningKey.load(text, folder if text is None else None, make=create)
         journal = Journal(key, origin_of(control_id), __version__)
-        document = verdict_document(settings)
+        document = settings.digest_document()
         spec = make_spec(settings, document)
         tools = Tools(database, journal, spec, keys["evidence"], worker_name(), observer)
         stores = {
@@ -197,19 +197,6 @@ def make_store(config: TargetConfig, target: Target, *, space: str, secret: byte
     """The store of a target."""
     assert isinstance(config, PostgresTarget)  # the only kind in the registry so far
     return PostgresStore(target.name, config, action=target.action, space=space, secret=secret)
-
-
-def verdict_document(settings: Settings) -> dict[str, object]:
-    """All of the configuration that enters a verdict: what the policy's digest is made of. No address, no pace."""
-    accounts = settings.accounts
-    return {
-        "policy": settings.policy.document(),
-        "accounts": accounts.model_dump(mode="json", exclude={"dsn"}) if accounts else None,
-        "targets": {
-            name: target.model_dump(mode="json", by_alias=True, exclude={"dsn", "pace", "window", "region"})
-            for name, target in sorted(settings.targets.items())
-        },
-    }
 
 
 def digest_of(document: dict[str, object]) -> str:

@@ -13,7 +13,7 @@ from retentiond import __version__, logs
 from retentiond.api.app import make_app, serve
 from retentiond.api.health import Check, Health
 from retentiond.control import entries, flags, holds, permits, units
-from retentiond.daemon import App, enter_mode, make_spec, open_app, verdict_document
+from retentiond.daemon import App, enter_mode, make_spec, open_app
 from retentiond.errors import Blind, Guarded, RetentiondError
 from retentiond.metrics import Metrics
 from retentiond.settings import Settings
@@ -56,7 +56,7 @@ async def run_daemon(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    spec = make_spec(settings, verdict_document(settings))
+    spec = make_spec(settings, settings.digest_document())
     metrics = Metrics(spec.targets, spec.policy.tiers, version=__version__, mode=settings.mode)
     watch = Watch(metrics)
     async with open_app(settings, create=True, observer=watch) as app:

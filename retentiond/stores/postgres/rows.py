@@ -41,11 +41,13 @@ def count_sql(
     window = _window(shape, plan, params, walk, context, change)
     return (
         f"WITH j AS MATERIALIZED ({window})"
-        f" SELECT {_counts()}, {_range('j', f'WHERE state = {DUE}')},"
+        f" SELECT w.*, NULL::text AS ids_digest, NULL::bigint AS bytes, 0::bigint AS changed, 0::bigint AS locked,"
+        f" {_range()},"
         f" (SELECT jsonb_object_agg(label, c) FROM"
         f" (SELECT label, count(*) AS c FROM j WHERE state = {DUE} GROUP BY 1) t)::text AS by_tier,"
-        f" NULL::text AS ids_digest, NULL::bigint AS bytes, 0::bigint AS changed, 0::bigint AS locked,"
-        f" {_position(shape, walk)} AS after"
+        f" {_position(shape, walk)} AS after FROM (SELECT {_counts()} FROM j) w,"
+        f" (SELECT min(anchor) FILTER (WHERE state = {DUE}) AS first, max(anchor) FILTER (WHERE state = {DUE}) AS last"
+        " FROM j) g"
     )
 
 
@@ -87,13 +89,12 @@ def erase_sql(
         f"WITH j AS MATERIALIZED ({window}), {picked},"
         f" gone AS ({verb} {relation}{assignments}{source} WHERE {same} AND {own}"
         f" RETURNING {keys}, p.anchor, p.label, {sizes})"
-        f" SELECT {_counts()}, {_range('gone', '')},"
+        f" SELECT w.*, g.ids_digest, g.bytes, g.changed, {skipped} AS locked, {_range()},"
         f" (SELECT jsonb_object_agg(label, c)"
         " FROM (SELECT label, count(*) AS c FROM gone GROUP BY 1) t)::text AS by_tier,"
-        f" (SELECT {digest} FROM gone) AS ids_digest, (SELECT sum(size) FROM gone)::bigint AS bytes,"
-        f" (SELECT count(*) FROM gone) AS changed,"
-        f" {skipped} AS locked,"
-        f" {_position(shape, walk)} AS after"
+        f" {_position(shape, walk)} AS after FROM (SELECT {_counts()} FROM j) w,"
+        f" (SELECT min(anchor) AS first, max(anchor) AS last, {digest} AS ids_digest, sum(size)::bigint AS bytes,"
+        " count(*) AS changed FROM gone) g"
     )
 
 
@@ -145,16 +146,13 @@ def _still_due(shape: Shape, plan: TargetPlan, params: Params) -> str:
 
 
 def _counts() -> str:
-    states = ", ".join(f"(SELECT count(*) FROM j WHERE state = {number}) AS {name}" for name, number in _STATES.items())
-    return f"(SELECT count(*) FROM j) AS scanned, {states}"
+    states = ", ".join(f"count(*) FILTER (WHERE state = {number}) AS {name}" for name, number in _STATES.items())
+    return f"count(*) AS scanned, {states}"
 
 
-def _range(relation: str, where: str) -> str:
-    shown = f"to_char({{}}(anchor) AT TIME ZONE 'UTC', {_INSTANT})"
-    return (
-        f"(SELECT {shown.format('min')} FROM {relation} {where}) AS oldest,"
-        f" (SELECT {shown.format('max')} FROM {relation} {where}) AS newest"
-    )
+def _range() -> str:
+    shown = f"to_char(g.{{}} AT TIME ZONE 'UTC', {_INSTANT})"
+    return f"{shown.format('first')} AS oldest, {shown.format('last')} AS newest"
 
 
 def _position(shape: Shape, walk: Walk) -> str:
