@@ -7,13 +7,13 @@ constant, an address that is truncated already, a hash with its prefix (2-semant
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from retentiond.errors import Blind
 from retentiond.stores.postgres.catalog import Column, Table, quote
-from retentiond.stores.postgres.queries import Params
+from retentiond.stores.postgres.shape import Params
 
 Method = Literal["null", "constant", "hash", "truncate_ip"]
 _PREFIX = "hmac:"
@@ -80,9 +80,18 @@ class Change:
 
 
 def make_change(
-    table: Table, rules: Mapping[str, Rule], *, marker: str | None, account: str | None, secret: bytes
+    table: Table,
+    rules: Mapping[str, Rule],
+    *,
+    marker: str | None,
+    account: str | None,
+    verdict_columns: Collection[str],
+    secret: bytes,
 ) -> Change:
-    """The change of a target; without rules the account reference is removed (1-promise, `usage_metrics`)."""
+    """The change of a target; without rules the account reference is removed (1-promise, `usage_metrics`).
+
+    Raises Blind where a column is missing, or is one of `verdict_columns` (anchor, tier) or of the key.
+    """
     if not rules:
         if account is None:
             raise Blind(
@@ -90,6 +99,12 @@ def make_change(
                 remedy="set `anonymise.columns`, or `account` so that the account reference can be removed",
             )
         rules = {account: Rule("null")}
+    if fixed := sorted({*rules} & {*table.key, *verdict_columns}):
+        raise Blind(
+            f"column {fixed[0]!r} of table {table.schema}.{table.name} is to be anonymised, but key, anchor and tier "
+            "are what a record's verdict and its evidence rest on",
+            remedy="take it out of `anonymise.columns`; name another column, or `marker`",
+        )
     columns = tuple((table.column(name, "anonymise.columns"), rule) for name, rule in rules.items())
     named = table.column(marker, "anonymise.marker") if marker else None
     return Change(columns, named, hashlib.sha256(b"anonymise" + secret).digest())

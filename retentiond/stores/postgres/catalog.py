@@ -25,7 +25,7 @@ WHERE c.oid = pg_catalog.to_regclass($1)
 """
 _COLUMNS = """
 SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
-       t.typname AS base, bt.typname AS domain_base
+       t.typname AS base, bt.typname AS domain_base, a.attnotnull AS not_null, a.attlen::int AS length
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_type bt ON bt.oid = t.typbasetype
 WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
@@ -63,11 +63,13 @@ def quote(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: `type` as SQL writes it, `base` the name of its (domain's) base type."""
+    """A column: `type` as SQL writes it, `base` the name of its (domain's) base type, `length` bytes (-1: any)."""
 
     name: str
     type: str
     base: str
+    not_null: bool = False
+    length: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ async def read_table(connection: Connection, table: str, key: tuple[str, ...] | 
         raise Blind(f"{table!r} is not a table", remedy="name a plain or partitioned table")
     oid = row["oid"]
     columns = {
-        c["name"]: Column(c["name"], c["type"], c["domain_base"] or c["base"])
+        c["name"]: Column(c["name"], c["type"], c["domain_base"] or c["base"], c["not_null"], c["length"])
         for c in await connection.fetch(_COLUMNS, oid)
     }
     indexes = await connection.fetch(_INDEXES, oid)
@@ -164,7 +166,11 @@ async def read_table(connection: Connection, table: str, key: tuple[str, ...] | 
             remedy="add a primary key, or set `key` to columns that are unique together",
         )
     for name in found.key:
-        found.column(name, "key")
+        if not found.column(name, "key").not_null:
+            raise Blind(
+                f"column {name!r} of the key of table {found.schema}.{found.name} may be null, and nulls have no order",
+                remedy=f"ALTER TABLE {found.sql} ALTER COLUMN {quote(name)} SET NOT NULL; or name others in `key`",
+            )
     return found
 
 

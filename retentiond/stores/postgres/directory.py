@@ -16,7 +16,8 @@ from retentiond.errors import Blind
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig, parse_table
 from retentiond.stores.postgres.connection import Connection, TargetDatabase
-from retentiond.stores.postgres.queries import DirectorySource, Looked, Params, override_expression
+from retentiond.stores.postgres.shape import DirectorySource, Looked, Params
+from retentiond.stores.postgres.terms import override_expression
 
 _CHUNK = 5_000
 IDENTITY = """

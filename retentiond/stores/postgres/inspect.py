@@ -5,7 +5,7 @@ from __future__ import annotations
 from retentiond.stores.base import Finding
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.connection import Connection
-from retentiond.stores.postgres.queries import Shape
+from retentiond.stores.postgres.shape import Shape
 
 _POLICED = "SELECT c.relrowsecurity AND row_security_active(c.oid) FROM pg_class c WHERE c.oid = $1::bigint::oid"
 

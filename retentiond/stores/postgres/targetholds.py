@@ -14,7 +14,7 @@ import orjson
 from retentiond.domain.holds import Hold, TargetHold
 from retentiond.stores.postgres.catalog import Column
 from retentiond.stores.postgres.connection import Connection
-from retentiond.stores.postgres.queries import Shape, canonical
+from retentiond.stores.postgres.shape import Shape, canonical
 
 
 async def target_hold(connection: Connection, target: str, shape: Shape, hold: Hold) -> TargetHold:

@@ -3,20 +3,58 @@
 `missing`: no anchor, or an infinite one. `term`: anchors before the plan's horizon, in the order of the anchor where an
 index leads with it, else of the key. `erasure`: finite anchors at or after the horizon that belong to accounts due for
 erasure, a chunk of accounts at a time. Positions are texts, cast to the columns' own types.
+
+A window is a stretch of a walk: from after one position up to and with another, which is found first. So a statement's
+cost is bounded whatever the verdicts, and it needs no LIMIT that a concurrent change could make it exceed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from retentiond.domain.plan import TargetPlan
 from retentiond.stores.base import Window
 from retentiond.stores.postgres.catalog import Column, quote
-from retentiond.stores.postgres.queries import Params, Shape, Walk, is_epoch, raw_bound
+from retentiond.stores.postgres.shape import Params, Shape, beyond_time, raw_bound
 
 MISSING, TERM, ERASURE = "missing", "term", "erasure"
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A walk's condition over `r`, and the columns that it is ordered by."""
+
+    condition: str
+    columns: tuple[Column, ...]
+
+    @property
+    def order(self) -> str:
+        """The columns as a list."""
+        return ", ".join(f"r.{quote(column.name)}" for column in self.columns)
+
+    def position(self, params: Params, size: int, table: str) -> str:
+        """The statement for the position of the `size`-th record."""
+        texts = ", ".join(f"r.{quote(column.name)}::text" for column in self.columns)
+        return (
+            f"SELECT ARRAY[{texts}] FROM {table} r WHERE {self.condition}"
+            f" ORDER BY {self.order} OFFSET {params.add(size - 1, 'int8')} LIMIT 1"
+        )
+
+    def beyond(self, position: Sequence[str], params: Params) -> Walk:
+        """The walk after a position."""
+        return self._cut(">", position, params)
+
+    def until(self, position: Sequence[str] | None, params: Params) -> Walk:
+        """The walk up to and with a position; to its end for None."""
+        return self if position is None else self._cut("<=", position, params)
+
+    def _cut(self, sign: str, position: Sequence[str], params: Params) -> Walk:
+        values = ", ".join(
+            f"{params.add(text, 'text')}::{column.type}" for text, column in zip(position, self.columns, strict=True)
+        )
+        return replace(self, condition=f"{self.condition} AND ({self.order}) {sign} ({values})")
 
 
 def names(shape: Shape, plan: TargetPlan) -> tuple[str, ...]:
@@ -29,32 +67,41 @@ def names(shape: Shape, plan: TargetPlan) -> tuple[str, ...]:
     return (MISSING, *term, *erasure)
 
 
-def missing(shape: Shape, params: Params, window: Window) -> Walk:
-    """Records without a finite anchor, by key."""
+def walk_of(shape: Shape, plan: TargetPlan, params: Params, window: Window, accounts: Sequence[str]) -> Walk:
+    """The walk that the window lies in, after the window's position; `accounts` are those of an erasure walk."""
+    if window.walk == MISSING:
+        walk, after = missing(shape), window.after
+    elif window.walk == ERASURE:
+        # A position of an account alone is where a chunk of accounts begins; within one there is the key as well.
+        after = window.after if window.after and len(window.after) > 1 else None
+        walk = erasure(shape, plan, params, accounts)
+    else:
+        horizon = plan.horizon()
+        assert horizon is not None
+        walk, after = term(shape, params, horizon), window.after
+    return walk if after is None else walk.beyond(after, params)
+
+
+def missing(shape: Shape) -> Walk:
+    """Records without a finite anchor, by key. (What is `-infinity` lies in the walk of the terms.)"""
     name = f"r.{quote(shape.anchor.name)}"
-    endless = "" if is_epoch(shape.anchor) else f" OR {name} = 'infinity'"
-    condition = f"({name} IS NULL{endless})"
-    return _after(Walk(condition, "", window.size, leading=""), shape, params, window, ())
+    nothing = [] if shape.anchor.not_null else [f"{name} IS NULL"]
+    return Walk(f"({' OR '.join([*nothing, beyond_time(shape)])})", _key(shape))
 
 
-def term(shape: Shape, params: Params, window: Window, horizon: datetime) -> Walk:
+def term(shape: Shape, params: Params, horizon: datetime) -> Walk:
     """Records whose anchor is before the horizon."""
     condition = f"r.{quote(shape.anchor.name)} < {raw_bound(shape, horizon, params)}"
     indexed = shape.anchor.name in shape.table.leading
-    walk = Walk(condition, "", window.size, leading="raw" if indexed else "")
-    return _after(walk, shape, params, window, (shape.anchor,) if indexed else ())
+    return Walk(condition, (shape.anchor, *_key(shape)) if indexed else _key(shape))
 
 
-def erasure(shape: Shape, plan: TargetPlan, params: Params, window: Window, accounts: Sequence[str]) -> Walk:
+def erasure(shape: Shape, plan: TargetPlan, params: Params, accounts: Sequence[str]) -> Walk:
     """Records of these accounts that no other walk reaches."""
     assert shape.account is not None
     column = f"r.{quote(shape.account.name)}"
-    condition = (
-        f"{column} = ANY({params.add(list(accounts), 'text[]')}::{shape.account.type}[]){outside(shape, plan, params)}"
-    )
-    walk = Walk(condition, "", window.size, leading="account")
-    narrowed = window if window.after and len(window.after) > 1 else replace(window, after=None)
-    return _after(walk, shape, params, narrowed, (shape.account,))
+    listed = f"{column} = ANY({params.add(list(accounts), 'text[]')}::{shape.account.type}[])"
+    return Walk(f"{listed}{outside(shape, plan, params)}", (shape.account, *_key(shape)))
 
 
 def outside(shape: Shape, plan: TargetPlan, params: Params) -> str:
@@ -62,7 +109,7 @@ def outside(shape: Shape, plan: TargetPlan, params: Params) -> str:
     if plan.counts_from_deletion:
         return ""
     name = f"r.{quote(shape.anchor.name)}"
-    finite = f" AND {name} IS NOT NULL" if is_epoch(shape.anchor) else f" AND {name} < 'infinity'"
+    finite = f" AND {name} IS NOT NULL AND NOT {beyond_time(shape)}"
     horizon = plan.horizon()
     return f"{finite} AND NOT {name} < {raw_bound(shape, horizon, params)}" if horizon else finite
 
@@ -75,13 +122,5 @@ def erasure_edge(plan: TargetPlan) -> datetime:
     return max(edges)
 
 
-def _after(walk: Walk, shape: Shape, params: Params, window: Window, leading: tuple[Column, ...]) -> Walk:
-    columns = (*leading, *(shape.table.columns[name] for name in shape.table.key))
-    row = ", ".join(f"r.{quote(column.name)}" for column in columns)
-    condition = walk.condition
-    if window.after is not None:
-        position = ", ".join(
-            f"{params.add(text, 'text')}::{column.type}" for text, column in zip(window.after, columns, strict=True)
-        )
-        condition += f" AND ({row}) > ({position})"
-    return replace(walk, condition=condition, order=row)
+def _key(shape: Shape) -> tuple[Column, ...]:
+    return tuple(shape.table.columns[name] for name in shape.table.key)

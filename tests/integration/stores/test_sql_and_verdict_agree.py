@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from retentiond.domain.duration import cutoff, parse_term
@@ -122,9 +122,7 @@ CREATE INDEX ON logs (created_at); CREATE INDEX ON logs (account_id);
 async def prepare(connection, chance, policy):
     await connection.execute(SCHEMA)
     await connection.executemany("INSERT INTO accounts VALUES ($1, $2, $3, $4, $5)", accounts_of(chance))
-    rows = [
-        (n, chance.choice([None, *range(1, 20)]), anchors(chance, policy)) for n in range(1, 121)
-    ]
+    rows = [(n, chance.choice([None, *range(1, 20)]), anchors(chance, policy)) for n in range(1, 121)]
     await connection.executemany("INSERT INTO logs VALUES ($1, $2, $3::text::timestamptz)", rows)
 
 
@@ -143,7 +141,11 @@ async def planned(dsn, directory_dsn, document, scopes):
         )
     )
     store = PostgresStore(
-        "logs", PostgresTarget.model_validate({**target, "account": "account_id"}), action="delete", space="t", secret=b"k"
+        "logs",
+        PostgresTarget.model_validate({**target, "account": "account_id"}),
+        action="delete",
+        space="t",
+        secret=b"k",
     )
     await store.open(directory)
     from retentiond.domain.accounts import TierRules
@@ -215,8 +217,14 @@ async def erase_all(store, plan, walk, number):
             return
 
 
+# No shrinking: each example makes a database, and a failure prints its policy, holds and seed as they are.
 PROFILE = settings(
-    max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, print_blob=True
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    print_blob=True,
 )
 
 

@@ -1,0 +1,57 @@
+"""What a verdict rests on, as SQL conditions over a record `r` and its account `a`; the same for counting and erasing.
+
+Each mirrors a step of `verdict.judge`. Where one can't be told it is false or null, so that the record stays.
+"""
+
+from __future__ import annotations
+
+from retentiond.domain.holds import TargetHold
+from retentiond.domain.plan import TargetPlan
+from retentiond.stores.postgres.catalog import Child, quote
+from retentiond.stores.postgres.shape import Params, Shape, anchor_expression, before, same_as_any
+
+
+def expired(shape: Shape, plan: TargetPlan, cutoff: str) -> str:
+    """Whether the term is over."""
+    if plan.counts_from_deletion:
+        return f"COALESCE(isfinite(a.deleted_at) AND a.deleted_at < {cutoff}, false)"
+    return f"COALESCE({before(shape, cutoff)}, false)"
+
+
+def erasing(plan: TargetPlan, params: Params) -> str:
+    """Whether the erasure of the account `a` is due."""
+    return f"COALESCE(isfinite(a.deleted_at) AND a.deleted_at < {params.moment(plan.deletion_cutoff)}, false)"
+
+
+def held(shape: Shape, plan: TargetPlan, params: Params) -> str:
+    """Whether any hold of the plan covers the record."""
+    return f"({' OR '.join(_hold(shape, hold, params) for hold in plan.holds) or 'false'})"
+
+
+def _hold(shape: Shape, hold: TargetHold, params: Params) -> str:
+    parts = []
+    if hold.accounts is not None and shape.account is not None:
+        parts.append(same_as_any(shape.account, f"r.{quote(shape.account.name)}", hold.accounts, params))
+    if hold.by_item:
+        key = shape.key_of("r")
+        named = f"{key} = ANY({params.add(sorted(hold.records or ()), 'text[]')})"
+        starts = [f"pg_catalog.starts_with({key}, {params.add(prefix, 'text')})" for prefix in hold.prefixes]
+        parts.append(f"({' OR '.join([named, *starts])})")
+    anchor = anchor_expression(shape)
+    if hold.since is not None:
+        parts.append(f"COALESCE({anchor} >= {params.moment(hold.since)}, true)")
+    if hold.until is not None:
+        parts.append(f"COALESCE({anchor} < {params.moment(hold.until)}, true)")
+    return f"({' AND '.join(parts) or 'true'})"
+
+
+def blocked(shape: Shape) -> str:
+    """Whether a child still refers to the record: a cascade would ignore the child's own term and holds."""
+    return f"({' OR '.join(_refers(child) for child in shape.table.children) or 'false'})"
+
+
+def _refers(child: Child) -> str:
+    joined = " AND ".join(
+        f"c.{quote(mine)} = r.{quote(theirs)}" for mine, theirs in zip(child.columns, child.parent_columns, strict=True)
+    )
+    return f"EXISTS (SELECT 1 FROM {child.table} c WHERE {joined})"

@@ -1,0 +1,218 @@
+"""The statement that destroys what is due in a window, with the evidence computed where the rows are.
+
+It is one DELETE (or UPDATE) a kind of account, fused with the account directory: its WHERE has the whole verdict on
+the row's own columns, so a row that was refreshed since the statement began is judged again by Postgres itself and
+stays (4-safety, "Postgres, what bites" 2). Accounts are only ever joined inner: what READ COMMITTED evaluates again
+for a changed row then holds for that row (the inside of an anti-join it would take for empty).
+
+Where a row may be locked, or foreign keys refer to it, the rows are locked first and the statement is confined to
+those: whoever inserts a child has to lock its parent, so a later statement that finds none can rely on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from retentiond.domain.plan import TargetPlan
+from retentiond.stores.base import Tally
+from retentiond.stores.postgres.anonymise import Change
+from retentiond.stores.postgres.catalog import quote
+from retentiond.stores.postgres.conditions import blocked, erasing, expired, held
+from retentiond.stores.postgres.queries import cutoff_sql, own_tier
+from retentiond.stores.postgres.rows import instant_sql
+from retentiond.stores.postgres.shape import Context, Params, Shape, anchor_expression, before, stored_bytes
+from retentiond.stores.postgres.terms import accounts_sql, number_sql, number_terms
+from retentiond.stores.postgres.walks import Walk
+
+_TEXTS = ("text", "varchar", "bpchar", "citext", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """Rows locked by this transaction: their partitions and their places in them."""
+
+    parts: tuple[int, ...]
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """One kind of account: its relation `a` (none: nothing to join), the records' match, their term's number."""
+
+    name: str
+    accounts: str
+    match: str
+    number: str
+    due: str
+
+
+class Erasing:
+    """The statement for one window; `params` are the placeholders' values, those of the walk among them."""
+
+    def __init__(
+        self, shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, change: Change | None
+    ) -> None:
+        self.shape, self.plan, self.params, self.walk = shape, plan, params, walk
+        self.context, self.change = context, change
+        self.terms = number_terms(plan)
+        self._kinds = self._branches()
+
+    @property
+    def possible(self) -> bool:
+        """Whether anything can be due at all; else there is no statement."""
+        return bool(self._kinds)
+
+    def erase_sql(self, salt: str, locked: Locked | None) -> str:
+        """One row: what was deleted or changed; `tiers` are counts by the terms' labels."""
+        chosen = self._chosen(locked)
+        acts = ", ".join(f"{branch.name} AS ({self._act(branch, chosen)})" for branch in self._kinds)
+        gone = " UNION ALL ".join(f"SELECT * FROM {branch.name}" for branch in self._kinds)
+        tiers = ", ".join(
+            f"count(*) FILTER (WHERE n = ANY('{{{','.join(map(str, numbers))}}}'))"
+            for numbers in self.terms.labels().values()
+        )
+        return (
+            f"WITH {acts} SELECT count(*) AS changed, COALESCE(sum(size), 0)::bigint AS bytes,"
+            f" {instant_sql('min(anchor)')} AS oldest, {instant_sql('max(anchor)')} AS newest,"
+            f" {self._digest(salt)} AS ids_digest, ARRAY[{tiers}] AS tiers FROM ({gone}) g"
+        )
+
+    def lock_sql(self, *, skip_locked: bool) -> str:
+        """One row: the places of the rows that are due, now locked; those that others hold are awaited or left out."""
+        how = "FOR UPDATE OF r SKIP LOCKED" if skip_locked else "FOR UPDATE OF r"
+        picks = ", ".join(
+            f"{b.name} AS MATERIALIZED (SELECT r.tableoid AS part, r.ctid AS place FROM {self.shape.table.sql} r"
+            f"{', ' + b.accounts if b.accounts else ''} WHERE {self._where(b)} {how})"
+            for b in self._kinds
+        )
+        picked = " UNION ALL ".join(f"SELECT part, place FROM {branch.name}" for branch in self._kinds)
+        return (
+            f"WITH {picks} SELECT COALESCE(array_agg(part::int8), '{{}}') AS parts,"
+            f" COALESCE(array_agg(place::text), '{{}}') AS places FROM ({picked}) p"
+        )
+
+    def tally(self, row: asyncpg.Record) -> Tally:
+        """The row of `erase_sql` as a Tally."""
+        counts = zip(self.terms.labels(), row["tiers"], strict=True)
+        return Tally(
+            scanned=row["changed"],
+            selected=row["changed"],
+            changed=row["changed"],
+            bytes=row["bytes"],
+            oldest=row["oldest"],
+            newest=row["newest"],
+            ids_digest=row["ids_digest"],
+            by_tier={label: count for label, count in counts if count},
+        )
+
+    def _act(self, branch: _Branch, chosen: str) -> str:
+        table = self.shape.table.sql
+        others = ", ".join(part for part in (branch.accounts, chosen) if part)
+        keys = ", ".join(
+            f"r.{quote(name)} AS {k}" for name, k in zip(self.shape.table.key, self.shape.keys, strict=True)
+        )
+        if self.change is None:
+            verb = f"DELETE FROM {table} r{' USING ' + others if others else ''}"
+        else:
+            verb = f"UPDATE {table} r SET {self.change.assignments(self.params)}{' FROM ' + others if others else ''}"
+        which = " AND r.ctid = l.place AND r.tableoid = l.part" if chosen else ""
+        return (
+            f"{verb} WHERE {self._where(branch)}{which}"
+            f" RETURNING {keys}, {anchor_expression(self.shape)} AS anchor, {branch.number} AS n,"
+            f" {stored_bytes(self.shape)} AS size"
+        )
+
+    def _where(self, branch: _Branch) -> str:
+        tests = [self.walk.condition, branch.match, branch.due]
+        if self.plan.holds:
+            tests.append(f"NOT {held(self.shape, self.plan, self.params)}")
+        if self.change is not None:
+            tests.append(f"NOT {self.change.done(self.params)}")
+        elif self.shape.table.children:
+            tests.append(f"NOT {blocked(self.shape)}")
+        return " AND ".join(tests)
+
+    def _chosen(self, locked: Locked | None) -> str:
+        if locked is None:
+            return ""
+        parts, places = self.params.add(list(locked.parts), "int8[]"), self.params.add(list(locked.places), "text[]")
+        return f"(SELECT u.part::oid AS part, u.place::tid AS place FROM unnest({parts}, {places}) u(part, place)) l"
+
+    def _digest(self, salt: str) -> str:
+        columns = [self.shape.table.columns[name] for name in self.shape.table.key]
+        # Texts bytewise: the order of a digest must not hang on a database's collation.
+        order = ", ".join(
+            f'{k} COLLATE "C"' if column.base in _TEXTS else k
+            for k, column in zip(self.shape.keys, columns, strict=True)
+        )
+        ids = f"string_agg({self.shape.key_text}, E'\\n' ORDER BY {order})"
+        return f"encode(sha256(convert_to({self.params.add(salt, 'text')} || {ids}, 'UTF8')), 'hex')"
+
+    # --- The kinds of accounts ---
+
+    def _branches(self) -> list[_Branch]:
+        """The kinds of accounts under which anything in the window can be due."""
+        terms = self.terms
+        accounts = accounts_sql(self.shape, self.plan, self.params, self.context)
+        if accounts is None or self.shape.account is None:
+            return self._without_account("all_records", "", "true", terms.absent)
+        account = f"r.{quote(self.shape.account.name)}"
+        branches = [self._known(f"({accounts}) a", f"{account} = a.id")]
+        if not self.shape.account.not_null:
+            branches += self._without_account("nobody", "", f"{account} IS NULL", terms.nobody)
+        if self._may_end(terms.absent) and (absent := self._absent(account)):
+            branches += self._without_account("absent", absent, f"{account} = a.id", terms.absent)
+        return branches
+
+    def _known(self, accounts: str, match: str) -> _Branch:
+        """Records whose account the directory has."""
+        plan, params = self.plan, self.params
+        tier = "a.tier" if plan.tier_source == "directory" else own_tier(self.shape)
+        number = number_sql(self.terms, plan, params, tier=tier, override="a.override")
+        due = expired(self.shape, plan, cutoff_sql(plan, self.terms, number, params))
+        if not plan.data_class.minimum:
+            due = f"({due} OR {erasing(plan, params)})"
+        return _Branch("known", accounts, match, number, due)
+
+    def _without_account(self, name: str, accounts: str, match: str, number: int) -> list[_Branch]:
+        """Records of no account, or of one that is not known: the branch, or none where none of them can be due."""
+        if not self._may_end(number):
+            return []
+        plan, params, told = self.plan, self.params, str(number)
+        if plan.tier_source in ("constant", "record"):
+            told = number_sql(self.terms, plan, params, tier=own_tier(self.shape), override="NULL::text")
+        return [_Branch(name, accounts, match, told, expired(self.shape, plan, self.terms.cutoff(f"({told})", params)))]
+
+    def _may_end(self, number: int) -> bool:
+        """Whether records without a known account can expire: by this number, or by a tier of their own."""
+        if self.plan.counts_from_deletion:
+            return False
+        if self.plan.tier_source in ("constant", "record"):
+            return any(self.terms.ends(n) for _, n in self.terms.numbers)
+        return self.terms.ends(number)
+
+    def _absent(self, account: str) -> str:
+        """The relation of the window's accounts that the directory does not have; empty text: it can't matter."""
+        shape, looked = self.shape, self.context.looked
+        assert shape.account is not None
+        if looked is not None:
+            missing: Sequence[str] = sorted(set(looked.asked) - set(looked.ids))
+            return (
+                f"(SELECT u.id FROM unnest({self.params.add(missing, 'text[]')}::{shape.account.type}[]) u(id)) a"
+                if missing
+                else ""
+            )
+        source = shape.directory
+        if source is None:
+            return ""
+        early = ""
+        if self.plan.tier_source == "directory":
+            early = f" AND {before(shape, self.terms.cutoff(str(self.terms.absent), self.params))}"
+        return (
+            f"(SELECT DISTINCT {account} AS id FROM {shape.table.sql} r WHERE {self.walk.condition}{early}"
+            f" AND {account} IS NOT NULL"
+            f" AND NOT EXISTS (SELECT 1 FROM {source.relation} d WHERE d.{source.id} = {account})) a"
+        )
