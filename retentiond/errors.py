@@ -103,6 +103,10 @@ class Blind(RetentiondError):
     """The target can't be judged, so nothing in it is erased."""
 
 
+class Refused(RetentiondError):
+    """The target's database refused a statement."""
+
+
 class Fenced(RetentiondError):
     """The lease of this unit has gone to another worker, or is over."""
 

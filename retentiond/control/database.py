@@ -34,6 +34,7 @@ from retentiond.control.failures import (
 from retentiond.control.host import is_this_machine
 from retentiond.control.identity import Identity, identity_of, reads_system
 from retentiond.control.migrations import migrate, require_schema
+from retentiond.domain.permit import SAME_DATABASE
 from retentiond.errors import ConfigurationError, Problem, Unreachable
 
 __all__ = ["ClockReading", "CommitUnknown", "Database", "Identity", "Tx", "identity_of"]
@@ -267,6 +268,13 @@ class Database:
             peer = tx.peer()  # type: ignore[union-attr]  # PoolConnectionProxy passes on what _Connection has
             same = row["server"] is None or row["server"] == row["client"]
             return ClockReading(row["now"], same or is_this_machine(peer) or is_this_machine(row["server"]))
+
+    async def name(self) -> tuple[str, str]:
+        """What a target's connection is compared with, to find out whether it leads here: the database, the role."""
+        async with self.transaction(read_only=True) as tx:
+            row = await tx.fetchrow(f"SELECT ({SAME_DATABASE}) AS database, current_user::text AS role")
+            assert row is not None  # a SELECT without FROM has one row
+            return row["database"], row["role"]
 
     async def identity(self) -> Identity:
         """Which server, timeline and database this is now."""

@@ -72,8 +72,17 @@ class OpenPermit:
 
 async def reserve(database: Database) -> int:
     """A number that nobody else gets; taken before the target's transaction opens, which locks it as its fence."""
+    return (await reserve_some(database, 1))[0]
+
+
+async def reserve_some(database: Database, count: int) -> list[int]:
+    """As `reserve`, for several batches to come; what is never used is no loss."""
     async with database.transaction() as tx:
-        return int(await tx.fetchval("SELECT pg_catalog.nextval('retentiond.permit_number')"))
+        rows = await tx.fetch(
+            "SELECT pg_catalog.nextval('retentiond.permit_number') AS number FROM pg_catalog.generate_series(1, $1)",
+            count,
+        )
+        return [int(row["number"]) for row in rows]
 
 
 async def issue(

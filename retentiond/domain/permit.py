@@ -9,6 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+SAME_DATABASE = """
+SELECT concat_ws(':', oid, datname, pg_postmaster_start_time(), current_setting('port'))
+FROM pg_catalog.pg_database WHERE datname = current_database()
+"""
+"""What two connections are asked to see whether they lead to one database: then one transaction can do for both."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:

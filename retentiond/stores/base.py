@@ -90,6 +90,9 @@ class Store(Protocol):
     async def clock(self) -> ClockReading:
         """The target's clock; raises Unreachable."""
 
+    async def holds_state(self, database: str, role: str) -> bool:
+        """Whether a batch's transaction can write the control state as well: it is that database and that role."""
+
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
 

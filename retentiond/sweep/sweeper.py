@@ -15,7 +15,7 @@ from datetime import datetime
 from uuid import uuid4
 
 from retentiond.control import approvals, holds, permits, units
-from retentiond.control.database import Database
+from retentiond.control.database import Database, Tx
 from retentiond.domain.duration import instant
 from retentiond.domain.evidence import keyed_digest
 from retentiond.domain.holds import covers_target
@@ -32,6 +32,7 @@ from retentiond.sweep.throttle import Pacer
 
 _COUNT_WINDOW = 50_000
 _MAX_EPOCH_RETRIES = 100
+_NUMBERS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +109,15 @@ class Sweeper:
         self._plan, self._lease, self._sweep = plan, lease, sweep
         self._pacer = Pacer(target.pace)
         self._bound: int | None = None
+        self._numbers: list[int] = []
+        self._joined = False
         self.outcome = outcome
         self.stop = asyncio.Event()
 
     async def run(self) -> Outcome:
         """Sweep until drained, stopped or capped; errors of guards, fences and the target pass through."""
         await self._guard()
+        self._joined = await self._store.holds_state(*await self._tools.database.name())
         for walk in self._store.walks(self._plan):
             await self._walk(walk, wait_for_locks=False)
         if self.outcome.locked:
@@ -236,7 +240,7 @@ class Sweeper:
     async def _batch(self, window: Window, *, wait_for_locks: bool) -> Tally:
         database = self._tools.database
         batch_id = str(uuid4())
-        number = await permits.reserve(database)
+        number = await self._number()
         began = time.monotonic()
         async with self._store.batch(self._plan, number, wait_for_locks=wait_for_locks) as batch:
             permit = await permits.issue(
@@ -248,8 +252,14 @@ class Sweeper:
                 intent={"sweep": self._sweep, "batch": batch_id, "walk": window.walk, "size": window.size},
             )
             found = await self._erase(batch, permit, window, batch_id)
-            await self._prepare_and_commit(batch, permit, found, began)
-        await self._settle(permit, found, window, began)
+            if self._joined:
+                await self._settle(batch.connection, permit, found, window, began)
+            elif found.changed:
+                await self._prepare(permit, found, began)
+            await batch.commit()
+        if not self._joined:
+            async with database.transaction() as tx:
+                await self._settle(tx, permit, found, window, began)
         self.outcome.erased(found)
         self._tools.observer(
             BatchDone(
@@ -268,20 +278,23 @@ class Sweeper:
         salt = keyed_digest(self._tools.evidence, batch_id)
         return await batch.erase(permit, window, salt=salt)
 
-    async def _prepare_and_commit(self, batch: Batch, permit: Permit, found: Tally, began: float) -> None:
-        if found.changed:
-            prepared = {"transaction": found.transaction, "outcome": self._entry(permit, found, began).body}
-            await permits.prepare(self._tools.database, permit, prepared)
-        await batch.commit()
+    async def _number(self) -> int:
+        """The next permit's number, of a handful reserved at a time."""
+        if not self._numbers:
+            self._numbers = await permits.reserve_some(self._tools.database, _NUMBERS)
+        return self._numbers.pop(0)
 
-    async def _settle(self, permit: Permit, found: Tally, window: Window, began: float) -> None:
-        async with self._tools.database.transaction() as tx:
-            await units.save_cursor(
-                tx, self._lease, {"walk": window.walk, "after": list(found.after) if found.after else None}
-            )
-            await permits.end(tx, permit, "committed" if found.changed else "empty")
-            if found.changed or found.failed:
-                await self._tools.journal.append(tx, self._entry(permit, found, began))
+    async def _prepare(self, permit: Permit, found: Tally, began: float) -> None:
+        prepared = {"transaction": found.transaction, "outcome": self._entry(permit, found, began).body}
+        await permits.prepare(self._tools.database, permit, prepared)
+
+    async def _settle(self, tx: Tx, permit: Permit, found: Tally, window: Window, began: float) -> None:
+        """The outcome: in the batch's own transaction where that can be, else in one of the control database."""
+        position = list(found.after) if found.after else None
+        await units.save_cursor(tx, self._lease, {"walk": window.walk, "after": position})
+        await permits.end(tx, permit, "committed" if found.changed else "empty")
+        if found.changed or found.failed:
+            await self._tools.journal.append(tx, self._entry(permit, found, began))
 
     def _entry(self, permit: Permit, found: Tally, began: float) -> kinds.Entry:
         plan = self._plan

@@ -17,7 +17,8 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from retentiond.domain.clock import ClockReading
-from retentiond.errors import Blind, Unreachable
+from retentiond.domain.permit import SAME_DATABASE
+from retentiond.errors import Blind, Refused, Unreachable
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
@@ -28,6 +29,7 @@ SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', 
        set_config('idle_in_transaction_session_timeout', $3, true)
 """
 _CONNECT_SECONDS = 10.0
+_QUOTING = ("22", "23", "P0", "44")  # data, integrity, PL/pgSQL, WITH CHECK
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def translated(what: str) -> Iterator[None]:
         yield
     except asyncpg.InsufficientPrivilegeError as error:
         remedy = "GRANT the privilege to the role of the dsn; row level security needs BYPASSRLS or a policy for it"
-        raise Blind(f"{what}: {error}", remedy=remedy) from error
+        raise Blind(f"{what}: {told(error)}", remedy=remedy) from error
     except (
         asyncpg.PostgresConnectionError,
         asyncpg.CannotConnectNowError,
@@ -48,6 +50,7 @@ def translated(what: str) -> Iterator[None]:
         asyncpg.InvalidPasswordError,
         asyncpg.InvalidAuthorizationSpecificationError,
         asyncpg.InvalidCatalogNameError,
+        asyncpg.IdleInTransactionSessionTimeoutError,
         OSError,
         TimeoutError,
     ) as error:
@@ -55,7 +58,24 @@ def translated(what: str) -> Iterator[None]:
             f"{what}: {str(error) or type(error).__name__}", remedy="check the dsn and the server"
         ) from error
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.DatatypeMismatchError) as error:
-        raise Blind(f"{what}: the schema has changed: {error}", remedy="run `retentiond check`") from error
+        raise Blind(f"{what}: the schema has changed: {told(error)}", remedy="run `retentiond check`") from error
+    except asyncpg.PostgresError as error:
+        raise Refused(
+            f"{what}: {told(error)}", remedy="see the log of that database, and `retentiond check`"
+        ) from error
+
+
+def told(error: asyncpg.PostgresError) -> str:
+    """What may be said of an error: its text, but of data and of what triggers raise only the kind and the place.
+
+    Those quote values, and a detail may quote a whole row; logs and the ledger have no record ids.
+    """
+    code = str(error.sqlstate or "")
+    if not code.startswith(_QUOTING):
+        return f"{str(error.args[0]) if error.args else type(error).__name__} ({code})"
+    places = ((name, getattr(error, f"{name}_name", None)) for name in ("table", "column", "constraint"))
+    where = ", ".join(f"{name} {value}" for name, value in places if value)
+    return f"{type(error).__name__} ({code}){': ' + where if where else ''}"
 
 
 class TargetDatabase:
@@ -108,6 +128,11 @@ class TargetDatabase:
         with translated(self._what):
             async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection:
                 yield connection
+
+    async def identity(self) -> str:
+        """What tells this database from every other while the server runs."""
+        async with self.transaction() as connection:
+            return str(await connection.fetchval(SAME_DATABASE))
 
     async def clock(self) -> ClockReading:
         """The database's clock; raises Unreachable."""

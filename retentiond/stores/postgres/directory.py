@@ -20,10 +20,6 @@ from retentiond.stores.postgres.shape import DirectorySource, Looked, Params
 from retentiond.stores.postgres.terms import override_expression
 
 _CHUNK = 5_000
-IDENTITY = """
-SELECT concat_ws(':', oid, datname, pg_postmaster_start_time(), current_setting('port'))
-FROM pg_database WHERE datname = current_database()
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +111,7 @@ class Directory:
 
     async def identity(self) -> str:
         """What tells this database from every other; compared with a target's."""
-        async with self._database.transaction() as connection:
-            found: str = await connection.fetchval(IDENTITY)
-            return found
+        return await self._database.identity()
 
     async def due(self, edge: datetime, after: str | None, *, inclusive: bool, limit: int) -> list[str]:
         """The next accounts deleted before `edge`, in the order of their ids' text."""

@@ -54,13 +54,28 @@ async def find_piece(
     accounts, more = await _accounts(connection, shape, known, plan, window)
     if accounts == ():
         return None
-    params = Params()
-    walk = walks.walk_of(shape, plan, params, window, accounts or ())
-    end = await connection.fetchval(walk.position(params, window.size, shape.table.sql), *params.values)
-    until = None if end is None else tuple(end)
+    until = await _end(connection, shape, plan, window, accounts or ())
     after = until if until is not None else (more,) if more is not None else None
     piece = Piece(shape, plan, window, accounts or (), until, after, Context())
     return await _with_context(connection, piece, known)
+
+
+async def _end(
+    connection: Connection, shape: Shape, plan: TargetPlan, window: Window, accounts: Sequence[str]
+) -> tuple[str, ...] | None:
+    """The position of the window's last record; None where the walk ends with it."""
+    params = Params()
+    walk = walks.walk_of(shape, plan, params, window, accounts)
+    if len(walk.columns) > 1 and window.walk == walks.TERM:
+        two = await connection.fetch(walk.leading(params, window.size, shape.table.sql), *params.values)
+        if len(two) < 2:
+            return None
+        if two[0]["first"] != two[1]["first"]:
+            return (two[0]["first"],)
+        params = Params()
+        walk = walks.walk_of(shape, plan, params, window, accounts)
+    end = await connection.fetchval(walk.position(params, window.size, shape.table.sql), *params.values)
+    return None if end is None else tuple(end)
 
 
 async def _with_context(connection: Connection, piece: Piece, known: Known) -> Piece:

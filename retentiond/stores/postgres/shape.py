@@ -5,9 +5,9 @@ Every identifier comes out of the catalogue and is quoted by one function; every
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from retentiond.stores.postgres.catalog import Column, Table, quote
 
@@ -15,6 +15,11 @@ _EPOCH_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 _SECONDS_RANGE = (-62_135_596_800, 253_402_300_799)
 _INTEGERS = ("int2", "int4", "int8")
 _NUMBERS = (*_INTEGERS, "numeric", "float4", "float8")
+_TIMES: Mapping[str, Callable[[str], date]] = {
+    "timestamptz": datetime.fromisoformat,
+    "timestamp": datetime.fromisoformat,
+    "date": date.fromisoformat,
+}
 _ROW_HEADER = 28  # the tuple's header and its line pointer
 
 
@@ -32,6 +37,17 @@ class Params:
     def moment(self, value: datetime | None) -> str:
         """A placeholder for an instant; None is SQL's null."""
         return self.add(value, "timestamptz")
+
+    def typed(self, text: str, column: Column) -> str:
+        """A placeholder for a value of a column, from its text in the ISO style.
+
+        Times go as such: PostgreSQL would turn their text into a time once for every row.
+        """
+        read = _TIMES.get(column.base)
+        try:
+            return self.add(read(text), column.base) if read else f"{self.add(text, 'text')}::{column.type}"
+        except ValueError:  # before the year 1 or after 9999, which Python can't say
+            return f"{self.add(text, 'text')}::{column.type}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import orjson
 from retentiond.domain.accounts import AccountFacts
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.holds import Hold, TargetHold
+from retentiond.domain.permit import SAME_DATABASE
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import Blind, Unreachable
@@ -24,7 +25,7 @@ from retentiond.stores.postgres.batch import PostgresBatch
 from retentiond.stores.postgres.catalog import read_table
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase, one
-from retentiond.stores.postgres.directory import IDENTITY, Directory, read_facts
+from retentiond.stores.postgres.directory import Directory, read_facts
 from retentiond.stores.postgres.lookup import next_expiry, read_record
 from retentiond.stores.postgres.pieces import Known, Piece, find_piece
 from retentiond.stores.postgres.shape import Params, Shape
@@ -57,6 +58,12 @@ class PostgresStore:
     async def clock(self) -> ClockReading:
         """The target's clock."""
         return await self._database.clock()
+
+    async def holds_state(self, database: str, role: str) -> bool:
+        """Whether this is the control database itself, and our role the one that its state belongs to."""
+        async with self._database.transaction() as connection:
+            mine = await connection.fetchrow(f"SELECT current_user::text AS role, ({SAME_DATABASE}) AS database")
+        return mine is not None and (mine["database"], mine["role"]) == (database, role)
 
     async def open(self, directory: Directory | None) -> Shape:
         """Read the catalogues; raises Blind where the table can't be swept as configured, Unreachable."""
@@ -221,6 +228,4 @@ class PostgresStore:
     async def _same_database(self, directory: Directory) -> bool:
         if directory.dsn == self.config.dsn.get_secret_value():
             return True
-        async with self._database.transaction() as connection:
-            mine = await connection.fetchval(IDENTITY)
-        return bool(mine == await directory.identity())
+        return await self._database.identity() == await directory.identity()

@@ -34,16 +34,28 @@ class Walk:
         """The columns as a list."""
         return ", ".join(f"r.{quote(column.name)}" for column in self.columns)
 
+    def leading(self, params: Params, size: int, table: str) -> str:
+        """The statement for the first column, as text, of the `size`-th record and of the one that follows it.
+
+        An index on that column alone answers it. Where the two differ, it is a position by itself.
+        """
+        first = f"r.{quote(self.columns[0].name)}"
+        return (
+            f"SELECT p.first::text FROM (SELECT {first} AS first FROM {table} r WHERE {self.condition}"
+            f" ORDER BY {first} OFFSET {params.add(size - 1, 'int8')} LIMIT 2) p"
+        )
+
     def position(self, params: Params, size: int, table: str) -> str:
         """The statement for the position of the `size`-th record."""
-        texts = ", ".join(f"r.{quote(column.name)}::text" for column in self.columns)
+        texts = ", ".join(f"p.{quote(column.name)}::text" for column in self.columns)
+        # The texts are made outside: a target list is worked out for the skipped rows as well.
         return (
-            f"SELECT ARRAY[{texts}] FROM {table} r WHERE {self.condition}"
-            f" ORDER BY {self.order} OFFSET {params.add(size - 1, 'int8')} LIMIT 1"
+            f"SELECT ARRAY[{texts}] FROM (SELECT {self.order} FROM {table} r WHERE {self.condition}"
+            f" ORDER BY {self.order} OFFSET {params.add(size - 1, 'int8')} LIMIT 1) p"
         )
 
     def beyond(self, position: Sequence[str], params: Params) -> Walk:
-        """The walk after a position."""
+        """The walk after a position, which may be of the first columns only."""
         return self._cut(">", position, params)
 
     def until(self, position: Sequence[str] | None, params: Params) -> Walk:
@@ -51,10 +63,10 @@ class Walk:
         return self if position is None else self._cut("<=", position, params)
 
     def _cut(self, sign: str, position: Sequence[str], params: Params) -> Walk:
-        values = ", ".join(
-            f"{params.add(text, 'text')}::{column.type}" for text, column in zip(position, self.columns, strict=True)
-        )
-        return replace(self, condition=f"{self.condition} AND ({self.order}) {sign} ({values})")
+        columns = self.columns[: len(position)]
+        names = ", ".join(f"r.{quote(column.name)}" for column in columns)
+        values = ", ".join(params.typed(text, column) for text, column in zip(position, columns, strict=True))
+        return replace(self, condition=f"{self.condition} AND ({names}) {sign} ({values})")
 
 
 def names(shape: Shape, plan: TargetPlan) -> tuple[str, ...]:
