@@ -60,7 +60,7 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
         sweep_id = str(uuid4())
         began = datetime.now(UTC)
         found: dict[str, Outcome] = {}
-        for target in wanted:
+        for target in await app.engine.in_order(wanted):
             if not json_:
                 note(f"sweeping {target.name}")
             found[target.name] = await app.engine.sweep(target, sweep_id)

@@ -79,10 +79,18 @@ class Batch(Protocol):
 
 
 class Store(Protocol):
-    """One target of any kind."""
+    """One target of any kind.
+
+    `records` names what it is over (`TargetConfig.records`).
+    """
 
     name: str
     action: str
+    records: tuple[str, ...]
+
+    @property
+    def children(self) -> frozenset[tuple[str, ...]]:
+        """What refers to records here and has to go first, by its `records`, as far as is known once it is open."""
 
     async def close(self) -> None:
         """Give up all connections."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from graphlib import CycleError, TopologicalSorter
 from uuid import uuid4
 
 from retentiond.control import approvals, flags, units
@@ -93,6 +95,23 @@ class Engine:
         self._tell(target, sweep, outcome)
         return outcome
 
+    async def in_order(self, targets: Sequence[Target]) -> list[Target]:
+        """The targets, those whose records refer to another's before it; in a circle as they were given."""
+        for target in targets:
+            with suppress(RetentiondError):  # its own sweep will say what is wrong with it
+                await self.stores[target.name].open(self.directory)
+        by_name = {target.name: target for target in targets}
+        before = {name: {child for child in by_name if name in self._parents(child)} for name in by_name}
+        try:
+            return [by_name[name] for name in TopologicalSorter(before).static_order()]
+        except CycleError:
+            return list(targets)
+
+    def _parents(self, name: str) -> list[str]:
+        """The other targets that records of this one keep from going."""
+        mine = self.stores[name].records
+        return [other for other, store in self.stores.items() if other != name and mine in store.children]
+
     async def prepare(self, store: PostgresStore, target: Target) -> datetime:
         """Open the store, agree on `now`, survey the directory; raises what makes the target unfit to be swept."""
         await store.open(self.directory)
@@ -138,7 +157,8 @@ class Engine:
             sweeper.stop.set()
         await sweeper.run()
         soonest, latest = now + spec.min_interval, now + spec.max_interval
-        if outcome.outcome != "drained":
+        # What was blocked by records that are gone now may go next.
+        if outcome.outcome != "drained" or (outcome.blocked and outcome.changed):
             return soonest
         return min(max(await store.next_expiry(plan) or latest, soonest), latest)
 
@@ -148,6 +168,8 @@ class Engine:
         drained = outcome.outcome == "drained"
         async with self.tools.database.transaction() as tx:
             await units.finish_sweep(tx, lease, outcome.document(plan_mode=False), next_due, success=drained)
+            if outcome.changed and (parents := self._parents(target.name)):
+                await units.make_due(tx, parents)
             if outcome.outcome in ("guarded", "blind", "failed") and outcome.error:
                 await self.tools.journal.append(
                     tx,

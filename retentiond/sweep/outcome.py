@@ -45,6 +45,11 @@ class Outcome:
         self._kept(found)
         self._tiers(found)
 
+    def kept_as(self, counted: Outcome) -> None:
+        """Nothing was due: what was kept is as it was counted."""
+        self.held, self.minimum = counted.held, counted.minimum
+        self.unresolved, self.blocked = counted.unresolved, counted.blocked
+
     def broken(self, error: RetentiondError, outcome: str) -> None:
         """The sweep ended early, and why."""
         self.outcome = outcome

@@ -116,7 +116,10 @@ class Sweeper:
 
     async def run(self) -> Outcome:
         """Sweep until drained, stopped or capped; errors of guards, fences and the target pass through."""
-        await self._guard()
+        counted = await self._guard()
+        if counted is not None and not counted.would:
+            self.outcome.kept_as(counted)
+            return self.outcome
         self._joined = await self._store.holds_state(*await self._tools.database.name())
         for walk in self._store.walks(self._plan):
             await self._walk(walk, wait_for_locks=False)
@@ -132,17 +135,18 @@ class Sweeper:
             )
         return self.outcome
 
-    async def _guard(self) -> None:
-        """The fraction and count guard: stops before the first batch until approved."""
+    async def _guard(self) -> Outcome | None:
+        """The fraction and count guard: stops before the first batch until approved. What it counted, if it had to."""
         limits = self._tools.spec.limits
         fraction = limits.max_fraction * await self._store.total() if limits.max_fraction < 1 else float("inf")
         most = min(fraction, limits.max_records if limits.max_records is not None else float("inf"))
         if most == float("inf"):
-            return
+            return None
         most = max(most, limits.min_records)
-        due = (await count_due(self._store, self._plan, Outcome())).would
+        counted = await count_due(self._store, self._plan, Outcome())
+        due = counted.would
         if due <= most:
-            return
+            return counted
         async with self._tools.database.transaction() as tx:
             approval = await approvals.find(tx, "sweep", self._target.name, self._plan.digest)
             if approval is not None and (approval.bound is None or due <= approval.bound):
@@ -159,7 +163,7 @@ class Sweeper:
                     ),
                 )
                 self._bound = approval.bound
-                return
+                return counted
             await approvals.request(tx, "sweep", self._target.name, self._plan.digest, due, {"limit": int(most)})
         raise Guarded(
             "fraction",

@@ -74,10 +74,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A foreign key that refers to the table."""
+    """A foreign key that refers to the table: `table` is the child's quoted name, `place` its schema and name."""
 
     name: str
     table: str
+    place: tuple[str, str]
     columns: tuple[str, ...]
     parent_columns: tuple[str, ...]
     on_delete: str
@@ -185,6 +186,7 @@ def _child(row: asyncpg.Record) -> Child:
     return Child(
         name=row["name"],
         table=f"{quote(row['schema'])}.{quote(row['child'])}",
+        place=(row["schema"], row["child"]),
         columns=tuple(row["columns"]),
         parent_columns=tuple(row["parent_columns"]),
         on_delete=row["on_delete"],

@@ -44,6 +44,7 @@ class PostgresStore:
         self.name = name
         self.config = config
         self.action = action
+        self.records = config.records()
         self._space = space
         self._secret = secret
         self._database = TargetDatabase(config.dsn.get_secret_value(), what=f"target {name}")
@@ -108,6 +109,12 @@ class PostgresStore:
         if self._shape is None:
             raise Blind(f"target {self.name} has not been opened")
         return self._shape
+
+    @property
+    def children(self) -> frozenset[tuple[str, ...]]:
+        """The tables that refer to this one by a foreign key; none known before it is open."""
+        tables = self._shape.table.children if self._shape else ()
+        return frozenset((*self.records[:-2], *child.place) for child in tables)
 
     def surveyed(self, recent: frozenset[str], transaction: int | None) -> None:
         """Take over what the last survey of the directory found: accounts in their grace, and its transaction."""

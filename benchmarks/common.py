@@ -1,0 +1,77 @@
+"""What the benchmarks share: a Postgres of their own, a made table, a configuration, a place for results."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from retentiond.control.database import Database
+from retentiond.control.embedded import EmbeddedPostgres
+
+RESULTS = Path(__file__).parent / "results"
+_LONG_MS = 900_000
+ACCOUNTS = """
+CREATE TABLE accounts (id bigint PRIMARY KEY, tier text NOT NULL, tier_changed_at timestamptz);
+INSERT INTO accounts SELECT i, CASE WHEN i % 10 < 7 THEN 'free' ELSE 'pro' END FROM generate_series(1, 20000) i;
+ANALYZE accounts;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A Postgres with fsync on, and a folder for state."""
+
+    database: Database
+    dsn: str
+    folder: Path
+
+    async def execute(self, sql: str) -> str:
+        """Run it in one transaction, however long it takes; the command's status."""
+        async with self.database.transaction(timeout_ms=_LONG_MS) as tx:
+            return str(await tx.execute(sql))
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The configuration of one target over `records`, with no rest between batches."""
+        target = "RETENTIOND_TARGETS__RECORDS__"
+        return {
+            "RETENTIOND_MODE": "enforce",
+            "RETENTIOND_STATE_DIR": str(self.folder),
+            "RETENTIOND_ACCOUNTS__DSN": self.dsn,
+            "RETENTIOND_ACCOUNTS__TABLE": "public.accounts",
+            "RETENTIOND_ACCOUNTS__TIER_CHANGED_AT": "tier_changed_at",
+            target + "STORE": "postgres",
+            target + "CLASS": "operational_logs",
+            target + "DSN": self.dsn,
+            target + "TABLE": "public.records",
+            target + "ANCHOR": "created_at",
+            target + "ACCOUNT": "account_id",
+            target + "PACE__DUTY": "1.0",
+            **more,
+        }
+
+
+@asynccontextmanager
+async def ground() -> AsyncIterator[Ground]:
+    """The ground, gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="retentiond-bench-"))
+    folder.chmod(0o711)
+    server = await EmbeddedPostgres.start(folder, create=True)
+    database = await Database.connect(server.dsn)
+    try:
+        yield Ground(database, server.dsn, folder)
+    finally:
+        await database.close()
+        await server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def save(name: str, document: dict[str, object]) -> None:
+    """Write a result as JSON."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({"at": datetime.now(UTC).isoformat(), **document}, indent=2))

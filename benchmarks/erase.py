@@ -1,0 +1,123 @@
+"""Rows a second of a whole sweep (permits, evidence, ledger) against one unbatched DELETE and a LIMIT loop.
+
+A table of records of 20,000 accounts, three quarters expired by tier through a join, 0.5 % of the accounts on hold; the
+same copy of it for each of the three.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from benchmarks.common import ACCOUNTS, Ground, ground, save
+from retentiond.control import holds
+from retentiond.control.hold_rows import HoldDraft
+from retentiond.daemon import enter_mode, open_app
+from retentiond.domain.holds import Scope
+from retentiond.settings import load
+from retentiond.sweep.events import BatchDone, Event
+
+_LOOP_SECONDS = 60  # the loop slows down as dead rows grow: a minute of it flatters it
+_BUDGET_SECONDS = 0.25
+_MAKE = """
+CREATE TABLE made (
+    id bigint PRIMARY KEY, account_id bigint NOT NULL, created_at timestamptz NOT NULL, line text NOT NULL
+);
+INSERT INTO made SELECT i, 1 + (i::bigint * 7919) % 20000,
+    now() - CASE WHEN i % 4 = 0 THEN interval '1 day' ELSE interval '400 days' END - i * interval '1 second',
+    'GET /jobs/' || i || ' 200' FROM generate_series(1, {rows}) i;
+"""
+_COPY = """
+DROP TABLE IF EXISTS records;
+CREATE TABLE records (LIKE made INCLUDING ALL);
+INSERT INTO records SELECT * FROM made ORDER BY id;
+CREATE INDEX ON records (created_at);
+CREATE INDEX ON records (account_id);
+ANALYZE records;
+"""
+_HELD = 100
+_DUE = f"""
+r.account_id > {_HELD} AND a.id = r.account_id
+AND r.created_at < now() - CASE a.tier WHEN 'free' THEN interval '90 days' ELSE interval '365 days' END
+"""
+
+
+class Batches:
+    """The observer that notes how long batches take."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, BatchDone) and event.changed:
+            self.seconds.append(event.seconds)
+
+
+async def run(rows: int) -> None:
+    async with ground() as here:
+        await here.execute(ACCOUNTS + _MAKE.format(rows=rows))
+        found = {"single_delete": await single(here), "limit_loop": await loop(here), "sweep": await sweep(here)}
+    report(rows, found)
+
+
+async def fresh(here: Ground) -> None:
+    await here.execute(_COPY)
+    # What making the copy left to be written back is nobody's cost.
+    async with here.database.transaction(timeout_ms=60_000) as tx:
+        await tx.execute("CHECKPOINT")
+
+
+async def single(here: Ground) -> dict[str, float]:
+    await fresh(here)
+    began = time.monotonic()
+    done = await here.execute(f"DELETE FROM records r USING accounts a WHERE {_DUE}")
+    return rate(int(done.split()[-1]), time.monotonic() - began)
+
+
+async def loop(here: Ground) -> dict[str, float]:
+    await fresh(here)
+    began, total = time.monotonic(), 0
+    picked = f"SELECT r.id FROM records r, accounts a WHERE {_DUE} LIMIT 1000"
+    while time.monotonic() - began < _LOOP_SECONDS:
+        done = int((await here.execute(f"DELETE FROM records WHERE id IN ({picked})")).split()[-1])
+        total += done
+        if not done:
+            break
+    return rate(total, time.monotonic() - began)
+
+
+async def sweep(here: Ground) -> dict[str, float]:
+    await fresh(here)
+    batches = Batches()
+    settings = load(here.environment(RETENTIOND_GUARDS__MAX_FRACTION="1.0"))
+    async with open_app(settings, create=True, observer=batches) as app:
+        await enter_mode(app, "bench")
+        scope = Scope(accounts=tuple(str(n) for n in range(1, _HELD + 1)))
+        draft = HoldDraft(matter="bench", reason="bench", scope=scope, review_by=None, notice=None)
+        await holds.place(app.database, draft, "bench")
+        await holds.activate_pending(app.database, app.fences())
+        began = time.monotonic()
+        outcome = await app.engine.sweep(app.spec.target("records"))
+        seconds = time.monotonic() - began
+    if outcome.outcome != "drained":
+        raise SystemExit(f"the sweep was not drained: {outcome.error}")
+    cuts = statistics.quantiles(batches.seconds, n=100)
+    return {**rate(outcome.changed, seconds), "batch_p50": cuts[49], "batch_p99": cuts[98], "batches": outcome.batches}
+
+
+def rate(records: int, seconds: float) -> dict[str, float]:
+    return {"records": records, "seconds": seconds, "per_second": records / seconds}
+
+
+def report(rows: int, found: dict[str, dict[str, float]]) -> None:
+    mine = found["sweep"]["per_second"]
+    ratios = {
+        "sweep_to_single_delete": mine / found["single_delete"]["per_second"],
+        "sweep_to_limit_loop": mine / found["limit_loop"]["per_second"],
+        "batch_p99_to_budget": found["sweep"]["batch_p99"] / _BUDGET_SECONDS,
+    }
+    for name, each in found.items():
+        print(f"{name:15} {each['records']:>9.0f} records {each['seconds']:>8.2f} s {each['per_second']:>10.0f}/s")
+    for name, ratio in ratios.items():
+        print(f"{name:25} {ratio:.2f}")
+    save("erase", {"rows": rows, "measured": found, "ratios": ratios})
