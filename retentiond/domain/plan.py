@@ -7,7 +7,7 @@ resolved once here. A pair that appears later is in no group, and is kept until 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -15,7 +15,9 @@ from typing import Literal
 from retentiond.domain.accounts import (
     UNKNOWN,
     AccountFacts,
+    MissingAccount,
     Resolution,
+    Surveyed,
     TierRules,
     of_nobody,
     of_tier,
@@ -41,7 +43,9 @@ class TargetPlan:
     """All that decides the verdicts of one target at `now` (UTC).
 
     `tier_source` says where the tier comes from; `knows_account` whether the records name their account, and
-    `has_directory` whether there is a directory to look it up in.
+    `has_directory` whether there is a directory to look it up in. `surveyed` is what our memory adds to it, and
+    `missing` are the accounts of the target's own records that are due by it: a store takes each for one more row of
+    the directory that is not found but deleted, as long as the directory really lacks it.
     """
 
     target: str
@@ -58,6 +62,8 @@ class TargetPlan:
     action: str = "delete"
     digest: str = ""
     epoch: int = 0
+    surveyed: Surveyed = Surveyed()
+    missing: tuple[MissingAccount, ...] = ()
 
     @property
     def deletion_cutoff(self) -> datetime:
@@ -106,9 +112,19 @@ class TargetPlan:
         """The resolution of a found account in its downgrade grace whose override has no fault."""
         return self.resolve(Group(None), in_grace=True)
 
+    def raw_tiers(self) -> tuple[str, ...]:
+        """The raw names that are a tier of the policy, or are mapped to one."""
+        return (*self.policy.tiers, *(raw for raw in self.rules.tier_map if raw not in self.policy.tiers))
+
     def resolutions(self) -> Mapping[Group, Resolution]:
-        """Each group's resolution outside the downgrade grace."""
-        return {group: self.resolve(group) for group in self.groups}
+        """Each group's resolution outside the downgrade grace: every pair that a record of the target can have."""
+        overrides = dict.fromkeys([None, *(group.override for group in self.groups)])
+        groups: Iterable[Group] = self.groups
+        if self.tier_source == "constant":
+            groups = (Group(None, override) for override in overrides)
+        elif self.tier_source == "record":
+            groups = (Group(tier, override) for tier in (*self.raw_tiers(), None) for override in overrides)
+        return {group: self.resolve(group) for group in groups}
 
     def horizon(self) -> datetime | None:
         """No record with a later anchor can be expired; None: nothing can expire by its anchor."""
@@ -116,6 +132,4 @@ class TargetPlan:
             return None
         edges = [found.cutoff for found in self.resolutions().values() if found.cutoff]
         edges += [found.cutoff for found in (self.of_nobody(), self.of_unknown()) if found.cutoff]
-        if self.tier_source == "constant" and (edge := self.resolve(Group(None)).cutoff):
-            edges.append(edge)
         return max(edges, default=None)
