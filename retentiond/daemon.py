@@ -154,6 +154,7 @@ def make_spec(settings: Settings, document: dict[str, object]) -> Spec:
         targets=tuple(make_target(settings, name, config) for name, config in sorted(settings.targets.items())),
         digest=digest_of(document),
         has_directory=settings.accounts is not None,
+        missing_means_deleted=settings.accounts is not None and settings.accounts.missing == "deleted",
         limits=Limits(
             max_fraction=guards.max_fraction,
             min_records=guards.min_records,

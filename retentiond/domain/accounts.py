@@ -82,6 +82,9 @@ class Surveyed:
         return replace(facts, deleted_at=self.missing_since(account))
 
 
+NOTHING_REMEMBERED: Final = Surveyed()
+
+
 @dataclass(frozen=True, slots=True)
 class TierRules:
     """How the names of the directory become tiers of the policy."""

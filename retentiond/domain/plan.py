@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Literal
 
 from retentiond.domain.accounts import (
+    NOTHING_REMEMBERED,
     UNKNOWN,
     AccountFacts,
     MissingAccount,
@@ -62,7 +63,7 @@ class TargetPlan:
     action: str = "delete"
     digest: str = ""
     epoch: int = 0
-    surveyed: Surveyed = Surveyed()
+    surveyed: Surveyed = NOTHING_REMEMBERED
     missing: tuple[MissingAccount, ...] = ()
 
     @property

@@ -13,8 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from retentiond.domain.accounts import Resolution
-from retentiond.domain.plan import Group, TargetPlan
+from retentiond.domain.plan import TargetPlan
 from retentiond.stores.postgres.catalog import Column, Table, quote
 
 KEEP, HELD, MINIMUM, DUE, UNRESOLVED, BLOCKED = range(6)
@@ -226,11 +225,7 @@ def _with_account(shape: Shape, plan: TargetPlan, params: Params, context: Conte
         f"SELECT d.{source.id} AS id, d.{source.tier}::text AS tier, {override} AS override, {deleted} AS deleted_at,"
         f" {_grace(source, plan, params, context)} AS in_grace FROM {source.relation} d"
     )
-    tier = "s.own_tier" if plan.tier_source == "record" else "a.tier"
-    return (
-        f"(a.id IS NOT NULL) AS found, {tier} AS tier, a.override, a.deleted_at,"
-        f" COALESCE(a.in_grace, false) AS in_grace FROM @seen s LEFT JOIN ({relation}) a ON a.id = s.account"
-    )
+    return _joined(shape.account, plan, params, f"({relation}) a")
 
 
 def _with_looked(account: Column, plan: TargetPlan, params: Params, looked: Looked) -> str:
@@ -243,11 +238,21 @@ def _with_looked(account: Column, plan: TargetPlan, params: Params, looked: Look
             params.add(list(looked.in_grace), "bool[]"),
         ]
     )
+    return _joined(account, plan, params, f"unnest({arrays}) a(id, tier, override, deleted_at, in_grace)")
+
+
+def _joined(account: Column, plan: TargetPlan, params: Params, relation: str) -> str:
+    """The records with their accounts `a`; one that is missing there and is due for it is not found, but deleted."""
     tier = "s.own_tier" if plan.tier_source == "record" else "a.tier"
+    deleted, lost = "a.deleted_at", ""
+    if plan.missing:
+        ids = params.add([each.id for each in plan.missing], "text[]")
+        since = params.add([each.since for each in plan.missing], "timestamptz[]")
+        lost = f" LEFT JOIN unnest({ids}::{account.type}[], {since}) m(id, since) ON m.id = s.account"
+        deleted = "CASE WHEN a.id IS NULL THEN m.since ELSE a.deleted_at END"
     return (
-        f"(a.id IS NOT NULL) AS found, {tier} AS tier, a.override, a.deleted_at,"
-        f" COALESCE(a.in_grace, false) AS in_grace FROM @seen s"
-        f" LEFT JOIN unnest({arrays}) a(id, tier, override, deleted_at, in_grace) ON a.id = s.account"
+        f"(a.id IS NOT NULL) AS found, {tier} AS tier, a.override, {deleted} AS deleted_at,"
+        f" COALESCE(a.in_grace, false) AS in_grace FROM @seen s LEFT JOIN {relation} ON a.id = s.account{lost}"
     )
 
 
@@ -275,29 +280,22 @@ def _grace(source: DirectorySource, plan: TargetPlan, params: Params, context: C
     return f"({lately} OR pg_catalog.age(d.xmin) <= {params.add(context.age, 'int8')})"
 
 
-def _groups(plan: TargetPlan) -> dict[Group, Resolution]:
-    found = dict(plan.resolutions())
-    if plan.tier_source == "constant":
-        found = {Group(None, group.override): resolution for group, resolution in found.items()}
-        found[Group(None)] = plan.resolve(Group(None))
-    return found
-
-
 def _group_number(shape: Shape, plan: TargetPlan, params: Params, context: Context) -> str:
+    own_tier = plan.tier_source in ("constant", "record")
+    if not own_tier and (shape.account is None or not plan.has_directory):
+        return str(_NOT_FOUND)
     tier = "NULL::text" if plan.tier_source == "constant" else "x.tier"
+    if plan.tier_source == "record":
+        # A tier of the record's own that nothing maps is an unknown one.
+        tier = f"CASE WHEN x.tier = ANY({params.add(list(plan.raw_tiers()), 'text[]')}) THEN x.tier END"
     match = " ".join(
         f"WHEN {tier} IS NOT DISTINCT FROM {params.add(group.tier, 'text')}"
         f" AND x.override IS NOT DISTINCT FROM {params.add(group.override, 'text')} THEN {n}"
-        for n, group in enumerate(_groups(plan))
+        for n, group in enumerate(plan.resolutions())
     )
     number = f"CASE {match} ELSE {_NEW} END" if match else str(_NEW)
-    if plan.tier_source == "constant":
+    if own_tier:
         return number
-    if plan.tier_source == "record":
-        # A raw tier that nothing maps is an unknown tier; an override that nobody resolved is a fault.
-        return number.replace(f"ELSE {_NEW}", f"ELSE CASE WHEN x.override IS NULL THEN {_NOT_FOUND} ELSE {_NEW} END")
-    if shape.account is None or not plan.has_directory:
-        return str(_NOT_FOUND)
     if context.looked is not None:
         asked = params.add(list(context.looked.asked), "text[]")
         return (
@@ -309,7 +307,7 @@ def _group_number(shape: Shape, plan: TargetPlan, params: Params, context: Conte
 
 def _resolved(plan: TargetPlan, params: Params) -> tuple[str, str, str]:
     """The expressions of cutoff, fault and tier label by the group's number `y.n`; an unseen pair is a fault."""
-    table = [*enumerate(_groups(plan).values()), (_NOBODY, plan.of_nobody()), (_NOT_FOUND, plan.of_unknown())]
+    table = [*enumerate(plan.resolutions().values()), (_NOBODY, plan.of_nobody()), (_NOT_FOUND, plan.of_unknown())]
     faults = ", ".join(str(n) for n in [_NEW, *(n for n, found in table if found.fault is not None)])
     fault = f"(y.n IN ({faults}))"
     cutoffs = " ".join(f"WHEN {n} THEN {params.moment(found.cutoff)}" for n, found in table)

@@ -15,7 +15,7 @@ from datetime import datetime
 import asyncpg
 import orjson
 
-from retentiond.domain.accounts import AccountFacts
+from retentiond.domain.accounts import AccountFacts, MissingAccount
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.duration import expires_at
 from retentiond.domain.holds import Hold, TargetHold
@@ -30,6 +30,7 @@ from retentiond.stores.postgres.catalog import quote, read_table
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase, one, translated
 from retentiond.stores.postgres.directory import IDENTITY, Directory, read_facts
+from retentiond.stores.postgres.missing import directory_has, due_missing, synthetic
 from retentiond.stores.postgres.queries import Context, Looked, Params, Shape, Walk, anchor_expression, canonical
 from retentiond.stores.postgres.targetholds import target_hold
 
@@ -62,8 +63,6 @@ class PostgresStore:
         self._directory: Directory | None = None
         self._shape: Shape | None = None
         self._change: Change | None = None
-        self._recent: frozenset[str] = frozenset()
-        self._surveyed: int | None = None
 
     async def close(self) -> None:
         """Give up all connections."""
@@ -90,7 +89,7 @@ class PostgresStore:
                 f"the anchor {config.anchor!r} of target {self.name} is a number, and its unit is not given",
                 remedy=f"set targets.{self.name}.unit to s, ms or us",
             )
-        local = directory is not None and await self._same_database(directory)
+        local = directory is not None and await self._same_database(directory) and await directory.joinable()
         account = table.column(config.account, f"targets.{self.name}.account") if config.account else None
         self._shape = Shape(
             table=table,
@@ -114,10 +113,6 @@ class PostgresStore:
             raise Blind(f"target {self.name} has not been opened")
         return self._shape
 
-    def surveyed(self, recent: frozenset[str], transaction: int | None) -> None:
-        """Take over what the last survey of the directory found: accounts in their grace, and its transaction."""
-        self._recent, self._surveyed = recent, transaction
-
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
         async with self._database.transaction() as connection:
@@ -131,6 +126,12 @@ class PostgresStore:
     async def groups(self, class_name: str) -> tuple[Group, ...]:
         """The distinct (tier, override) pairs of the directory."""
         return await self._directory.groups(class_name) if self._directory else ()
+
+    async def missing(self, plan: TargetPlan) -> tuple[MissingAccount, ...]:
+        """The accounts of the table's records that the directory lost, and whose records may be due for that."""
+        if self._directory is None:
+            return ()
+        return await due_missing(self._database, self.shape, plan, self._directory.lacking)
 
     async def total(self) -> int:
         """How many records there are: counted where few, else by the planner's reckoning from its statistics."""
@@ -255,7 +256,7 @@ class PostgresStore:
             facts = await read_facts(connection, self.shape.directory, account, plan.data_class.name, plan.grace_cutoff)
         else:
             facts = await self._directory.facts(account, plan.data_class.name, plan.grace_cutoff)
-        return replace(facts, in_grace=facts.in_grace or (plan.grace_cutoff is not None and account in self._recent))
+        return plan.surveyed.applied(account, facts, has_grace=plan.grace_cutoff is not None)
 
     async def _same_database(self, directory: Directory) -> bool:
         if directory.dsn == self.config.dsn.get_secret_value():
@@ -279,19 +280,21 @@ class PostgresStore:
         params = Params()
         edge = params.moment(walks.erasure_edge(plan))
         outside = walks.outside(self.shape, plan, params)
-        start = (
-            f" AND d.{source.id} {'>=' if inclusive else '>'} {params.add(after, 'text')}::{account.type}"
-            if after
-            else ""
-        )
+        start = f" AND d.id {'>=' if inclusive else '>'} {params.add(after, 'text')}::{account.type}" if after else ""
         deleted = source.deleted_at or "NULL"
-        sql = (
-            f"SELECT d.{source.id}::text AS id FROM {source.relation} d WHERE d.{deleted}::timestamptz < {edge}"
-            f" AND isfinite(d.{deleted}::timestamptz){start} AND EXISTS (SELECT 1 FROM {self.shape.table.sql} r"
-            f" WHERE r.{quote(account.name)} = d.{source.id}{outside}) ORDER BY d.{source.id} LIMIT {_CHUNK}"
+        relation = (
+            f"SELECT d.{source.id} AS id FROM {source.relation} d"
+            f" WHERE d.{deleted}::timestamptz < {edge} AND isfinite(d.{deleted}::timestamptz)"
         )
-        if source.deleted_at is None:
+        if plan.missing:
+            lost = f"{synthetic(plan, account, params)} m (id, since)"
+            relation += f" UNION SELECT m.id FROM {lost} WHERE NOT {directory_has(source, 'm.id')}"
+        elif source.deleted_at is None:
             return [], None
+        sql = (
+            f"SELECT d.id::text AS id FROM ({relation}) d WHERE EXISTS (SELECT 1 FROM {self.shape.table.sql} r"
+            f" WHERE r.{quote(account.name)} = d.id{outside}){start} ORDER BY d.id LIMIT {_CHUNK}"
+        )
         found = [row["id"] for row in await connection.fetch(sql, *params.values)]
         return found, found[-1] if len(found) == _CHUNK else None
 
@@ -300,6 +303,10 @@ class PostgresStore:
     ) -> tuple[list[str], str | None]:
         assert self._directory is not None and self.shape.account is not None  # noqa: PT018 - as the caller
         due = await self._directory.due(walks.erasure_edge(plan), after, inclusive=inclusive, limit=_CHUNK)
+        lost = {
+            each.id for each in plan.missing if after is None or each.id > after or (inclusive and each.id == after)
+        }
+        due = sorted({*due, *lost})[:_CHUNK]
         column = self.shape.account
         sql = (
             f"SELECT DISTINCT r.{quote(column.name)}::text AS id FROM {self.shape.table.sql} r"
@@ -313,19 +320,19 @@ class PostgresStore:
 
     async def _context(self, connection: Connection, plan: TargetPlan, walk: Walk, params: Params) -> Context:
         age = None
-        if self._surveyed is not None:
+        if plan.surveyed.transaction is not None:
             latest: int = await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
-            age = max(latest - self._surveyed, 0)
+            age = max(latest - plan.surveyed.transaction, 0)
         if self.shape.directory is not None or self._directory is None or self.shape.account is None:
-            return Context(tuple(self._recent), age)
+            return Context(tuple(plan.surveyed.recent), age)
         sql = (
             f"SELECT DISTINCT account::text AS id FROM (SELECT r.{quote(self.shape.account.name)} AS account"
             f" FROM {self.shape.table.sql} r WHERE {walk.condition} ORDER BY {walk.order} LIMIT {walk.size}) s"
             " WHERE account IS NOT NULL"
         )
         asked = tuple(row["id"] for row in await connection.fetch(sql, *params.values))
-        looked: Looked = await self._directory.look_up(asked, plan, self._recent)
-        return Context(tuple(self._recent), None, looked)
+        looked: Looked = await self._directory.look_up(asked, plan)
+        return Context(tuple(plan.surveyed.recent), None, looked)
 
     def _walk(self, plan: TargetPlan, params: Params, window: Window, accounts: Sequence[str] | None) -> Walk:
         if window.walk == walks.MISSING:
