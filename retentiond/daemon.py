@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 from retentiond import __version__
@@ -119,7 +120,10 @@ async def open_app(settings: Settings, *, create: bool, observer: Observer = ign
         if text is None and create:
             folder.mkdir(parents=True, exist_ok=True)
         key = SigningKey.load(text, folder if text is None else None, make=create)
-        journal = Journal(key, origin_of(control_id), __version__)
+        journal = Journal(key, origin_of(control_id), __version__, _kept_folder(settings))
+        if create:
+            async with database.transaction() as tx:
+                await journal.begin(tx)
         document = settings.digest_document()
         spec = make_spec(settings, document)
         tools = Tools(database, journal, spec, keys["evidence"], worker_name(), observer)
@@ -142,6 +146,11 @@ async def open_app(settings: Settings, *, create: bool, observer: Observer = ign
                 await store.close()
             if directory is not None:
                 await directory.close()
+
+
+def _kept_folder(settings: Settings) -> Path | None:
+    """The folder that outlives this process: one that is configured, or that the embedded Postgres lies in."""
+    return settings.state_folder() if settings.state_dir is not None or settings.control.dsn is None else None
 
 
 def make_spec(settings: Settings, document: dict[str, object]) -> Spec:
@@ -211,23 +220,27 @@ def worker_name() -> str:
 
 
 async def enter_mode(app: App, by: str) -> None:
-    """Record the mode, and put the configuration in force; raises Guarded where it needs an approval first."""
+    """Record the mode, and put the configuration in force.
+
+    Raises Guarded where that needs an approval first, and when the control database is not the one last used here.
+    """
     async with app.database.transaction() as tx:
+        await app.journal.require_continued(tx)
         if await flags.set_mode(tx, "enforce" if app.spec.enforce else "plan", by):
             await app.journal.append(tx, kinds.mode("mode", mode=app.settings.mode, by=by, key=app.texts_key))
         await units.ensure(tx, [Unit(target.name) for target in app.spec.targets])
         if not app.spec.enforce:
             return
-        await app.journal.append(
-            tx,
-            kinds.startup(
-                worker=app.engine.tools.worker,
-                mode=app.settings.mode,
-                policy_digest=app.spec.digest,
-                key=str(app.journal.verifier),
-            ),
-        )
         if await _adopted(app, tx, by):
+            await app.journal.append(
+                tx,
+                kinds.startup(
+                    worker=app.engine.tools.worker,
+                    mode=app.settings.mode,
+                    policy_digest=app.spec.digest,
+                    key=str(app.journal.verifier),
+                ),
+            )
             return
     raise Guarded(
         "policy",
@@ -241,6 +254,7 @@ async def _adopted(app: App, tx: Tx, by: str) -> bool:
     digest = app.spec.digest
     active = await policies.active(tx)
     if active is not None and active.digest == digest:
+        await approvals.withdraw(tx, "policy", "")
         return True
     approved_by = by
     if active is not None and newly_erases(active.document, app.document):
@@ -251,9 +265,12 @@ async def _adopted(app: App, tx: Tx, by: str) -> bool:
         elif app.settings.policy_approved == digest:
             approved_by = "RETENTIOND_POLICY_APPROVED"
         else:
-            await approvals.request(tx, "policy", "", digest, None, {})
+            if await approvals.request(tx, "policy", "", digest, None, {}):
+                refused = kinds.policy("refused", digest=digest, previous=active.digest, by=by)
+                await app.journal.append(tx, refused)
             return False
     await policies.adopt(tx, digest, app.document, approved_by)
+    await approvals.withdraw(tx, "policy", "")
     await app.journal.append(
         tx,
         kinds.policy("enforced", digest=digest, previous=active.digest if active else None, by=approved_by),

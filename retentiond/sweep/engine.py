@@ -156,10 +156,23 @@ class Engine:
         self, store: PostgresStore, target: Target, lease: Lease, sweep: str, outcome: Outcome
     ) -> datetime:
         """Sweep, and return when the target is due again."""
-        spec = self.tools.spec
+        spec, journal = self.tools.spec, self.tools.journal
+        async with self.tools.database.transaction(read_only=True) as tx:
+            await journal.require_continued(tx)
         plan = await self.prepare(store, target)
         now = plan.now
-        outcome.in_doubt = await settle_open_permits(self.tools.database, self.tools.journal, store, lease)
+        outcome.in_doubt = await settle_open_permits(self.tools.database, journal, store, lease)
+        intent = kinds.intent(
+            plan,
+            sweep=sweep,
+            store=target.store,
+            shard=lease.unit.shard,
+            mode="enforce",
+            due=None,
+            by=self.tools.worker,
+        )
+        async with self.tools.database.transaction() as tx:
+            await journal.append(tx, intent)
         sweeper = Sweeper(self.tools, store, target, plan, lease, sweep, outcome)
         self.running[target.name] = sweeper
         if self.stopping:
