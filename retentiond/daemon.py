@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
+
+import stamina
 
 from retentiond import __version__
 from retentiond.control import approvals, flags, holds, meta, policies, units
@@ -27,7 +29,7 @@ from retentiond.domain.evidence import canonical
 from retentiond.domain.holds import Hold
 from retentiond.domain.permit import Unit
 from retentiond.domain.plan import TierSource
-from retentiond.errors import Guarded, StateMissing
+from retentiond.errors import Guarded, StateMissing, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
 from retentiond.ledger.keys import SigningKey, origin_of
@@ -40,6 +42,15 @@ from retentiond.sweep.engine import Engine
 from retentiond.sweep.events import Observer, ignore
 from retentiond.sweep.spec import Limits, Pace, Spec, Target
 from retentiond.sweep.sweeper import Tools
+
+Patience = Callable[[], bool]
+"""Whether to go on waiting for what can't be reached yet."""
+
+_CONTROL_START_SECONDS = 60.0
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +84,28 @@ class App:
 
 
 @asynccontextmanager
-async def open_state(settings: Settings, *, create: bool) -> AsyncIterator[Database]:
-    """The control database, migrated where `create` says so; raises StateMissing, Unreachable."""
+async def open_state(settings: Settings, *, create: bool, patient: Patience = _never) -> AsyncIterator[Database]:
+    """The control database, migrated where `create` says so; raises StateMissing, Unreachable.
+
+    While `patient` says so, one that can't be reached is tried again for a minute: it may come up beside us.
+    """
     async with control_dsn(settings, create=create) as dsn:
-        database = await Database.connect(dsn)
+        database = await _connect(dsn, patient)
         try:
             await (database.migrate() if create else database.require_schema())
             yield database
         finally:
             await database.close()
+
+
+async def _connect(dsn: str, patient: Patience) -> Database:
+    def again(error: Exception) -> bool:
+        return isinstance(error, Unreachable) and patient()
+
+    async for attempt in stamina.retry_context(on=again, attempts=None, timeout=_CONTROL_START_SECONDS):
+        with attempt:
+            return await Database.connect(dsn)
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 @asynccontextmanager
@@ -108,9 +132,11 @@ async def control_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]
 
 
 @asynccontextmanager
-async def open_app(settings: Settings, *, create: bool, observer: Observer = ignore) -> AsyncIterator[App]:
+async def open_app(
+    settings: Settings, *, create: bool, observer: Observer = ignore, patient: Patience = _never
+) -> AsyncIterator[App]:
     """All that stands on the control database; see `open_state`."""
-    async with open_state(settings, create=create) as database:
+    async with open_state(settings, create=create, patient=patient) as database:
         async with database.transaction() as tx:
             await meta.require_control_id(tx, settings.control.id)
             control_id = await meta.control_id(tx)

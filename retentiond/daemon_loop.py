@@ -59,7 +59,7 @@ async def run_daemon(settings: Settings) -> int:
     spec = make_spec(settings, settings.digest_document())
     metrics = Metrics(spec.targets, spec.policy.tiers, version=__version__, mode=settings.mode)
     watch = Watch(metrics)
-    async with open_app(settings, create=True, observer=watch) as app:
+    async with open_app(settings, create=True, observer=watch, patient=lambda: not stop.is_set()) as app:
         web = make_app(Health(checks(app, watch)), metrics.exposition)
         async with serve(web, settings.http.host, settings.http.port) as address:
             log.info("ready", http=address, mode=settings.mode, ledger_key=str(app.journal.verifier))
