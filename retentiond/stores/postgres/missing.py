@@ -12,7 +12,6 @@ lacks the account at that moment: one that has come back since then is judged by
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from datetime import datetime
 
 from retentiond.domain.accounts import MissingAccount
 from retentiond.domain.plan import TargetPlan
@@ -76,13 +75,6 @@ async def _absent(
 def directory_has(source: DirectorySource, account: str) -> str:
     """Whether the directory has the account, compared as the columns' own types do."""
     return f"EXISTS (SELECT 1 FROM {source.relation} d WHERE d.{source.id} = {account})"
-
-
-def synthetic(plan: TargetPlan, account: Column, params: Params) -> str:
-    """The plan's missing accounts as a relation (id, since)."""
-    ids = params.add([each.id for each in plan.missing], "text[]")
-    since: list[datetime] = [each.since for each in plan.missing]
-    return f"unnest({ids}::{account.type}[], {params.add(since, 'timestamptz[]')})"
 
 
 def _distinct(shape: Shape, account: Column, params: Params, after: str | None) -> str:

@@ -246,14 +246,19 @@ def _joined(account: Column, plan: TargetPlan, params: Params, relation: str) ->
     tier = "s.own_tier" if plan.tier_source == "record" else "a.tier"
     deleted, lost = "a.deleted_at", ""
     if plan.missing:
-        ids = params.add([each.id for each in plan.missing], "text[]")
-        since = params.add([each.since for each in plan.missing], "timestamptz[]")
-        lost = f" LEFT JOIN unnest({ids}::{account.type}[], {since}) m(id, since) ON m.id = s.account"
+        lost = f" LEFT JOIN {missing_rows(plan, account, params)} ON m.id = s.account"
         deleted = "CASE WHEN a.id IS NULL THEN m.since ELSE a.deleted_at END"
     return (
         f"(a.id IS NOT NULL) AS found, {tier} AS tier, a.override, {deleted} AS deleted_at,"
         f" COALESCE(a.in_grace, false) AS in_grace FROM @seen s LEFT JOIN {relation} ON a.id = s.account{lost}"
     )
+
+
+def missing_rows(plan: TargetPlan, account: Column, params: Params) -> str:
+    """The plan's missing accounts as the relation `m` (id, since), in the type of the records' account."""
+    ids = params.add([each.id for each in plan.missing], "text[]")
+    since = params.add([each.since for each in plan.missing], "timestamptz[]")
+    return f"unnest({ids}::{account.type}[], {since}) m (id, since)"
 
 
 def override_expression(source: DirectorySource, class_name: str, params: Params) -> str:

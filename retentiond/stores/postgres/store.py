@@ -30,8 +30,17 @@ from retentiond.stores.postgres.catalog import quote, read_table
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase, one, translated
 from retentiond.stores.postgres.directory import IDENTITY, Directory, read_facts
-from retentiond.stores.postgres.missing import directory_has, due_missing, synthetic
-from retentiond.stores.postgres.queries import Context, Looked, Params, Shape, Walk, anchor_expression, canonical
+from retentiond.stores.postgres.missing import directory_has, due_missing
+from retentiond.stores.postgres.queries import (
+    Context,
+    Looked,
+    Params,
+    Shape,
+    Walk,
+    anchor_expression,
+    canonical,
+    missing_rows,
+)
 from retentiond.stores.postgres.targetholds import target_hold
 
 _ANCHORS = ("timestamptz", "timestamp", "date", "int2", "int4", "int8", "numeric", "float4", "float8")
@@ -276,47 +285,57 @@ class PostgresStore:
         after = window.after[0] if window.after else None
         inclusive = window.after is not None and len(window.after) > 1
         if source is None:
-            return await self._foreign_accounts(connection, plan, after, inclusive=inclusive)
+            return await self._foreign_accounts(connection, plan, after, inclusive=inclusive, size=window.size)
         params = Params()
-        edge = params.moment(walks.erasure_edge(plan))
+        relations = []
+        if source.deleted_at is not None:
+            deleted = f"d.{source.deleted_at}::timestamptz"
+            edge = params.moment(walks.erasure_edge(plan))
+            relations.append(
+                f"SELECT d.{source.id} AS id FROM {source.relation} d WHERE {deleted} < {edge} AND isfinite({deleted})"
+            )
+        if plan.missing:
+            lost = missing_rows(plan, account, params)
+            relations.append(f"SELECT m.id FROM {lost} WHERE NOT {directory_has(source, 'm.id')}")
+        if not relations:
+            return [], None
         outside = walks.outside(self.shape, plan, params)
         start = f" AND d.id {'>=' if inclusive else '>'} {params.add(after, 'text')}::{account.type}" if after else ""
-        deleted = source.deleted_at or "NULL"
-        relation = (
-            f"SELECT d.{source.id} AS id FROM {source.relation} d"
-            f" WHERE d.{deleted}::timestamptz < {edge} AND isfinite(d.{deleted}::timestamptz)"
-        )
-        if plan.missing:
-            lost = f"{synthetic(plan, account, params)} m (id, since)"
-            relation += f" UNION SELECT m.id FROM {lost} WHERE NOT {directory_has(source, 'm.id')}"
-        elif source.deleted_at is None:
-            return [], None
         sql = (
-            f"SELECT d.id::text AS id FROM ({relation}) d WHERE EXISTS (SELECT 1 FROM {self.shape.table.sql} r"
-            f" WHERE r.{quote(account.name)} = d.id{outside}){start} ORDER BY d.id LIMIT {_CHUNK}"
+            f"SELECT d.id::text AS id FROM ({' UNION '.join(relations)}) d WHERE EXISTS (SELECT 1"
+            f" FROM {self.shape.table.sql} r WHERE r.{quote(account.name)} = d.id{outside}){start}"
+            f" ORDER BY d.id LIMIT {_CHUNK}"
         )
         found = [row["id"] for row in await connection.fetch(sql, *params.values)]
         return found, found[-1] if len(found) == _CHUNK else None
 
     async def _foreign_accounts(
-        self, connection: Connection, plan: TargetPlan, after: str | None, *, inclusive: bool
+        self, connection: Connection, plan: TargetPlan, after: str | None, *, inclusive: bool, size: int
     ) -> tuple[list[str], str | None]:
+        """As `_accounts`: accounts whose records fit into one window, in the order of their texts.
+
+        A window goes in the order of the column's type, which may be another. So none ends between two accounts of a
+        chunk, and one that ended within an account goes on with that account alone.
+        """
         assert self._directory is not None and self.shape.account is not None  # noqa: PT018 - as the caller
-        due = await self._directory.due(walks.erasure_edge(plan), after, inclusive=inclusive, limit=_CHUNK)
-        lost = {
-            each.id for each in plan.missing if after is None or each.id > after or (inclusive and each.id == after)
-        }
-        due = sorted({*due, *lost})[:_CHUNK]
+        if inclusive and after is not None:
+            return [after], after
+        due = await self._directory.due(walks.erasure_edge(plan), after, inclusive=False, limit=_CHUNK)
+        due = sorted({*due, *(each.id for each in plan.missing if after is None or each.id > after)})[:_CHUNK]
+        if not due:
+            return [], None
         column = self.shape.account
         sql = (
-            f"SELECT DISTINCT r.{quote(column.name)}::text AS id FROM {self.shape.table.sql} r"
-            f" WHERE r.{quote(column.name)} = ANY($1::text[]::{column.type}[])"
+            f"SELECT r.{quote(column.name)}::text AS id, count(*) AS records FROM {self.shape.table.sql} r"
+            f" WHERE r.{quote(column.name)} = ANY($1::text[]::{column.type}[]) GROUP BY r.{quote(column.name)}"
         )
-        here = {row["id"] for row in await connection.fetch(sql, due)} if due else set()
-        more = due[-1] if len(due) == _CHUNK else None
-        found = [account for account in due if account in here]
-        # An empty chunk in the middle is still a chunk: an account that has nothing here stands for it.
-        return (found or due[-1:]) if more else found, more
+        here = {row["id"]: row["records"] for row in await connection.fetch(sql, due)}
+        found: list[str] = []
+        for account in due:
+            if found and sum(here.get(each, 0) for each in (*found, account)) >= size:
+                return found, found[-1]
+            found.append(account)
+        return found, due[-1] if len(due) == _CHUNK else None
 
     async def _context(self, connection: Connection, plan: TargetPlan, walk: Walk, params: Params) -> Context:
         age = None
