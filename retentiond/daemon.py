@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
+
+import stamina
 
 from retentiond import __version__
 from retentiond.control import approvals, flags, holds, meta, policies, units
@@ -26,7 +29,7 @@ from retentiond.domain.evidence import canonical
 from retentiond.domain.holds import Hold
 from retentiond.domain.permit import Unit
 from retentiond.domain.plan import TierSource
-from retentiond.errors import Guarded, StateMissing
+from retentiond.errors import Guarded, StateMissing, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
 from retentiond.ledger.keys import SigningKey, origin_of
@@ -39,6 +42,15 @@ from retentiond.sweep.engine import Engine
 from retentiond.sweep.events import Observer, ignore
 from retentiond.sweep.spec import Limits, Pace, Spec, Target
 from retentiond.sweep.sweeper import Tools
+
+Patience = Callable[[], bool]
+"""Whether to go on waiting for what can't be reached yet."""
+
+_CONTROL_START_SECONDS = 60.0
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +84,28 @@ class App:
 
 
 @asynccontextmanager
-async def open_state(settings: Settings, *, create: bool) -> AsyncIterator[Database]:
-    """The control database, migrated where `create` says so; raises StateMissing, Unreachable."""
+async def open_state(settings: Settings, *, create: bool, patient: Patience = _never) -> AsyncIterator[Database]:
+    """The control database, migrated where `create` says so; raises StateMissing, Unreachable.
+
+    While `patient` says so, one that can't be reached is tried again for a minute: it may come up beside us.
+    """
     async with control_dsn(settings, create=create) as dsn:
-        database = await Database.connect(dsn)
+        database = await _connect(dsn, patient)
         try:
             await (database.migrate() if create else database.require_schema())
             yield database
         finally:
             await database.close()
+
+
+async def _connect(dsn: str, patient: Patience) -> Database:
+    def again(error: Exception) -> bool:
+        return isinstance(error, Unreachable) and patient()
+
+    async for attempt in stamina.retry_context(on=again, attempts=None, timeout=_CONTROL_START_SECONDS):
+        with attempt:
+            return await Database.connect(dsn)
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 @asynccontextmanager
@@ -107,9 +132,11 @@ async def control_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]
 
 
 @asynccontextmanager
-async def open_app(settings: Settings, *, create: bool, observer: Observer = ignore) -> AsyncIterator[App]:
+async def open_app(
+    settings: Settings, *, create: bool, observer: Observer = ignore, patient: Patience = _never
+) -> AsyncIterator[App]:
     """All that stands on the control database; see `open_state`."""
-    async with open_state(settings, create=create) as database:
+    async with open_state(settings, create=create, patient=patient) as database:
         async with database.transaction() as tx:
             await meta.require_control_id(tx, settings.control.id)
             control_id = await meta.control_id(tx)
@@ -119,7 +146,10 @@ async def open_app(settings: Settings, *, create: bool, observer: Observer = ign
         if text is None and create:
             folder.mkdir(parents=True, exist_ok=True)
         key = SigningKey.load(text, folder if text is None else None, make=create)
-        journal = Journal(key, origin_of(control_id), __version__)
+        journal = Journal(key, origin_of(control_id), __version__, _kept_folder(settings))
+        if create:
+            async with database.transaction() as tx:
+                await journal.begin(tx)
         document = settings.digest_document()
         spec = make_spec(settings, document)
         tools = Tools(database, journal, spec, keys["evidence"], worker_name(), observer)
@@ -144,6 +174,11 @@ async def open_app(settings: Settings, *, create: bool, observer: Observer = ign
                 await directory.close()
 
 
+def _kept_folder(settings: Settings) -> Path | None:
+    """The folder that outlives this process: one that is configured, or that the embedded Postgres lies in."""
+    return settings.state_folder() if settings.state_dir is not None or settings.control.dsn is None else None
+
+
 def make_spec(settings: Settings, document: dict[str, object]) -> Spec:
     """The settings as the sweep layer takes them."""
     guards = settings.guards
@@ -154,6 +189,7 @@ def make_spec(settings: Settings, document: dict[str, object]) -> Spec:
         targets=tuple(make_target(settings, name, config) for name, config in sorted(settings.targets.items())),
         digest=digest_of(document),
         has_directory=settings.accounts is not None,
+        missing_means_deleted=settings.accounts is not None and settings.accounts.missing == "deleted",
         limits=Limits(
             max_fraction=guards.max_fraction,
             min_records=guards.min_records,
@@ -210,23 +246,27 @@ def worker_name() -> str:
 
 
 async def enter_mode(app: App, by: str) -> None:
-    """Record the mode, and put the configuration in force; raises Guarded where it needs an approval first."""
+    """Record the mode, and put the configuration in force.
+
+    Raises Guarded where that needs an approval first, and when the control database is not the one last used here.
+    """
     async with app.database.transaction() as tx:
+        await app.journal.require_continued(tx)
         if await flags.set_mode(tx, "enforce" if app.spec.enforce else "plan", by):
             await app.journal.append(tx, kinds.mode("mode", mode=app.settings.mode, by=by, key=app.texts_key))
         await units.ensure(tx, [Unit(target.name) for target in app.spec.targets])
         if not app.spec.enforce:
             return
-        await app.journal.append(
-            tx,
-            kinds.startup(
-                worker=app.engine.tools.worker,
-                mode=app.settings.mode,
-                policy_digest=app.spec.digest,
-                key=str(app.journal.verifier),
-            ),
-        )
         if await _adopted(app, tx, by):
+            await app.journal.append(
+                tx,
+                kinds.startup(
+                    worker=app.engine.tools.worker,
+                    mode=app.settings.mode,
+                    policy_digest=app.spec.digest,
+                    key=str(app.journal.verifier),
+                ),
+            )
             return
     raise Guarded(
         "policy",
@@ -240,6 +280,7 @@ async def _adopted(app: App, tx: Tx, by: str) -> bool:
     digest = app.spec.digest
     active = await policies.active(tx)
     if active is not None and active.digest == digest:
+        await approvals.withdraw(tx, "policy", "")
         return True
     approved_by = by
     if active is not None and newly_erases(active.document, app.document):
@@ -250,9 +291,12 @@ async def _adopted(app: App, tx: Tx, by: str) -> bool:
         elif app.settings.policy_approved == digest:
             approved_by = "RETENTIOND_POLICY_APPROVED"
         else:
-            await approvals.request(tx, "policy", "", digest, None, {})
+            if await approvals.request(tx, "policy", "", digest, None, {}):
+                refused = kinds.policy("refused", digest=digest, previous=active.digest, by=by)
+                await app.journal.append(tx, refused)
             return False
     await policies.adopt(tx, digest, app.document, approved_by)
+    await approvals.withdraw(tx, "policy", "")
     await app.journal.append(
         tx,
         kinds.policy("enforced", digest=digest, previous=active.digest if active else None, by=approved_by),

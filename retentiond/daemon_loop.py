@@ -59,7 +59,7 @@ async def run_daemon(settings: Settings) -> int:
     spec = make_spec(settings, settings.digest_document())
     metrics = Metrics(spec.targets, spec.policy.tiers, version=__version__, mode=settings.mode)
     watch = Watch(metrics)
-    async with open_app(settings, create=True, observer=watch) as app:
+    async with open_app(settings, create=True, observer=watch, patient=lambda: not stop.is_set()) as app:
         web = make_app(Health(checks(app, watch)), metrics.exposition)
         async with serve(web, settings.http.host, settings.http.port) as address:
             log.info("ready", http=address, mode=settings.mode, ledger_key=str(app.journal.verifier))
@@ -75,6 +75,10 @@ def checks(app: App, watch: Watch) -> dict[str, Check]:
         async with app.database.transaction(read_only=True) as tx:
             await holds.current(tx)
 
+    async def control_state() -> None:
+        async with app.database.transaction(read_only=True) as tx:
+            await app.journal.require_continued(tx)
+
     async def ledger() -> None:
         async with app.database.transaction() as tx:
             await entries.ledger_writable(tx)
@@ -87,7 +91,7 @@ def checks(app: App, watch: Watch) -> dict[str, Check]:
         return reach
 
     targets = {f"target {name}": of_target(store) for name, store in app.engine.stores.items()}
-    return {"control": control, "ledger": ledger, **targets}
+    return {"control": control, "control_state": control_state, "ledger": ledger, **targets}
 
 
 async def _until_stopped(app: App, metrics: Metrics, stop: asyncio.Event) -> None:
@@ -95,12 +99,12 @@ async def _until_stopped(app: App, metrics: Metrics, stop: asyncio.Event) -> Non
     entered = False
     while not stop.is_set():
         try:
+            await _carry_holds_on(app)
             if not entered:
                 await enter_mode(app, _BY)
                 entered = True
                 async with app.database.transaction() as tx:
                     await app.journal.checkpoint(tx)
-            await _carry_holds_on(app)
             await _begin_what_is_due(app, metrics, working)
             await _observe(app, metrics)
         except Guarded as error:

@@ -1,4 +1,4 @@
-"""`ledger show|verify|export`: the evidence."""
+"""`ledger show|verify|export|accept`: the evidence."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 import orjson
 
+from retentiond.cli.holds import by_whom
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, settings
-from retentiond.control import entries
+from retentiond.control import entries, units
 from retentiond.daemon import open_app
 from retentiond.ledger.export import export as export_ledger
 from retentiond.ledger.verify import VerifyReport, verify_database, verify_export
@@ -81,9 +82,27 @@ async def export(out: Path, json_: bool) -> int:
     """Write leaves.jsonl, checkpoint and key.pub: all that `ledger verify` needs."""
     async with open_app(settings(), create=False) as app:
         out.mkdir(parents=True, exist_ok=True)
-        signed = await export_ledger(app.database, out, app.journal.key, app.journal.origin)
+        signed = await export_ledger(app.database, out, app.journal.key, app.journal.origin, app.journal.high_water)
     document = {"out": str(out), "size": signed.size, "root": signed.root.hex()}
     as_json(document) if json_ else click.echo(f"{signed.size} entries written to {out}")
+    return 0
+
+
+@ledger.command(epilog=EXIT_CODES)
+@click.option("--reason", required=True, help="Why the control database is right as it is.")
+@json_option
+@command
+async def accept(reason: str, json_: bool) -> int:
+    """Take the control database as it is, after a restore that was meant: erasing goes on.
+
+    Where it is older than what was done from this state_dir, holds may be missing from it: look at `hold list` first.
+    It is in the ledger, with the checkpoint that is given up. Each host with a state_dir of its own has to be told.
+    """
+    async with open_app(settings(), create=False) as app:
+        note = await app.journal.accept(app.database, by=by_whom(), reason=reason, key=app.texts_key)
+        async with app.database.transaction() as tx:
+            await units.make_due(tx)
+    as_json({"checkpoint": note}) if json_ else click.echo(note, nl=False)
     return 0
 
 

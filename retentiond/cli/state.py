@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 import click
 
 from retentiond.cli.holds import by_whom
@@ -10,9 +13,9 @@ from retentiond.control import approvals, flags, units
 from retentiond.daemon import open_app
 from retentiond.errors import UsageError
 from retentiond.ledger import kinds
-from retentiond.sweep.survey import DIRECTORY
+from retentiond.sweep.questions import CLOCK
 
-_CLOCK = "clock"
+_UNITS: Final[dict[approvals.Kind, str]] = {"sweep": "records", "directory": "accounts", "clock": "seconds ahead"}
 
 
 @click.command(epilog=EXIT_CODES)
@@ -52,38 +55,45 @@ async def resume(json_: bool) -> int:
 async def approve(target: str | None, clock: bool, json_: bool) -> int:
     """Let a guarded sweep of TARGET go: once, for the policy in force, and for as many records as it asked for.
 
-    `approve accounts` accepts an account directory that the guard took for damaged; `approve --clock` a clock that
-    jumped ahead.
+    `approve accounts` accepts an account directory that the guard took for damaged, for as many accounts as it asked
+    for; `approve --clock` a clock that jumped ahead.
     """
     if (target is None) == (not clock):
         raise UsageError("name a target, or say --clock", remedy="see `retentiond approve --help`")
     async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
-        digest = app.spec.digest
-        known = {each.name for each in app.spec.targets}
-        if clock:
-            granted = await approvals.grant(tx, "clock", _CLOCK, "", None, by_whom())
-        elif target == DIRECTORY:
-            granted = await approvals.grant(tx, "directory", DIRECTORY, digest, None, by_whom())
-        else:
-            awaited = [w for w in await approvals.waiting(tx) if w.kind == "sweep" and w.target == target]
-            if target not in known or not awaited:
-                raise UsageError(
-                    f"nothing of {target!r} waits for an approval",
-                    remedy=f"targets: {', '.join(sorted(known))}; a sweep that a guard stops asks for one",
-                )
-            granted = await approvals.grant(tx, "sweep", str(target), digest, awaited[0].count, by_whom())
+        awaited = _awaited(await approvals.waiting(tx), target, app.spec.digest)
+        granted = await approvals.grant(tx, awaited.kind, awaited.target, awaited.digest, awaited.count, by_whom())
         await app.journal.append(
             tx,
             kinds.approval(
-                "granted", subject=granted.kind, target=granted.target, digest=digest, bound=granted.bound, by=by_whom()
+                "granted",
+                subject=granted.kind,
+                target=granted.target,
+                digest=granted.digest,
+                bound=granted.bound,
+                by=by_whom(),
             ),
         )
         await units.make_due(tx)
-    document = {"kind": granted.kind, "target": granted.target, "bound": granted.bound, "digest": digest}
-    as_json(document) if json_ else click.echo(
-        f"approved: {granted.kind} {granted.target}" + (f", at most {granted.bound} records" if granted.bound else "")
-    )
+    document = {"kind": granted.kind, "target": granted.target, "bound": granted.bound, "digest": granted.digest}
+    told = f"approved: {granted.kind} {granted.target}, at most {granted.bound} {_UNITS[granted.kind]}"
+    as_json(document) if json_ else click.echo(told)
     return 0
+
+
+def _awaited(waiting: Sequence[approvals.Awaited], target: str | None, digest: str) -> approvals.Awaited:
+    """The question that is answered; raises UsageError where nobody asks it under the configuration of here."""
+    # The directory's comes first: a target may be called `accounts` too, and is not asked about before.
+    meant = (("clock", CLOCK),) if target is None else (("directory", target), ("sweep", target))
+    for each in meant:
+        for asked in waiting:
+            if (asked.kind, asked.target) == each and asked.digest in ("", digest):
+                return asked
+    listed = ", ".join(asked.target or asked.kind for asked in waiting if asked.kind != "policy") or "nothing"
+    raise UsageError(
+        f"{target or 'the clock'} waits for no approval under this configuration",
+        remedy=f"what waits: {listed}; a guard that stops a sweep asks for one",
+    )
 
 
 COMMANDS = [pause, resume, approve]

@@ -13,12 +13,11 @@ from retentiond.daemon import App, enter_mode, open_app
 from retentiond.daemon_loop import run_daemon
 from retentiond.domain.duration import cutoff as cutoff_of
 from retentiond.domain.duration import instant, parse_term, rfc3339
-from retentiond.domain.verdict import judge
 from retentiond.errors import NotFound, RetentiondError
 from retentiond.stores.base import Finding
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.spec import Target
-from retentiond.sweep.sweeper import count_due, make_plan
+from retentiond.sweep.sweeper import count_due
 
 _BY = "command line"
 
@@ -135,10 +134,7 @@ async def plan(targets: tuple[str, ...], json_: bool) -> int:
 async def _planned(app: App, target: Target) -> Outcome:
     store = app.engine.stores[target.name]
     try:
-        await store.open(app.engine.directory)
-        clock = await store.clock()
-        plan = await make_plan(app.engine.tools, store, target, min(clock.now, datetime.now(UTC)))
-        return await count_due(store, plan, Outcome(action=target.action))
+        return await count_due(store, await app.engine.plan(target), Outcome(action=target.action))
     except RetentiondError as error:
         outcome = Outcome(action=target.action)
         outcome.broken(error, "blind")
@@ -157,12 +153,7 @@ async def explain(target: str, record: str, json_: bool) -> int:
     """
     async with open_app(settings(), create=settings().mode == "plan") as app:
         found = chosen(app, [target])[0]
-        store = app.engine.stores[found.name]
-        await store.open(app.engine.directory)
-        clock = await store.clock()
-        plan = await make_plan(app.engine.tools, store, found, min(clock.now, datetime.now(UTC)))
-        facts = await store.record(plan, record)
-        document = judge(plan, *facts).document(found.data_class.name)
+        document = (await app.engine.explain(found, record)).document(found.data_class.name)
     if json_:
         as_json(document)
         return 0

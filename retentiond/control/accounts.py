@@ -1,8 +1,11 @@
 """The memory of the account directory: what each account's tier was, when it changed, since when it is missing.
 
-It serves the guard against a damaged directory and the downgrade grace (2-semantics.md, "Tiers"). Accounts are keyed by
-a 16-byte HMAC that the caller makes, so no account id is stored. A survey of the whole directory is compared as sets in
-the database, and then accepted in the same transaction.
+It serves the guard against a damaged directory, the downgrade grace, and `accounts.missing` (2-semantics.md, "Tiers").
+Accounts are keyed by a 16-byte HMAC that the caller makes, so no account id is stored. A survey of the whole directory
+is compared as sets in the database, and then accepted in the same transaction; surveys are compared one after another.
+
+Only a change of the tier is dated. An override that an account changes is its own wish and in force at once; whether
+too many terms became shorter is the guard's question.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ class Differences:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """An account as it was last seen; instants in UTC."""
+    """An account as it was last seen; instants in UTC. `changed_at`: when its tier last changed."""
 
     tier: str | None
     overrides: str | None
@@ -65,8 +68,9 @@ async def compare(tx: Tx, survey: Iterable[SurveyRow]) -> Differences:
 
     Raises Blind when the directory has an account twice: which of them counts can't be known.
     """
+    # Against another survey at the same time: both would find the same accounts shortened, and need two approvals.
     await tx.execute(
-        "DROP TABLE IF EXISTS pg_temp._survey;"
+        "LOCK TABLE retentiond.account_memory IN SHARE ROW EXCLUSIVE MODE; DROP TABLE IF EXISTS pg_temp._survey;"
         " CREATE TEMPORARY TABLE _survey (hash bytea, tier text, overrides text, deleted boolean) ON COMMIT DROP"
     )
     await tx.copy_records_to_table("_survey", records=survey, schema_name="pg_temp")
@@ -95,8 +99,7 @@ async def accept(tx: Tx, at: datetime) -> None:
         " SELECT hash, tier, overrides, deleted, $1 FROM pg_temp._survey"
         " ON CONFLICT (hash) DO UPDATE SET tier = excluded.tier, overrides = excluded.overrides,"
         " deleted = excluded.deleted, missing_since = NULL, changed_at = CASE"
-        " WHEN (m.tier, m.overrides) IS DISTINCT FROM (excluded.tier, excluded.overrides) THEN $1"
-        " ELSE m.changed_at END"
+        " WHEN m.tier IS DISTINCT FROM excluded.tier THEN $1 ELSE m.changed_at END"
         " WHERE (m.tier, m.overrides, m.deleted) IS DISTINCT FROM (excluded.tier, excluded.overrides, excluded.deleted)"
         " OR m.missing_since IS NOT NULL",
         at,
@@ -109,7 +112,7 @@ async def accept(tx: Tx, at: datetime) -> None:
 
 
 async def changed_since(tx: Tx, instant: datetime) -> set[bytes]:
-    """The accounts whose tier or overrides changed at that instant (UTC) or later."""
+    """The accounts whose tier changed at that instant (UTC) or later."""
     rows = await tx.fetch("SELECT hash FROM retentiond.account_memory WHERE changed_at >= $1", instant)
     return {row["hash"] for row in rows}
 

@@ -130,6 +130,21 @@ async def withdraw(tx: Tx, kind: Kind, target: str, digest: str | None = None) -
     )
 
 
+async def lapse(tx: Tx, kind: Kind, target: str) -> list[Approval]:
+    """Take the question off the waiting list, and void what was approved for it and not used; returns those.
+
+    An answer to a question that is no longer asked must not let another event pass, weeks later.
+    """
+    await withdraw(tx, kind, target)
+    rows = await tx.fetch(
+        "UPDATE retentiond.approvals SET used_at = pg_catalog.clock_timestamp(), used_by = 'lapsed'"
+        f" WHERE kind = $1 AND target = $2 AND used_at IS NULL RETURNING {_COLUMNS}",
+        kind,
+        target,
+    )
+    return [_approval(row) for row in rows]
+
+
 async def waiting(tx: Tx) -> list[Awaited]:
     """All that waits for an operator, longest first."""
     rows = await tx.fetch(

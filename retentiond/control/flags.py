@@ -85,9 +85,11 @@ async def observe_clock(tx: Tx, now: datetime) -> None:
     )
 
 
-async def clock_state(tx: Tx) -> ClockState:
-    """The clock and its high-water mark, for the guard against jumps."""
-    row = await tx.fetchrow("SELECT pg_catalog.clock_timestamp() AS now, high_water FROM retentiond.clock")
+async def clock_state(tx: Tx, *, lock: bool = False) -> ClockState:
+    """The clock and its high-water mark, for the guard against jumps; with `lock`, nobody raises it meanwhile."""
+    row = await tx.fetchrow(
+        f"SELECT pg_catalog.clock_timestamp() AS now, high_water FROM retentiond.clock{' FOR UPDATE' if lock else ''}"
+    )
     if row is None:
         raise StateMissing("the control database has lost its clock's memory", remedy="restore it from a backup")
     return ClockState(row["now"], row["high_water"])

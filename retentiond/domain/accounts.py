@@ -7,8 +7,10 @@ parses a duration and text that nobody has resolved is kept (2-semantics, "Tiers
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -22,13 +24,65 @@ NO_ACCOUNT: Final = "none"
 
 @dataclass(frozen=True, slots=True)
 class AccountFacts:
-    """What the directory says of an account: raw tier, override text of the class, deletion, a recent tier change."""
+    """What the directory says of an account: raw tier, override text of the class, deletion, a recent tier change.
+
+    Not found, but with `deleted_at`: the directory has lost it, and it counts as deleted since then.
+    """
 
     found: bool = False
     tier: str | None = None
     override: str | None = None
     deleted_at: datetime | None = None
     in_grace: bool = False
+
+
+def account_hash(key: bytes, account: str) -> bytes:
+    """The 16 bytes by which an account's id (as the directory's text) is remembered; the key makes it no id."""
+    return hmac.digest(key, account.encode("utf-8", "surrogatepass"), hashlib.sha256)[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class MissingAccount:
+    """An account that the directory no longer has and that counts as deleted since it was first missed (UTC)."""
+
+    id: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """What our memory adds to what the directory says now; the empty value adds nothing.
+
+    `recent`: accounts whose tier changed within the downgrade grace. `tiers`: the raw tier of each at the survey, so
+    that a change since then is seen; None where the directory or its rows tell that themselves. `missing`: since when
+    accounts are missing, by `account_hash` under `key`; empty unless they count as deleted (`accounts.missing`).
+    `transaction`: what the survey began in, for rows that carry their own.
+    """
+
+    recent: frozenset[str] = frozenset()
+    tiers: Mapping[str, str | None] | None = None
+    missing: Mapping[bytes, datetime] = field(default_factory=dict)
+    key: bytes = b""
+    transaction: int | None = None
+
+    def in_grace(self, account: str, tier: str | None) -> bool:
+        """Whether a found account's tier changed of late; one that the survey did not see may have had any."""
+        if account in self.recent:
+            return True
+        return self.tiers is not None and (account not in self.tiers or self.tiers[account] != tier)
+
+    def missing_since(self, account: str) -> datetime | None:
+        """Since when (UTC) an account that is not found counts as deleted; None where it was never in the directory."""
+        return self.missing.get(account_hash(self.key, account)) if self.missing else None
+
+    def applied(self, account: str, facts: AccountFacts, *, has_grace: bool) -> AccountFacts:
+        """What the directory says now, with what is remembered."""
+        if facts.found:
+            return replace(facts, in_grace=facts.in_grace or (has_grace and self.in_grace(account, facts.tier)))
+        return replace(facts, deleted_at=self.missing_since(account))
+
+
+NOTHING_REMEMBERED: Final = Surveyed()
 
 
 @dataclass(frozen=True, slots=True)

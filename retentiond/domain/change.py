@@ -1,18 +1,26 @@
 """Would a changed configuration newly erase, compared with the one in force? (4-safety, "Guards")
 
-Compares the documents that the digests are made of. What is surely no shorter passes: longer terms, wider upper bounds,
-a class made a legal minimum, a target taken away. Any other change in what enters a verdict is named, also one that
-may turn out harmless: an approval costs less than data.
+Compares the documents that the digests are made of. What is surely no shorter passes: longer terms, a class made a
+legal minimum, a target taken away, missing accounts that no longer count as deleted. Any other change in what enters a
+verdict is named, also one that may turn out harmless: an approval costs less than data.
+
+`holds.release_grace` is not among it: a release fixes when its hold ends, so a shorter grace bears on later releases
+only, and each of those has its own approval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from retentiond.domain.duration import nominal, parse_term
+from retentiond.domain.duration import Duration, Term, parse_term
 
 Document = Mapping[str, Any]
+
+# The fewest and the most days that so many months beyond whole years can have, wherever they begin.
+_FEWEST: Final = (0, 28, 59, 89, 120, 150, 181, 212, 242, 273, 303, 334)
+_MOST: Final = (0, 31, 62, 92, 123, 153, 184, 215, 245, 276, 306, 337)
+_DAY: Final = 86_400_000_000
 
 
 def newly_erases(old: Document, new: Document) -> tuple[str, ...]:
@@ -26,22 +34,48 @@ def newly_erases(old: Document, new: Document) -> tuple[str, ...]:
     found += [
         f"policy.{key} becomes shorter: {before.get(key)}, now {after.get(key)}"
         for key in ("downgrade_grace", "deletion_grace")
-        if _shorter(after.get(key), before.get(key))
+        if _shorter_grace(after.get(key), before.get(key))
     ]
-    if old.get("accounts") != new.get("accounts"):
-        found.append("accounts changes")
+    found += _accounts_changes(old.get("accounts"), new.get("accounts"))
     used: set[str] = set()
     for name, target in sorted(new.get("targets", {}).items()):
         used.add(target["class"])
         was = old.get("targets", {}).get(name)
         if was is None:
             found.append(f"targets.{name} is new")
-        elif was != target:
-            keys = sorted(key for key in {*was, *target} if was.get(key) != target.get(key))
+        elif keys := _differing(was, target):
             found.append(f"targets.{name} changes in {', '.join(keys)}")
     for name in sorted(used):
         found += _class_changes(name, before.get("classes", {}).get(name), after.get("classes", {}).get(name))
     return tuple(found)
+
+
+def surely_no_shorter(new: Term, old: Term) -> bool:
+    """Whether no record can expire earlier under `new`, whatever the date: P1M is at times shorter than P30D."""
+    if not isinstance(new, Duration):
+        return True
+    if not isinstance(old, Duration):
+        return False
+    parts = (new.months >= old.months, new.days >= old.days, new.microseconds >= old.microseconds)
+    return all(parts) or _length(new, _FEWEST, 365) >= _length(old, _MOST, 366)
+
+
+def _length(duration: Duration, months: tuple[int, ...], year: int) -> int:
+    years, rest = divmod(duration.months, 12)
+    return (years * year + months[rest] + duration.days) * _DAY + duration.microseconds
+
+
+def _differing(old: Document, new: Document) -> list[str]:
+    return sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+
+
+def _accounts_changes(old: Document | None, new: Document | None) -> list[str]:
+    if old is None or new is None:
+        return [] if old == new else [f"accounts {'is new' if old is None else 'is taken away'}"]
+    keys = _differing(old, new)
+    if "missing" in keys and new.get("missing") != "deleted":
+        keys.remove("missing")
+    return [f"accounts changes in {', '.join(keys)}"] if keys else []
 
 
 def _class_changes(name: str, old: Document | None, new: Document | None) -> list[str]:
@@ -60,23 +94,16 @@ def _class_changes(name: str, old: Document | None, new: Document | None) -> lis
         for field in ("after", "action", "uniform")
         if old[field] != new[field]
     ]
-    for tier in sorted({*old["bounds"], *new["bounds"]}):
-        if _bounds_newly_erase(old["bounds"].get(tier), new["bounds"].get(tier)):
-            found.append(f"{key}.override.{tier} changes")
-    return found
+    # Wider ones too: an override that was out of bounds kept its account's records, and applies now.
+    return found + [f"{key}.override.{tier} changes" for tier in _differing(old["bounds"], new["bounds"])]
 
 
-def _bounds_newly_erase(old: Document | None, new: Document | None) -> bool:
-    if old == new:
-        return False
-    if old is None or new is None:
-        return True
-    wider = not _shorter(new["max"] or "forever", old["max"] or "forever")
-    return not (wider and old["min"] == new["min"])
+def _shorter(new: str, old: str) -> bool:
+    return not surely_no_shorter(parse_term(new), parse_term(old))
 
 
-def _shorter(new: str | None, old: str | None) -> bool:
-    """Whether a term's text is shorter; None is no grace at all."""
+def _shorter_grace(new: str | None, old: str | None) -> bool:
+    """Whether a grace may be shorter; None is none at all."""
     if old is None or new is None:
         return old is not None and new is None
-    return nominal(parse_term(new)) < nominal(parse_term(old))
+    return _shorter(new, old)

@@ -47,10 +47,9 @@ def require_no_jump(
     latest_seen: datetime | None,
     max_jump: timedelta,
     readings: Mapping[str, ClockReading],
-    approved: bool,
 ) -> None:
     """Raise Guarded (`clock_jump`) when `now` is far past the latest instant seen and no other machine agrees."""
-    if latest_seen is None or now - latest_seen <= max_jump or approved:
+    if latest_seen is None or now - latest_seen <= max_jump:
         return
     if any(not reading.same_machine for reading in readings.values()):
         return

@@ -13,9 +13,12 @@ from datetime import datetime
 from typing import Literal
 
 from retentiond.domain.accounts import (
+    NOTHING_REMEMBERED,
     UNKNOWN,
     AccountFacts,
+    MissingAccount,
     Resolution,
+    Surveyed,
     TierRules,
     of_nobody,
     of_tier,
@@ -41,7 +44,9 @@ class TargetPlan:
     """All that decides the verdicts of one target at `now` (UTC).
 
     `tier_source` says where the tier comes from; `knows_account` whether the records name their account, and
-    `has_directory` whether there is a directory to look it up in.
+    `has_directory` whether there is a directory to look it up in. `surveyed` is what our memory adds to it, and
+    `missing` are the accounts of the target's own records that are due by it: a store takes each for one more row of
+    the directory that is not found but deleted, as long as the directory really lacks it.
     """
 
     target: str
@@ -58,6 +63,8 @@ class TargetPlan:
     action: str = "delete"
     digest: str = ""
     epoch: int = 0
+    surveyed: Surveyed = NOTHING_REMEMBERED
+    missing: tuple[MissingAccount, ...] = ()
 
     @property
     def deletion_cutoff(self) -> datetime:

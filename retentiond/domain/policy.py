@@ -33,6 +33,7 @@ _CLASS_KEYS: Final = ("ttl", "override", "minimum", "after", "action")
 _BOUND_KEYS: Final = ("min", "max")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 _GRACE: Final = Duration(days=30)
+_DAY: Final = Duration(days=1)
 _TERM_REMEDY: Final = "write an ISO 8601 duration such as P90D, P7Y, P1Y6M10D, PT36H or P2W, or `forever`"
 _NAME_REMEDY: Final = "use lower-case letters, digits, _ and -, beginning with a letter, at most 63 of them"
 
@@ -112,14 +113,15 @@ class Policy:
 
 
 def parse_policy(
-    doc: Mapping[str, object], *, used_classes: frozenset[str]
+    doc: Mapping[str, object], *, used_classes: frozenset[str], allow_short: bool = False
 ) -> tuple[Policy | None, tuple[Problem, ...]]:
     """The policy that a document gives, and all its faults; no policy where there is any fault.
 
     `used_classes` are those that targets have: they need a term for every tier. One of them the policy lacks is not
-    reported here, since the fault lies with the target's own key.
+    reported here, since the fault lies with the target's own key. Unless `allow_short` says so, an override whose
+    bounds have no `min` may not be under a day: it is written by accounts, whose slips nobody else sees.
     """
-    reader = _Reader()
+    reader = _Reader(None if allow_short else _DAY)
     policy = _policy(reader, doc, used_classes)
     return (None if reader.problems else policy), tuple(reader.problems)
 
@@ -127,8 +129,9 @@ def parse_policy(
 class _Reader:
     """Reads values of a document and collects the faults. A method that finds one returns None."""
 
-    def __init__(self) -> None:
+    def __init__(self, shortest_override: Duration | None) -> None:
         self.problems: list[Problem] = []
+        self.shortest_override = shortest_override
 
     def fault(self, key: str, message: str, remedy: str) -> None:
         self.problems.append(Problem(key, message, remedy))
@@ -314,7 +317,7 @@ def _overrides(reader: _Reader, key: str, value: object, tiers: tuple[str, ...])
         if least is not None and most is not None and shorter(most, least):
             message = f"the minimum {least} is longer than the maximum {most}: no override could be valid"
             reader.fault(f"{key}.{tier}", message, "make min the shorter one")
-        bounds[tier] = Bounds(least, most)
+        bounds[tier] = Bounds(least or reader.shortest_override, most)
     return bounds
 
 

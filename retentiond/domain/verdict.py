@@ -154,10 +154,9 @@ def _considered(
     minimum = "is" if plan.data_class.minimum else "is no"
     lines.append(f"class {plan.data_class.name}: {minimum} legal minimum")
     if facts.deleted_at:
-        lines.append(
-            f"account deleted at {rfc3339(facts.deleted_at)}: erasure {'is' if erasing else 'is not yet'} due"
-            f" (grace {plan.policy.deletion_grace})"
-        )
+        since = rfc3339(facts.deleted_at)
+        told = f"account deleted at {since}" if facts.found else f"account missing since {since}, which means deleted"
+        lines.append(f"{told}: erasure {'is' if erasing else 'is not yet'} due (grace {plan.policy.deletion_grace})")
     elif plan.has_directory and plan.knows_account:
         lines.append("account not deleted" if facts.found else "account not in the directory")
     edge = rfc3339(found.cutoff) if found.cutoff else "never"

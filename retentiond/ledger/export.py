@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 from retentiond.domain.evidence import Checkpoint
 from retentiond.errors import LedgerError, UsageError
+from retentiond.ledger.highwater import HighWater
 from retentiond.ledger.keys import SigningKey
 from retentiond.ledger.verify import CHECKPOINT, LEAVES, PUBLIC_KEY, walk_database
 
@@ -25,13 +26,19 @@ if TYPE_CHECKING:
 _DRAFT = ".partial"
 
 
-async def export(db: Database, out_dir: Path, key: SigningKey, origin: str) -> Checkpoint:
+async def export(
+    db: Database, out_dir: Path, key: SigningKey, origin: str, high_water: HighWater | None = None
+) -> Checkpoint:
     """Write leaves.jsonl, key.pub and checkpoint into the folder, made where missing, and return the checkpoint.
 
     An export that is there is replaced. Raises LedgerError, leaving the folder as it was, when the ledger does not
-    hold together, and UsageError when the folder can't be written.
+    hold together, Guarded when it does not continue the checkpoint kept here (`high_water`), and UsageError when the
+    folder can't be written.
     """
     verifier = key.verifier(origin)
+    if high_water is not None:
+        async with db.transaction(read_only=True) as tx:
+            await high_water.require(tx)
     try:
         with _Leaves(out_dir / LEAVES) as leaves:
             report = await walk_database(db, verifier, leaves.write)
@@ -41,7 +48,10 @@ async def export(db: Database, out_dir: Path, key: SigningKey, origin: str) -> C
                     remedy="run `retentiond ledger verify`; the database has the altered entries",
                 )
             checkpoint = Checkpoint(origin, report.size, bytes.fromhex(report.root))
-            await asyncio.to_thread(_publish, leaves, f"{verifier}\n", key.sign(checkpoint))
+            note = key.sign(checkpoint)
+            if high_water is not None:
+                await asyncio.to_thread(high_water.keep, note)
+            await asyncio.to_thread(_publish, leaves, f"{verifier}\n", note)
     except OSError as error:
         raise UsageError(
             f"the export can't be written to {out_dir}: {error.strerror or error}",

@@ -6,34 +6,44 @@ the chain says which entry. An append locks the head until its transaction ends:
 
 A log must never sign two heads of which one does not continue the other. So a checkpoint is signed only over a
 committed head, and only after the entries since our last checkpoint have been hashed again and lead from one to the
-other: who rewrites the log in the database gets no signature for it.
+other: who rewrites the log in the database gets no signature for it. Nor does an older copy of the database, where the
+state folder remembers a later checkpoint (`highwater`).
 """
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from retentiond.control import entries as table
 from retentiond.domain.duration import rfc3339
 from retentiond.domain.evidence import Checkpoint, TreeHead, VerifierKey, canonical, leaf_hash, parse_and_verify
-from retentiond.errors import LedgerError
+from retentiond.errors import Guarded, LedgerError, UsageError
+from retentiond.ledger import kinds
+from retentiond.ledger.highwater import HighWater
 from retentiond.ledger.keys import SigningKey
 from retentiond.ledger.kinds import Entry
 
 if TYPE_CHECKING:
-    from retentiond.control.database import Tx
+    from pathlib import Path
+
+    from retentiond.control.database import Database, Tx
 
 _BROKEN = "run `retentiond ledger verify`: it names the first entry that was altered"
 
 
 class Journal:
-    """The way into one ledger. `origin` names it (`keys.origin_of`), `version` is that of the software."""
+    """The way into one ledger. `origin` names it (`keys.origin_of`), `version` is that of the software.
 
-    def __init__(self, key: SigningKey, origin: str, version: str) -> None:
+    `folder` is the state folder that keeps its last checkpoint; None where no folder is kept.
+    """
+
+    def __init__(self, key: SigningKey, origin: str, version: str, folder: Path | None = None) -> None:
         self._key = key
         self.origin = origin
         self._version = version
+        self.high_water = HighWater(folder, self.verifier) if folder else None
 
     @property
     def key(self) -> SigningKey:
@@ -76,12 +86,48 @@ class Journal:
             rows.append(table.Row(seq, table.month_of(now), str(entry.kind), now, leaf, prev))
         return rows
 
+    async def begin(self, tx: Tx) -> None:
+        """Keep the checkpoint of an empty ledger where none is kept: before its first entry, a start is the first."""
+        if self.high_water is None or self.high_water.note() is not None or (await table.head(tx)).tree.size:
+            return
+        await asyncio.to_thread(self.high_water.keep, self._key.sign(Checkpoint(self.origin, 0, TreeHead().root())))
+
+    async def require_continued(self, tx: Tx) -> None:
+        """Raise Guarded (`control_state`) when the ledger does not continue the checkpoint kept in the state folder."""
+        if self.high_water is not None:
+            await self.high_water.require(tx)
+
+    async def accept(self, database: Database, *, by: str, reason: str, key: bytes) -> str:
+        """Take the ledger as it is, after a restore that is meant: say so in it, and keep its checkpoint; the note.
+
+        `key` digests the reason. Raises UsageError where no state folder is kept, LedgerError.
+        """
+        if self.high_water is None:
+            raise UsageError("no state_dir is set, so nothing is remembered that could be given up")
+        try:
+            given_up = self.high_water.note()
+        except Guarded as error:
+            given_up = error.message
+        async with database.transaction() as tx:
+            await self.append(tx, kinds.accepted(given_up, by=by, reason=reason, key=key))
+        async with database.transaction() as tx:
+            note = await self._sign(tx)
+        await asyncio.to_thread(self.high_water.replace, note)
+        return note
+
     async def checkpoint(self, tx: Tx) -> str:
-        """A signed note over the committed head, kept in the database when the ledger has grown.
+        """A signed note over the committed head, kept in the database when the ledger has grown, and in the folder.
 
         The transaction must not have written anything, or the note could be about entries that are undone later.
-        Raises LedgerError, and signs nothing, when the head does not continue our last checkpoint.
+        Raises LedgerError or Guarded, and signs nothing, when the head does not continue our last checkpoint.
         """
+        await self.require_continued(tx)
+        note = await self._sign(tx)
+        if self.high_water is not None:
+            await asyncio.to_thread(self.high_water.keep, note)
+        return note
+
+    async def _sign(self, tx: Tx) -> str:
         if await table.has_written(tx):
             raise LedgerError("a checkpoint is signed in a transaction of its own, over what is committed")
         tree = (await table.head(tx)).tree

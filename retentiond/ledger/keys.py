@@ -119,11 +119,12 @@ def _create(path: Path) -> bool:
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return True
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make a name that was just put into the folder outlast a crash of the machine; raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -13,9 +13,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
 
+from retentiond.domain.accounts import of_tier
 from retentiond.domain.duration import rfc3339
 from retentiond.domain.evidence import canonical, keyed_digest
 from retentiond.domain.holds import Hold
+from retentiond.domain.plan import TargetPlan
 from retentiond.errors import LedgerError
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | Mapping[str, Json] | None"
@@ -75,7 +77,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Which batch an intent, an outcome or a doubt is about, under which rule; `cutoff` None where none applies."""
+    """Which batch an outcome is about, under which rule; `cutoff` None where none applies."""
 
     sweep: str
     batch: str
@@ -150,9 +152,38 @@ def mode(event: str, *, mode: str, by: str, key: bytes, reason: str | None = Non
     return Entry(Kind.MODE, {"event": event, "mode": mode, "by": by, "reason": _digest(key, reason)})
 
 
-def intent(work: Work, *, limit: int, worker: str) -> Entry:
-    """A batch of at most `limit` records is about to be carried out."""
-    return Entry(Kind.INTENT, {**work.document(), "limit": limit, "worker": worker})
+def intent(plan: TargetPlan, *, sweep: str, store: str, shard: str, mode: str, due: int | None, by: str) -> Entry:
+    """A sweep of a target is about to begin: under which rules, holds and cutoffs (`due`: how many, where counted).
+
+    One for each sweep and target, in the ledger before its first batch, and none for each batch: the permit's row has
+    the batch's intent, committed before the batch and in the same database, and its outcome or its doubt follows in
+    the ledger in every case. A leaf for each would double the ledger, and hold its head's lock in the permit's
+    transaction, where all workers and every hold would wait for one another.
+    """
+    terms = {tier: of_tier(plan.policy, plan.data_class, tier, plan.now) for tier in plan.policy.tiers}
+    terms |= {"none": plan.of_nobody(), "unknown": plan.of_unknown()}
+    return Entry(
+        Kind.INTENT,
+        {
+            "sweep": sweep,
+            "target": plan.target,
+            "shard": shard,
+            "store": store,
+            "class": plan.data_class.name,
+            "action": plan.action,
+            "mode": mode,
+            "policy": plan.digest,
+            "rule": plan.data_class.after,
+            "minimum": plan.data_class.minimum,
+            "now": rfc3339(plan.now),
+            "cutoffs": {tier: _moment(found.cutoff) for tier, found in terms.items()},
+            "account_erasure_cutoff": _moment(plan.deletion_cutoff),
+            "hold_epoch": plan.epoch,
+            "holds": len(plan.holds),
+            "due": due,
+            "worker": by,
+        },
+    )
 
 
 def outcome(work: Work, result: Result) -> Entry:
@@ -216,6 +247,16 @@ def approval(event: str, *, subject: str, target: str | None, digest: str | None
 def guard(name: str, *, tripped: bool, target: str | None, detail: Mapping[str, Json] | None = None) -> Entry:
     """A guard tripped, or let go again."""
     return Entry(Kind.GUARD, {"guard": name, "tripped": tripped, "target": target, "detail": detail or {}})
+
+
+def accepted(given_up: str | None, *, by: str, reason: str, key: bytes) -> Entry:
+    """An operator took the control database as it is; `given_up` is the signed note that it does not continue."""
+    return guard(
+        "control_state",
+        tripped=False,
+        target=None,
+        detail={"event": "accepted", "by": by, "reason": _digest(key, reason), "given_up": given_up},
+    )
 
 
 def heartbeat(*, mode: str, policy_digest: str | None, targets: Mapping[str, Json]) -> Entry:

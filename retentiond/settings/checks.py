@@ -135,15 +135,20 @@ def two_targets_over_the_same_records(merged: Merged, targets: Mapping[str, Targ
             yield Problem(key, message, f"keep one of targets.{other} and {key}", merged.source_of(key))
 
 
-def short_terms(merged: Merged) -> Iterator[Problem]:
-    """Terms under a day, which are likelier a slip (`PT90M` for `P90M`) than meant (4-safety, "Guards")."""
+def short_terms_allowed(merged: Merged) -> bool | None:
+    """Whether terms under a day are allowed (`guards.allow_short_ttl`); None where that can't be read."""
     # This one key alone, so that a fault in another guard hides no short term.
     allow = {name: item for name, item in section(merged, "guards").items() if name == "allow_short_ttl"}
     try:
-        if Guards.model_validate(allow).allow_short_ttl:
-            return
+        return Guards.model_validate(allow).allow_short_ttl
     except ValidationError:
-        return  # its fault is reported with the other settings; which terms are short is said once it is mended
+        return None
+
+
+def short_terms(merged: Merged) -> Iterator[Problem]:
+    """Terms under a day, which are likelier a slip (`PT90M` for `P90M`) than meant (4-safety, "Guards")."""
+    if short_terms_allowed(merged) is not False:
+        return  # a fault of it is reported with the other settings; which terms are short is said once it is mended
     for name in section(merged, "policy", "classes"):
         data_class = section(merged, "policy", "classes", name)
         for key, text in _leaves(f"policy.classes.{name}", {k: data_class.get(k) for k in ("ttl", "override")}):

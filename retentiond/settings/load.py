@@ -58,7 +58,11 @@ def _policy(found: Merged, problems: list[Problem]) -> Policy | None:
         message, remedy = f"a mapping was expected, not {kind_of(document)}", "give it keys such as tiers and classes"
         problems.append(Problem("policy", message, remedy, found.source_of("policy")))
         return None
-    policy, faults = parse_policy(document, used_classes=checks.used_classes(found))
+    policy, faults = parse_policy(
+        document,
+        used_classes=checks.used_classes(found),
+        allow_short=checks.short_terms_allowed(found) is True,
+    )
     for fault in faults:
         not_json = found.not_json.get(tuple(fault.key.split(".")))
         message = f"{fault.message}; the text is not JSON either: {not_json}" if not_json else fault.message

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-from retentiond.domain.accounts import AccountFacts
+from retentiond.domain.accounts import AccountFacts, MissingAccount
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.holds import Hold, TargetHold
 from retentiond.domain.permit import Permit
@@ -106,6 +106,9 @@ class Store(Protocol):
 
     async def groups(self, class_name: str) -> tuple[Group, ...]:
         """The distinct (tier, override) pairs that records of the target can have."""
+
+    async def missing(self, plan: TargetPlan) -> tuple[MissingAccount, ...]:
+        """The accounts of its records that the directory lost, and whose records may be due by the plan for that."""
 
     async def hold(self, hold: Hold) -> TargetHold:
         """The hold in the canonical text of the target's own columns."""

@@ -15,9 +15,12 @@ from datetime import UTC, datetime
 from graphlib import CycleError, TopologicalSorter
 from uuid import uuid4
 
-from retentiond.control import approvals, flags, units
+from retentiond.control import flags, units
+from retentiond.domain.accounts import NOTHING_REMEMBERED
 from retentiond.domain.clock import ClockReading, agreed_now, require_no_jump
 from retentiond.domain.permit import Lease, Unit
+from retentiond.domain.plan import TargetPlan
+from retentiond.domain.verdict import Verdict, judge
 from retentiond.errors import (
     Blind,
     Fenced,
@@ -33,13 +36,13 @@ from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep.events import Failed, GuardState, SweepDone
 from retentiond.sweep.outcome import Outcome
+from retentiond.sweep.questions import CLOCK, Question, allowed, not_asked
 from retentiond.sweep.recovery import settle_open_permits
 from retentiond.sweep.spec import Target
-from retentiond.sweep.survey import survey
+from retentiond.sweep.survey import look, recall, survey
 from retentiond.sweep.sweeper import Sweeper, Tools, count_due, make_plan
 
 _LEASE_POLL_SECONDS = 0.5
-_CLOCK = "clock"
 
 
 @dataclass(slots=True)
@@ -63,20 +66,27 @@ class Engine:
             "target": await store.clock(),
         }
         now = agreed_now(readings, host=datetime.now(UTC), max_skew=limits.max_clock_skew)
-        async with self.tools.database.transaction() as tx:
-            seen = (await flags.clock_state(tx)).high_water
-            approval = await approvals.find(tx, "clock", _CLOCK, "")
-            require_no_jump(
-                now,
-                latest_seen=seen,
-                max_jump=limits.max_clock_jump,
-                readings=readings,
-                approved=approval is not None,
-            )
-            if approval is not None and seen is not None and now - seen > limits.max_clock_jump:
-                await approvals.use(tx, approval.id, None)
-            await flags.observe_clock(tx, now)
+        await self._believe(now, readings)
         return now
+
+    async def _believe(self, now: datetime, readings: Mapping[str, ClockReading]) -> None:
+        """Remember `now`, unless it jumped: that is asked about, and Guarded raised until it is approved."""
+        journal, by, max_jump = self.tools.journal, self.tools.worker, self.tools.spec.limits.max_clock_jump
+        jumped: Guarded | None = None
+        async with self.tools.database.transaction() as tx:
+            seen = (await flags.clock_state(tx, lock=True)).high_water
+            try:
+                require_no_jump(now, latest_seen=seen, max_jump=max_jump, readings=readings)
+            except Guarded as error:
+                ahead = int((now - (seen or now)).total_seconds())
+                question = Question("clock", CLOCK, "", ahead, slack=int(max_jump.total_seconds()))
+                jumped = None if await allowed(tx, journal, question, by=by) else error
+            else:
+                await not_asked(tx, journal, "clock", CLOCK, by=by)
+            if jumped is None:
+                await flags.observe_clock(tx, now)
+        if jumped is not None:
+            raise jumped
 
     async def sweep(self, target: Target, sweep: str | None = None) -> Outcome:
         """One sweep of one target, whatever happens; the outcome says it all."""
@@ -112,20 +122,38 @@ class Engine:
         mine = self.stores[name].records
         return [other for other, store in self.stores.items() if other != name and mine in store.children]
 
-    async def prepare(self, store: PostgresStore, target: Target) -> datetime:
+    async def prepare(self, store: PostgresStore, target: Target) -> TargetPlan:
         """Open the store, agree on `now`, survey the directory; raises what makes the target unfit to be swept."""
         await store.open(self.directory)
         now = await self.now(store)
-        if self.directory is not None and (target.tier_source == "directory" or target.knows_account):
-            found = await survey(self.tools.database, self.directory, self.tools.spec, now, self.account_key)
-            store.surveyed(found.recent, found.transaction)
-        return now
+        surveyed = NOTHING_REMEMBERED
+        if self.directory is not None and target.knows_account:
+            surveyed = await survey(self.tools, self.directory, now, self.account_key)
+        return await make_plan(self.tools, store, target, now, surveyed)
+
+    async def plan(self, target: Target) -> TargetPlan:
+        """The plan that a sweep would have now, with nothing written; raises what makes the target unfit."""
+        store = self.stores[target.name]
+        await store.open(self.directory)
+        now = min((await store.clock()).now, datetime.now(UTC))
+        surveyed = NOTHING_REMEMBERED
+        if self.directory is not None and target.knows_account:
+            surveyed = await look(self.tools, self.directory, now, self.account_key)
+        return await make_plan(self.tools, store, target, now, surveyed)
+
+    async def explain(self, target: Target, record: str) -> Verdict:
+        """The verdict on one record by its key, with what is remembered of its account; raises NotFound, Blind."""
+        store = self.stores[target.name]
+        await store.open(self.directory)
+        plan = await make_plan(self.tools, store, target, min((await store.clock()).now, datetime.now(UTC)))
+        found, facts = await store.record(plan, record)
+        if self.directory is not None and found.account is not None:
+            surveyed = await recall(self.tools, self.directory, found.account, plan.now, self.account_key)
+            facts = surveyed.applied(found.account, facts, has_grace=plan.grace_cutoff is not None)
+        return judge(plan, found, facts)
 
     async def _planned(self, store: PostgresStore, target: Target, outcome: Outcome) -> None:
-        await store.open(self.directory)
-        clock = await store.clock()
-        plan = await make_plan(self.tools, store, target, min(clock.now, datetime.now(UTC)))
-        await count_due(store, plan, outcome)
+        await count_due(store, await self.plan(target), outcome)
 
     async def _enforced(self, store: PostgresStore, target: Target, sweep: str, outcome: Outcome) -> None:
         lease = await self._lease(Unit(target.name))
@@ -147,10 +175,23 @@ class Engine:
         self, store: PostgresStore, target: Target, lease: Lease, sweep: str, outcome: Outcome
     ) -> datetime:
         """Sweep, and return when the target is due again."""
-        spec = self.tools.spec
-        now = await self.prepare(store, target)
-        outcome.in_doubt = await settle_open_permits(self.tools.database, self.tools.journal, store, lease)
-        plan = await make_plan(self.tools, store, target, now)
+        spec, journal = self.tools.spec, self.tools.journal
+        async with self.tools.database.transaction(read_only=True) as tx:
+            await journal.require_continued(tx)
+        plan = await self.prepare(store, target)
+        now = plan.now
+        outcome.in_doubt = await settle_open_permits(self.tools.database, journal, store, lease)
+        intent = kinds.intent(
+            plan,
+            sweep=sweep,
+            store=target.store,
+            shard=lease.unit.shard,
+            mode="enforce",
+            due=None,
+            by=self.tools.worker,
+        )
+        async with self.tools.database.transaction() as tx:
+            await journal.append(tx, intent)
         sweeper = Sweeper(self.tools, store, target, plan, lease, sweep, outcome)
         self.running[target.name] = sweeper
         if self.stopping:

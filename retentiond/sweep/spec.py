@@ -62,7 +62,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """The configuration of all sweeps; `digest` names everything that enters a verdict."""
+    """The configuration of all sweeps; `digest` names everything that enters a verdict.
+
+    `missing_means_deleted`: an account that the directory has lost counts as deleted (`accounts.missing`).
+    """
 
     enforce: bool
     policy: Policy
@@ -70,6 +73,7 @@ class Spec:
     targets: tuple[Target, ...]
     digest: str
     has_directory: bool
+    missing_means_deleted: bool = False
     limits: Limits = field(default_factory=Limits)
     release_grace: timedelta = timedelta(days=7)
     min_interval: timedelta = timedelta(minutes=1)

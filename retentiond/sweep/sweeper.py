@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from retentiond.control import approvals, holds, permits, units
 from retentiond.control.database import Database, Tx
+from retentiond.domain.accounts import NOTHING_REMEMBERED, Surveyed
 from retentiond.domain.duration import instant
 from retentiond.domain.evidence import keyed_digest
 from retentiond.domain.holds import covers_target
@@ -27,6 +28,7 @@ from retentiond.ledger.journal import Journal
 from retentiond.stores.base import Batch, Store, Tally, Window
 from retentiond.sweep.events import BatchDone, Observer, Throttled, ignore
 from retentiond.sweep.outcome import Outcome
+from retentiond.sweep.questions import not_asked
 from retentiond.sweep.spec import Spec, Target
 from retentiond.sweep.throttle import Pacer
 
@@ -47,7 +49,9 @@ class Tools:
     observer: Observer = ignore
 
 
-async def make_plan(tools: Tools, store: Store, target: Target, now: datetime) -> TargetPlan:
+async def make_plan(
+    tools: Tools, store: Store, target: Target, now: datetime, surveyed: Surveyed = NOTHING_REMEMBERED
+) -> TargetPlan:
     """The plan of a target at `now`, with the holds of the current epoch in the target's own text."""
     spec = tools.spec
     plan = TargetPlan(
@@ -63,7 +67,9 @@ async def make_plan(tools: Tools, store: Store, target: Target, now: datetime) -
         groups=await store.groups(target.data_class.name),
         action=target.action,
         digest=spec.digest,
+        surveyed=surveyed,
     )
+    plan = replace(plan, missing=await store.missing(plan))
     return await with_holds(tools.database, store, plan)
 
 
@@ -146,6 +152,8 @@ class Sweeper:
         counted = await count_due(self._store, self._plan, Outcome())
         due = counted.would
         if due <= most:
+            async with self._tools.database.transaction() as tx:
+                await not_asked(tx, self._tools.journal, "sweep", self._target.name, by=self._tools.worker)
             return counted
         async with self._tools.database.transaction() as tx:
             approval = await approvals.find(tx, "sweep", self._target.name, self._plan.digest)

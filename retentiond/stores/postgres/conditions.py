@@ -11,16 +11,16 @@ from retentiond.stores.postgres.catalog import Child, quote
 from retentiond.stores.postgres.shape import Params, Shape, anchor_expression, before, same_as_any
 
 
-def expired(shape: Shape, plan: TargetPlan, cutoff: str) -> str:
-    """Whether the term is over."""
+def expired(shape: Shape, plan: TargetPlan, cutoff: str, deleted: str = "a.deleted_at") -> str:
+    """Whether the term is over; `deleted` is when the account was deleted."""
     if plan.counts_from_deletion:
-        return f"COALESCE(isfinite(a.deleted_at) AND a.deleted_at < {cutoff}, false)"
+        return f"COALESCE(isfinite({deleted}) AND {deleted} < {cutoff}, false)"
     return f"COALESCE({before(shape, cutoff)}, false)"
 
 
-def erasing(plan: TargetPlan, params: Params) -> str:
-    """Whether the erasure of the account `a` is due."""
-    return f"COALESCE(isfinite(a.deleted_at) AND a.deleted_at < {params.moment(plan.deletion_cutoff)}, false)"
+def erasing(plan: TargetPlan, params: Params, deleted: str = "a.deleted_at") -> str:
+    """Whether the erasure of the account, deleted at `deleted`, is due."""
+    return f"COALESCE(isfinite({deleted}) AND {deleted} < {params.moment(plan.deletion_cutoff)}, false)"
 
 
 def held(shape: Shape, plan: TargetPlan, params: Params) -> str:

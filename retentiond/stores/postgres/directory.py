@@ -1,12 +1,13 @@
 """The account directory, a Postgres table or query: surveyed as a whole, or asked about one account.
 
 In the target's own database it is joined by the statements that judge and delete, so a tier raised a moment ago counts.
-A directory elsewhere is asked about the accounts of each window.
+A directory elsewhere is asked about the accounts of each window; so is one here that neither dates its tier changes nor
+has rows that carry their transaction (a query, a view), since a change after the survey would not be seen in a join.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,6 +59,23 @@ class Directory:
             changed_at=quote(config.tier_changed_at) if config.tier_changed_at else None,
             has_xmin=config.table is not None,
         )
+
+    @property
+    def dates_changes(self) -> bool:
+        """Whether it says itself when an account's tier last changed."""
+        return self.config.tier_changed_at is not None
+
+    async def joinable(self) -> bool:
+        """Whether a statement that joins it sees every tier change that the last survey did not see."""
+        if self.dates_changes:
+            return True
+        if self.config.table is None:
+            return False
+        async with self._database.transaction() as connection:
+            kind = await connection.fetchval(
+                "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)", self.source.relation
+            )
+        return kind in ("r", "p")
 
     async def close(self) -> None:
         """Give up all connections."""
@@ -128,8 +146,15 @@ class Directory:
         async with self._database.transaction() as connection:
             return [row["id"] for row in await connection.fetch(sql, edge, after)]
 
-    async def look_up(self, asked: tuple[str, ...], plan: TargetPlan, recent: frozenset[str]) -> Looked:
-        """What the directory says now of these accounts; `recent` are in their grace by our own memory."""
+    async def lacking(self, accounts: Collection[str]) -> set[str]:
+        """Which of these accounts, by their ids' text, it does not have now."""
+        source = self.source
+        sql = f"SELECT d.{source.id}::text AS id FROM {source.relation} d WHERE d.{source.id}::text = ANY($1::text[])"
+        async with self._database.transaction() as connection:
+            return set(accounts) - {row["id"] for row in await connection.fetch(sql, list(accounts))}
+
+    async def look_up(self, asked: tuple[str, ...], plan: TargetPlan) -> Looked:
+        """What the directory says now of these accounts, with what the plan's survey remembers of their tiers."""
         source, params = self.source, Params()
         override = override_expression(source, plan.data_class.name, params)
         deleted = f"d.{source.deleted_at}::timestamptz" if source.deleted_at else "NULL::timestamptz"
@@ -143,14 +168,15 @@ class Directory:
         )
         async with self._database.transaction() as connection:
             rows = await connection.fetch(sql, *params.values)
-        has_grace = plan.grace_cutoff is not None
+        has_grace = plan.grace_cutoff is not None and plan.tier_source == "directory"
+        remembered = plan.surveyed.in_grace
         return Looked(
             asked=asked,
             ids=tuple(row["id"] for row in rows),
             tiers=tuple(row["tier"] for row in rows),
             overrides=tuple(row["override"] for row in rows),
             deleted_at=tuple(row["deleted_at"] for row in rows),
-            in_grace=tuple(row["in_grace"] or (has_grace and row["id"] in recent) for row in rows),
+            in_grace=tuple(has_grace and (row["in_grace"] or remembered(row["id"], row["tier"])) for row in rows),
         )
 
 

@@ -11,8 +11,7 @@ those: whoever inserts a child has to lock its parent, so a later statement that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import asyncpg
 
@@ -21,6 +20,7 @@ from retentiond.stores.base import Tally
 from retentiond.stores.postgres.anonymise import Change
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.conditions import blocked, erasing, expired, held
+from retentiond.stores.postgres.missing import directory_has, missing_rows
 from retentiond.stores.postgres.queries import cutoff_sql, own_tier
 from retentiond.stores.postgres.rows import instant_sql
 from retentiond.stores.postgres.shape import Context, Params, Shape, anchor_expression, before, stored_bytes
@@ -163,6 +163,8 @@ class Erasing:
         branches = [self._known(f"({accounts}) a", f"{account} = a.id")]
         if not self.shape.account.not_null:
             branches += self._without_account("nobody", "", f"{account} IS NULL", terms.nobody)
+        if self.plan.missing:
+            branches.append(self._missing(f"{account} = a.id"))
         if self._may_end(terms.absent) and (absent := self._absent(account)):
             branches += self._without_account("absent", absent, f"{account} = a.id", terms.absent)
         return branches
@@ -177,14 +179,34 @@ class Erasing:
             due = f"({due} OR {erasing(plan, params)})"
         return _Branch("known", accounts, match, number, due)
 
+    def _missing(self, match: str) -> _Branch:
+        """Records whose account the directory lost so long ago that it counts as deleted, and still lacks now."""
+        plan, params, shape = self.plan, self.params, self.shape
+        assert shape.account is not None
+        source, looked = shape.directory, self.context.looked
+        lacks = f" WHERE NOT {directory_has(source, 'm.id')}" if source is not None else ""
+        if looked is not None:
+            plan = replace(plan, missing=tuple(each for each in plan.missing if each.id not in set(looked.ids)))
+        lost = missing_rows(plan, shape.account, params)
+        number = self._number_without(self.terms.absent)
+        due = expired(shape, plan, self.terms.cutoff(f"({number})", params))
+        if not plan.data_class.minimum:
+            due = f"({due} OR {erasing(plan, params)})"
+        return _Branch("missing", f"(SELECT m.id, m.since AS deleted_at FROM {lost}{lacks}) a", match, number, due)
+
     def _without_account(self, name: str, accounts: str, match: str, number: int) -> list[_Branch]:
         """Records of no account, or of one that is not known: the branch, or none where none of them can be due."""
         if not self._may_end(number):
             return []
-        plan, params, told = self.plan, self.params, str(number)
-        if plan.tier_source in ("constant", "record"):
-            told = number_sql(self.terms, plan, params, tier=own_tier(self.shape), override="NULL::text")
+        plan, params = self.plan, self.params
+        told = self._number_without(number)
         return [_Branch(name, accounts, match, told, expired(self.shape, plan, self.terms.cutoff(f"({told})", params)))]
+
+    def _number_without(self, number: int) -> str:
+        """The number where the directory tells nothing: the given one, or that of the record's own tier."""
+        if self.plan.tier_source in ("constant", "record"):
+            return number_sql(self.terms, self.plan, self.params, tier=own_tier(self.shape), override="NULL::text")
+        return str(number)
 
     def _may_end(self, number: int) -> bool:
         """Whether records without a known account can expire: by this number, or by a tier of their own."""
@@ -199,7 +221,7 @@ class Erasing:
         shape, looked = self.shape, self.context.looked
         assert shape.account is not None
         if looked is not None:
-            missing: Sequence[str] = sorted(set(looked.asked) - set(looked.ids))
+            missing = sorted(set(looked.asked) - set(looked.ids) - {each.id for each in self.plan.missing})
             return (
                 f"(SELECT u.id FROM unnest({self.params.add(missing, 'text[]')}::{shape.account.type}[]) u(id)) a"
                 if missing
@@ -209,8 +231,11 @@ class Erasing:
         if source is None:
             return ""
         early = ""
+        if self.plan.missing:
+            lost = self.params.add([each.id for each in self.plan.missing], "text[]")
+            early = f" AND {account} <> ALL({lost}::{shape.account.type}[])"
         if self.plan.tier_source == "directory":
-            early = f" AND {before(shape, self.terms.cutoff(str(self.terms.absent), self.params))}"
+            early += f" AND {before(shape, self.terms.cutoff(str(self.terms.absent), self.params))}"
         return (
             f"(SELECT DISTINCT {account} AS id FROM {shape.table.sql} r WHERE {self.walk.condition}{early}"
             f" AND {account} IS NOT NULL"

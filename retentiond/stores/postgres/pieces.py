@@ -6,7 +6,7 @@ Found once a batch, before the statements that judge and destroy: they all are a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retentiond.domain.plan import TargetPlan
 from retentiond.stores.base import Window
@@ -14,19 +14,11 @@ from retentiond.stores.postgres import walks
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.connection import Connection
 from retentiond.stores.postgres.directory import Directory
+from retentiond.stores.postgres.missing import directory_has, missing_rows
 from retentiond.stores.postgres.shape import Context, Params, Shape
 from retentiond.stores.postgres.walks import Walk
 
 _CHUNK = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of the directory beside its rows: accounts whose tier changed of late, when it was surveyed."""
-
-    directory: Directory | None = None
-    recent: frozenset[str] = frozenset()
-    surveyed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +40,16 @@ class Piece:
 
 
 async def find_piece(
-    connection: Connection, shape: Shape, known: Known, plan: TargetPlan, window: Window
+    connection: Connection, shape: Shape, directory: Directory | None, plan: TargetPlan, window: Window
 ) -> Piece | None:
     """The piece that the window is; None where nothing is left of the walk."""
-    accounts, more = await _accounts(connection, shape, known, plan, window)
+    accounts, more = await _accounts(connection, shape, directory, plan, window)
     if accounts == ():
         return None
     until = await _end(connection, shape, plan, window, accounts or ())
     after = until if until is not None else (more,) if more is not None else None
     piece = Piece(shape, plan, window, accounts or (), until, after, Context())
-    return await _with_context(connection, piece, known)
+    return await _with_context(connection, piece, directory)
 
 
 async def _end(
@@ -78,10 +70,10 @@ async def _end(
     return None if end is None else tuple(end)
 
 
-async def _with_context(connection: Connection, piece: Piece, known: Known) -> Piece:
+async def _with_context(connection: Connection, piece: Piece, directory: Directory | None) -> Piece:
     shape, plan = piece.shape, piece.plan
-    context = Context(tuple(known.recent), await _age(connection, shape, known))
-    if shape.directory is None and known.directory is not None and shape.account is not None:
+    context = Context(tuple(plan.surveyed.recent), await _age(connection, shape, plan))
+    if shape.directory is None and directory is not None and shape.account is not None:
         params = Params()
         walk = piece.walk(params)
         column = f"r.{quote(shape.account.name)}"
@@ -90,31 +82,35 @@ async def _with_context(connection: Connection, piece: Piece, known: Known) -> P
             f" WHERE {walk.condition} AND {column} IS NOT NULL"
         )
         asked = tuple(row["id"] for row in await connection.fetch(sql, *params.values))
-        looked = await known.directory.look_up(asked, plan, known.recent)
-        context = Context(tuple(known.recent), None, looked)
-    return Piece(shape, plan, piece.window, piece.accounts, piece.until, piece.after, context)
+        context = replace(context, looked=await directory.look_up(asked, plan))
+    return replace(piece, context=context)
 
 
-async def _age(connection: Connection, shape: Shape, known: Known) -> int | None:
+async def _age(connection: Connection, shape: Shape, plan: TargetPlan) -> int | None:
     """How many transactions ago the directory was surveyed, where its rows don't date their changes themselves."""
-    if known.surveyed is None or shape.directory is None or shape.directory.changed_at is not None:
+    surveyed = plan.surveyed.transaction
+    if surveyed is None or shape.directory is None or shape.directory.changed_at is not None:
         return None
     latest: int = await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
-    return max(latest - known.surveyed, 0)
+    return max(latest - surveyed, 0)
 
 
 async def _accounts(
-    connection: Connection, shape: Shape, known: Known, plan: TargetPlan, window: Window
+    connection: Connection, shape: Shape, directory: Directory | None, plan: TargetPlan, window: Window
 ) -> tuple[tuple[str, ...] | None, str | None]:
     """For the erasure walk, the next accounts due that have records here, and where to go on if there are more."""
     if window.walk != walks.ERASURE:
         return None, None
     after = window.after[0] if window.after else None
     inclusive = window.after is not None and len(window.after) > 1
-    if shape.directory is None:
-        found, more = await _foreign_accounts(connection, shape, known, plan, after, inclusive=inclusive)
-    else:
+    if shape.directory is not None:
         found, more = await _local_accounts(connection, shape, plan, after, inclusive=inclusive)
+    elif inclusive and after is not None:
+        # The order of texts may not be that of the column's type: what ended within an account goes on with it alone.
+        found, more = [after], after
+    else:
+        assert directory is not None  # `walks.names` saw to it
+        found, more = await _foreign_accounts(connection, shape, directory, plan, after, size=window.size)
     return tuple(found), more
 
 
@@ -123,35 +119,48 @@ async def _local_accounts(
 ) -> tuple[list[str], str | None]:
     source, account = shape.directory, shape.account
     assert source is not None and account is not None  # noqa: PT018 - `walks.names` saw to it
-    if source.deleted_at is None:
-        return [], None
     params = Params()
-    edge = params.moment(walks.erasure_edge(plan))
+    relations = []
+    if source.deleted_at is not None:
+        deleted = f"d.{source.deleted_at}::timestamptz"
+        edge = params.moment(walks.erasure_edge(plan))
+        relations.append(
+            f"SELECT d.{source.id} AS id FROM {source.relation} d WHERE {deleted} < {edge} AND isfinite({deleted})"
+        )
+    if plan.missing:
+        lost = missing_rows(plan, account, params)
+        relations.append(f"SELECT m.id FROM {lost} WHERE NOT {directory_has(source, 'm.id')}")
+    if not relations:
+        return [], None
     outside = walks.outside(shape, plan, params)
-    sign = ">=" if inclusive else ">"
-    start = f" AND d.{source.id} {sign} {params.add(after, 'text')}::{account.type}" if after else ""
-    deleted = f"d.{source.deleted_at}::timestamptz"
+    start = f" AND d.id {'>=' if inclusive else '>'} {params.add(after, 'text')}::{account.type}" if after else ""
     sql = (
-        f"SELECT d.{source.id}::text AS id FROM {source.relation} d WHERE {deleted} < {edge}"
-        f" AND isfinite({deleted}){start} AND EXISTS (SELECT 1 FROM {shape.table.sql} r"
-        f" WHERE r.{quote(account.name)} = d.{source.id}{outside}) ORDER BY d.{source.id} LIMIT {_CHUNK}"
+        f"SELECT d.id::text AS id FROM ({' UNION '.join(relations)}) d WHERE EXISTS (SELECT 1"
+        f" FROM {shape.table.sql} r WHERE r.{quote(account.name)} = d.id{outside}){start}"
+        f" ORDER BY d.id LIMIT {_CHUNK}"
     )
     found = [row["id"] for row in await connection.fetch(sql, *params.values)]
     return found, found[-1] if len(found) == _CHUNK else None
 
 
 async def _foreign_accounts(
-    connection: Connection, shape: Shape, known: Known, plan: TargetPlan, after: str | None, *, inclusive: bool
-) -> tuple[Sequence[str], str | None]:
-    assert known.directory is not None and shape.account is not None  # noqa: PT018 - `walks.names` saw to it
-    due = await known.directory.due(walks.erasure_edge(plan), after, inclusive=inclusive, limit=_CHUNK)
+    connection: Connection, shape: Shape, directory: Directory, plan: TargetPlan, after: str | None, *, size: int
+) -> tuple[list[str], str | None]:
+    """Accounts whose records fit into one window, in the order of their texts: no window ends between two of them."""
+    assert shape.account is not None
+    due = await directory.due(walks.erasure_edge(plan), after, inclusive=False, limit=_CHUNK)
+    due = sorted({*due, *(each.id for each in plan.missing if after is None or each.id > after)})[:_CHUNK]
+    if not due:
+        return [], None
     column = shape.account
     sql = (
-        f"SELECT DISTINCT r.{quote(column.name)}::text AS id FROM {shape.table.sql} r"
-        f" WHERE r.{quote(column.name)} = ANY($1::text[]::{column.type}[])"
+        f"SELECT r.{quote(column.name)}::text AS id, count(*) AS records FROM {shape.table.sql} r"
+        f" WHERE r.{quote(column.name)} = ANY($1::text[]::{column.type}[]) GROUP BY r.{quote(column.name)}"
     )
-    here = {row["id"] for row in await connection.fetch(sql, due)} if due else set()
-    more = due[-1] if len(due) == _CHUNK else None
-    found = [account for account in due if account in here]
-    # An empty chunk in the middle is still a chunk: an account that has nothing here stands for it.
-    return (found or due[-1:]) if more else found, more
+    here = {row["id"]: row["records"] for row in await connection.fetch(sql, due)}
+    found: list[str] = []
+    for account in due:
+        if found and sum(here.get(each, 0) for each in (*found, account)) >= size:
+            return found, found[-1]
+        found.append(account)
+    return found, due[-1] if len(due) == _CHUNK else None

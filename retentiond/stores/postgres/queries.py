@@ -9,6 +9,7 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.stores.postgres.anonymise import Change
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.conditions import blocked, erasing, expired, held
+from retentiond.stores.postgres.missing import missing_rows
 from retentiond.stores.postgres.shape import Context, Params, Shape, anchor_expression
 from retentiond.stores.postgres.terms import UNTOLD, Terms, accounts_sql, number_sql, number_terms
 from retentiond.stores.postgres.walks import Walk
@@ -24,14 +25,19 @@ def judged(shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: 
     """A relation of the walk's records: anchor, cutoff, deleted_at, label (the tier) and state."""
     terms = number_terms(plan)
     accounts = accounts_sql(shape, plan, params, context)
-    match = f"a.id = r.{quote(shape.account.name)}" if accounts and shape.account else "false"
+    account = f"r.{quote(shape.account.name)}" if accounts and shape.account else None
+    match = f"a.id = {account}" if account else "false"
+    lost, deleted = "", "a.deleted_at"
+    if account and shape.account and plan.missing:
+        lost = f" LEFT JOIN {missing_rows(plan, shape.account, params)} ON m.id = {account}"
+        deleted = "CASE WHEN a.id IS NULL THEN m.since ELSE a.deleted_at END"
     number = _number(shape, plan, terms, params, context, joined=accounts is not None)
     cutoff = cutoff_sql(plan, terms, "y.n", params)
     # OFFSET 0 keeps the planner from copying the CASE of the number into every place that uses it.
     return (
-        f"SELECT {anchor_expression(shape)} AS anchor, {cutoff} AS cutoff, a.deleted_at,"
-        f" {terms.label('y.n', params)} AS label, {_state(shape, plan, params, cutoff, change)} AS state"
-        f" FROM {shape.table.sql} r LEFT JOIN ({accounts or _NO_ACCOUNTS}) a ON {match}"
+        f"SELECT {anchor_expression(shape)} AS anchor, {cutoff} AS cutoff, {deleted} AS deleted_at,"
+        f" {terms.label('y.n', params)} AS label, {_state(shape, plan, params, cutoff, deleted, change)} AS state"
+        f" FROM {shape.table.sql} r LEFT JOIN ({accounts or _NO_ACCOUNTS}) a ON {match}{lost}"
         f" CROSS JOIN LATERAL (SELECT {number} AS n OFFSET 0) y WHERE {walk.condition}"
     )
 
@@ -71,9 +77,9 @@ def _number(shape: Shape, plan: TargetPlan, terms: Terms, params: Params, contex
     )
 
 
-def _state(shape: Shape, plan: TargetPlan, params: Params, cutoff: str, change: Change | None) -> str:
-    over = expired(shape, plan, cutoff)
-    going = erasing(plan, params)
+def _state(shape: Shape, plan: TargetPlan, params: Params, cutoff: str, deleted: str, change: Change | None) -> str:
+    over = expired(shape, plan, cutoff, deleted)
+    going = erasing(plan, params, deleted)
     due = over if plan.data_class.minimum else f"({over} OR {going})"
     hold = held(shape, plan, params)
     anchor = anchor_expression(shape)

@@ -11,7 +11,7 @@ from datetime import datetime
 import asyncpg
 import orjson
 
-from retentiond.domain.accounts import AccountFacts
+from retentiond.domain.accounts import AccountFacts, MissingAccount
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.holds import Hold, TargetHold
 from retentiond.domain.permit import SAME_DATABASE
@@ -27,7 +27,8 @@ from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase, one
 from retentiond.stores.postgres.directory import Directory, read_facts
 from retentiond.stores.postgres.lookup import next_expiry, read_record
-from retentiond.stores.postgres.pieces import Known, Piece, find_piece
+from retentiond.stores.postgres.missing import due_missing
+from retentiond.stores.postgres.pieces import Piece, find_piece
 from retentiond.stores.postgres.shape import Params, Shape
 from retentiond.stores.postgres.targetholds import target_hold
 
@@ -49,7 +50,7 @@ class PostgresStore:
         self._secret = secret
         self._database = TargetDatabase(config.dsn.get_secret_value(), what=f"target {name}")
         self._shape: Shape | None = None
-        self._known = Known()
+        self._directory: Directory | None = None
         self.change: Change | None = None
 
     async def close(self) -> None:
@@ -68,7 +69,7 @@ class PostgresStore:
 
     async def open(self, directory: Directory | None) -> Shape:
         """Read the catalogues; raises Blind where the table can't be swept as configured, Unreachable."""
-        self._known = replace(self._known, directory=directory)
+        self._directory = directory
         async with self._database.transaction() as connection:
             table = await read_table(connection, self.config.table, tuple(self.config.key or ()) or None)
         config = self.config
@@ -83,7 +84,7 @@ class PostgresStore:
                 f"the anchor {config.anchor!r} of target {self.name} is a number, and its unit is not given",
                 remedy=f"set targets.{self.name}.unit to s, ms or us",
             )
-        local = directory is not None and await self._same_database(directory)
+        local = directory is not None and await self._same_database(directory) and await directory.joinable()
         account = table.column(config.account, f"targets.{self.name}.account") if config.account else None
         self._shape = Shape(
             table=table,
@@ -116,10 +117,6 @@ class PostgresStore:
         tables = self._shape.table.children if self._shape else ()
         return frozenset((*self.records[:-2], *child.place) for child in tables)
 
-    def surveyed(self, recent: frozenset[str], transaction: int | None) -> None:
-        """Take over what the last survey of the directory found: accounts in their grace, and its transaction."""
-        self._known = replace(self._known, recent=recent, surveyed=transaction)
-
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
         async with self._database.transaction() as connection:
@@ -132,8 +129,13 @@ class PostgresStore:
 
     async def groups(self, class_name: str) -> tuple[Group, ...]:
         """The distinct (tier, override) pairs of the directory."""
-        directory = self._known.directory
-        return await directory.groups(class_name) if directory else ()
+        return await self._directory.groups(class_name) if self._directory else ()
+
+    async def missing(self, plan: TargetPlan) -> tuple[MissingAccount, ...]:
+        """The accounts of the table's records that the directory lost, and whose records may be due for that."""
+        if self._directory is None:
+            return ()
+        return await due_missing(self._database, self.shape, plan, self._directory.lacking)
 
     async def total(self) -> int:
         """How many records there are: counted where few, else by the planner's reckoning from its statistics."""
@@ -162,7 +164,7 @@ class PostgresStore:
 
     async def piece(self, connection: Connection, plan: TargetPlan, window: Window) -> Piece | None:
         """Where the window ends, and what the directory says of its accounts; None where nothing is left."""
-        return await find_piece(connection, self.shape, self._known, plan, window)
+        return await find_piece(connection, self.shape, self._directory, plan, window)
 
     async def judge(self, connection: Connection, piece: Piece) -> Tally:
         """The states of a piece's records as they are now."""
@@ -223,14 +225,13 @@ class PostgresStore:
             return await next_expiry(connection, self.shape, plan)
 
     async def _facts(self, connection: Connection, plan: TargetPlan, account: str | None) -> AccountFacts:
-        known = self._known
-        if account is None or known.directory is None:
+        if account is None or self._directory is None:
             return AccountFacts()
         if self.shape.directory is not None:
             facts = await read_facts(connection, self.shape.directory, account, plan.data_class.name, plan.grace_cutoff)
         else:
-            facts = await known.directory.facts(account, plan.data_class.name, plan.grace_cutoff)
-        return replace(facts, in_grace=facts.in_grace or (plan.grace_cutoff is not None and account in known.recent))
+            facts = await self._directory.facts(account, plan.data_class.name, plan.grace_cutoff)
+        return plan.surveyed.applied(account, facts, has_grace=plan.grace_cutoff is not None)
 
     async def _same_database(self, directory: Directory) -> bool:
         if directory.dsn == self.config.dsn.get_secret_value():

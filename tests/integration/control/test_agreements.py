@@ -69,6 +69,20 @@ async def test_what_waits_is_listed_until_it_is_approved_or_withdrawn(control):
         assert await approvals.waiting(tx) == []
 
 
+async def test_an_approval_lapses_with_the_question_that_nobody_asks_any_more(control):
+    async with control.db.transaction() as tx:
+        await approvals.request(tx, "directory", "accounts", "d1", 40)
+        granted = await approvals.grant(tx, "directory", "accounts", "d1", 40, "operator")
+        await approvals.request(tx, "directory", "accounts", "d1", 50)
+        kept = await approvals.grant(tx, "clock", "clock", "", 9, "operator")
+    async with control.db.transaction() as tx:
+        assert [lapsed.id for lapsed in await approvals.lapse(tx, "directory", "accounts")] == [granted.id]
+        assert await approvals.find(tx, "directory", "accounts", "d1") is None
+        assert await approvals.waiting(tx) == []
+        assert await approvals.find(tx, "clock", "clock", "") == kept
+        assert await approvals.lapse(tx, "directory", "accounts") == []
+
+
 async def test_the_newest_configuration_is_the_active_one(control):
     async with control.db.transaction() as tx:
         await policies.adopt(tx, "d2", {"classes": {"é": 1}}, "counsel")

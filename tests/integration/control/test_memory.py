@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from datetime import UTC, datetime, timedelta
@@ -70,6 +71,20 @@ async def test_a_change_is_dated_and_found_for_the_downgrade_grace(control):
         assert await accounts.changed_since(tx, LATER + timedelta(seconds=1)) == set()
         found = await accounts.remembered(tx, [digest("a"), digest("unknown")])
     assert found == {digest("a"): accounts.Remembered("free", None, False, LATER, None, FIRST)}
+
+
+async def test_an_override_that_an_account_changes_is_no_tier_change(control):
+    await survey(control, [row("a")], FIRST)
+    await survey(control, [row("a", "pro", '{"logs":"P30D"}')], LATER)
+    async with control.db.transaction() as tx:
+        assert await accounts.changed_since(tx, FIRST) == set()
+        assert (await accounts.remembered(tx, [digest("a")]))[digest("a")].overrides == '{"logs":"P30D"}'
+
+
+async def test_surveys_at_the_same_time_are_compared_one_after_another(control):
+    await survey(control, [row(n) for n in range(30)], FIRST)
+    found = await asyncio.gather(*(survey(control, [row(0)], LATER) for _ in range(3)))
+    assert sorted(each.missing for each in found) == [0, 0, 29]
 
 
 async def test_an_account_is_missing_since_it_was_first_missed_and_back_when_seen_again(control):

@@ -9,6 +9,8 @@ import pytest
 
 from retentiond.domain.evidence import canonical, keyed_digest
 from retentiond.domain.holds import Hold, HoldState, Scope
+from retentiond.domain.plan import TargetPlan
+from retentiond.domain.policy import parse_policy
 from retentiond.errors import LedgerError
 from retentiond.ledger import kinds
 from retentiond.ledger.kinds import Counts, Entry, Kind, Result, Work
@@ -28,6 +30,39 @@ WORK = Work(
     cutoff=WHEN,
     hold_epoch=3,
 )
+POLICY, _ = parse_policy(
+    {
+        "tiers": ["free", "pro"],
+        "no_account": "free",
+        "classes": {"logs": {"ttl": {"free": "P90D", "pro": "forever"}, "override": {"pro": {"max": "P7Y"}}}},
+    },
+    used_classes=frozenset(["logs"]),
+)
+assert POLICY is not None
+PLAN = TargetPlan("request_logs", POLICY.classes["logs"], POLICY, WHEN, digest="d1", epoch=3)
+
+
+def test_an_intent_says_under_which_rules_a_sweep_is_about_to_erase() -> None:
+    body = kinds.intent(PLAN, sweep="s1", store="postgres", shard="", mode="enforce", due=9, by="w").body
+    assert body["cutoffs"] == {
+        "free": "2026-02-16T12:00:00.000005Z",
+        "pro": None,
+        "none": "2026-02-16T12:00:00.000005Z",
+        "unknown": None,
+    }
+    assert body["account_erasure_cutoff"] == "2026-04-17T12:00:00.000005Z"
+    assert (body["policy"], body["hold_epoch"], body["mode"], body["due"]) == ("d1", 3, "enforce", 9)
+
+
+def test_an_accepted_control_database_is_said_with_what_it_gave_up_and_a_digest_of_the_reason() -> None:
+    body = kinds.accepted("note", by="o", reason="the disk of Ada died", key=KEY).body
+    assert body["guard"] == "control_state"
+    assert body["detail"] == {
+        "event": "accepted",
+        "by": "o",
+        "reason": keyed_digest(KEY, "the disk of Ada died"),
+        "given_up": "note",
+    }
 
 
 def test_an_outcome_has_every_field_that_the_design_lists() -> None:
@@ -73,7 +108,7 @@ def test_there_is_a_constructor_for_every_kind_and_each_makes_canonical_json() -
     made = [
         kinds.policy("enforced", digest="d", previous=None, by="operator"),
         kinds.mode("pause", mode="enforce", by="operator", key=KEY, reason="maintenance"),
-        kinds.intent(WORK, limit=500, worker="w"),
+        kinds.intent(PLAN, sweep="s1", store="postgres", shard="", mode="enforce", due=None, by="w"),
         kinds.outcome(WORK, Result(Counts(), "returning", 1)),
         kinds.in_doubt(permit=7, target="t", shard="", batch="b", found="nothing", by="w"),
         kinds.hold(
