@@ -98,14 +98,14 @@ def missing(shape: Shape) -> Walk:
     """Records without a finite anchor, by key. (What is `-infinity` lies in the walk of the terms.)"""
     name = f"r.{quote(shape.anchor.name)}"
     nothing = [] if shape.anchor.not_null else [f"{name} IS NULL"]
-    return Walk(f"({' OR '.join([*nothing, beyond_time(shape)])})", _key(shape))
+    return Walk(f"({' OR '.join([*nothing, beyond_time(shape)])})", _ordered(shape))
 
 
 def term(shape: Shape, params: Params, horizon: datetime) -> Walk:
     """Records whose anchor is before the horizon."""
     condition = f"r.{quote(shape.anchor.name)} < {raw_bound(shape, horizon, params)}"
     indexed = shape.anchor.name in shape.table.leading
-    return Walk(condition, (shape.anchor, *_key(shape)) if indexed else _key(shape))
+    return Walk(condition, _ordered(shape, shape.anchor) if indexed else _ordered(shape))
 
 
 def erasure(shape: Shape, plan: TargetPlan, params: Params, accounts: Sequence[str]) -> Walk:
@@ -113,7 +113,7 @@ def erasure(shape: Shape, plan: TargetPlan, params: Params, accounts: Sequence[s
     assert shape.account is not None
     column = f"r.{quote(shape.account.name)}"
     listed = f"{column} = ANY({params.add(list(accounts), 'text[]')}::{shape.account.type}[])"
-    return Walk(f"{listed}{outside(shape, plan, params)}", (shape.account, *_key(shape)))
+    return Walk(f"{listed}{outside(shape, plan, params)}", _ordered(shape, shape.account))
 
 
 def outside(shape: Shape, plan: TargetPlan, params: Params) -> str:
@@ -134,5 +134,6 @@ def erasure_edge(plan: TargetPlan) -> datetime:
     return max(edges)
 
 
-def _key(shape: Shape) -> tuple[Column, ...]:
-    return tuple(shape.table.columns[name] for name in shape.table.key)
+def _ordered(shape: Shape, *first: Column) -> tuple[Column, ...]:
+    """These columns, then those of the key that are not among them: together they tell records apart."""
+    return tuple(dict.fromkeys((*first, *(shape.table.columns[name] for name in shape.table.key))))
