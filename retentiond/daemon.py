@@ -40,8 +40,8 @@ from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep.engine import Engine
 from retentiond.sweep.events import Observer, ignore
+from retentiond.sweep.plans import Tools
 from retentiond.sweep.spec import Limits, Pace, Spec, Target
-from retentiond.sweep.sweeper import Tools
 
 Patience = Callable[[], bool]
 """Whether to go on waiting for what can't be reached yet."""

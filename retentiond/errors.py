@@ -107,6 +107,18 @@ class Refused(RetentiondError):
     """The target's database refused a statement."""
 
 
+class Defect(RetentiondError):
+    """An error that nobody foresaw: a mistake of retentiond's own."""
+
+    @classmethod
+    def of(cls, error: Exception) -> Defect:
+        """That error, by its type alone: its text may quote data."""
+        return cls(
+            f"an unexpected {type(error).__name__}",
+            remedy="the daemon's log has where; please report it",
+        )
+
+
 class Fenced(RetentiondError):
     """The lease of this unit has gone to another worker, or is over."""
 

@@ -19,7 +19,7 @@ from retentiond.domain.duration import instant, rfc3339
 from retentiond.domain.holds import Hold, HoldState, Scope, TargetHold, covers_target
 from retentiond.errors import InvalidScope, RetentiondError, StillPending, UsageError
 from retentiond.sweep.outcome import Outcome
-from retentiond.sweep.sweeper import count_due, make_plan
+from retentiond.sweep.plans import count_due, make_plan
 
 _POLL_SECONDS = 0.2
 

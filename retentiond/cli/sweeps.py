@@ -16,8 +16,8 @@ from retentiond.domain.duration import instant, parse_term, rfc3339
 from retentiond.errors import NotFound, RetentiondError
 from retentiond.stores.base import Finding
 from retentiond.sweep.outcome import Outcome
+from retentiond.sweep.plans import count_due
 from retentiond.sweep.spec import Target
-from retentiond.sweep.sweeper import count_due
 
 _BY = "command line"
 

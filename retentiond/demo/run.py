@@ -26,7 +26,7 @@ from retentiond.daemon_loop import run_daemon
 from retentiond.domain.holds import Scope
 from retentiond.settings import load
 from retentiond.sweep.outcome import Outcome
-from retentiond.sweep.sweeper import count_due, make_plan
+from retentiond.sweep.plans import count_due, make_plan
 
 _BY = "demo"
 _TARGETS = {

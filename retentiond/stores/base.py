@@ -34,11 +34,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The next piece of a walk: after which position (texts in the walk's order), at most how many records."""
+    """The next piece of a walk: after which position (texts in the walk's order), at most how many records.
+
+    With `until` the walk ends at that position.
+    """
 
     walk: str
     after: tuple[str, ...] | None
     size: int
+    until: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,9 @@ class Store(Protocol):
 
     def walks(self, plan: TargetPlan) -> tuple[str, ...]:
         """The walks that together reach every record that can be due."""
+
+    def order(self, plan: TargetPlan, walk: str) -> tuple[str, ...]:
+        """What a walk goes in the order of, so that a position kept from another day can be told to fit."""
 
     async def count(self, plan: TargetPlan, window: Window) -> Tally:
         """Judge a window without touching it."""

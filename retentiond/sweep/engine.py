@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.domain.verdict import Verdict, judge
 from retentiond.errors import (
     Blind,
+    Defect,
     Fenced,
     Guarded,
     Paused,
@@ -36,11 +38,12 @@ from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep.events import Failed, GuardState, SweepDone
 from retentiond.sweep.outcome import Outcome
+from retentiond.sweep.plans import Tools, count_due, make_plan
 from retentiond.sweep.questions import CLOCK, Question, allowed, not_asked
 from retentiond.sweep.recovery import settle_open_permits
 from retentiond.sweep.spec import Target
 from retentiond.sweep.survey import look, recall, survey
-from retentiond.sweep.sweeper import Sweeper, Tools, count_due, make_plan
+from retentiond.sweep.sweeper import Sweeper
 
 _LEASE_POLL_SECONDS = 0.5
 
@@ -99,8 +102,8 @@ class Engine:
                 await self._enforced(store, target, sweep, outcome)
             else:
                 await self._planned(store, target, outcome)
-        except RetentiondError as error:
-            outcome.broken(error, ending(error))
+        except Exception as error:
+            self._broken(target, outcome, error)
         outcome.seconds = time.monotonic() - began
         self._tell(target, sweep, outcome)
         return outcome
@@ -162,8 +165,8 @@ class Engine:
             next_due = datetime.now(UTC) + self.tools.spec.min_interval
             try:
                 next_due = await self._swept(store, target, lease, sweep, outcome)
-            except RetentiondError as error:
-                outcome.broken(error, ending(error))
+            except Exception as error:
+                self._broken(target, outcome, error)
             await self._finish(target, lease, outcome, next_due)
         finally:
             self.running.pop(target.name, None)
@@ -196,7 +199,9 @@ class Engine:
         self.running[target.name] = sweeper
         if self.stopping:
             sweeper.stop.set()
-        await sweeper.run()
+        async with self.tools.database.transaction(read_only=True) as tx:
+            cursor = (await units.state(tx, lease.unit)).cursor
+        await sweeper.run(cursor)
         soonest, latest = now + spec.min_interval, now + spec.max_interval
         # What was blocked by records that are gone now may go next.
         if outcome.outcome != "drained" or (outcome.blocked and outcome.changed):
@@ -208,6 +213,8 @@ class Engine:
             next_due = target.window.next_opening(next_due)
         drained = outcome.outcome == "drained"
         async with self.tools.database.transaction() as tx:
+            if drained:
+                await units.save_cursor(tx, lease, None)
             await units.finish_sweep(tx, lease, outcome.document(plan_mode=False), next_due, success=drained)
             if outcome.changed and (parents := self._parents(target.name)):
                 await units.make_due(tx, parents)
@@ -250,6 +257,15 @@ class Engine:
                 await units.release(tx, lease)
         except Unreachable:
             return  # The lease runs out by itself.
+
+    def _broken(self, target: Target, outcome: Outcome, error: Exception) -> None:
+        """Say in the outcome what ended the sweep: a defect in one must leave the others working, and must be seen."""
+        if isinstance(error, RetentiondError):
+            outcome.broken(error, ending(error))
+            return
+        outcome.broken(Defect.of(error), "failed")
+        # Where it happened, without the error's text, which may quote data.
+        self.tools.observer(Failed(target.name, "defect", "".join(traceback.format_tb(error.__traceback__))))
 
     def _tell(self, target: Target, sweep: str, outcome: Outcome) -> None:
         observer = self.tools.observer

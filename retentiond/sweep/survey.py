@@ -21,9 +21,9 @@ from retentiond.domain.accounts import NOTHING_REMEMBERED, AccountFacts, Surveye
 from retentiond.domain.duration import cutoff
 from retentiond.errors import Blind, Guarded
 from retentiond.stores.postgres.directory import Directory
+from retentiond.sweep.plans import Tools
 from retentiond.sweep.questions import DIRECTORY, Question, allowed, not_asked
 from retentiond.sweep.spec import Spec
-from retentiond.sweep.sweeper import Tools
 
 _COMPARE_MS = 60_000
 

@@ -10,92 +10,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
-from retentiond.control import approvals, holds, permits, units
-from retentiond.control.database import Database, Tx
-from retentiond.domain.accounts import NOTHING_REMEMBERED, Surveyed
+from retentiond.control import permits, units
+from retentiond.control.database import Tx
 from retentiond.domain.duration import instant
 from retentiond.domain.evidence import keyed_digest
-from retentiond.domain.holds import covers_target
 from retentiond.domain.permit import Lease, Permit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import EpochMoved, Guarded, UsageError
+from retentiond.errors import EpochMoved, Refused, UsageError
 from retentiond.ledger import kinds
-from retentiond.ledger.journal import Journal
 from retentiond.stores.base import Batch, Store, Tally, Window
-from retentiond.sweep.events import BatchDone, Observer, Throttled, ignore
+from retentiond.sweep.events import BatchDone, Throttled
+from retentiond.sweep.guards import backlog
 from retentiond.sweep.outcome import Outcome
-from retentiond.sweep.questions import not_asked
-from retentiond.sweep.spec import Spec, Target
+from retentiond.sweep.plans import Tools, with_holds
+from retentiond.sweep.spec import Target
 from retentiond.sweep.throttle import Pacer
 
-_COUNT_WINDOW = 50_000
 _MAX_EPOCH_RETRIES = 100
 _NUMBERS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What every sweeper works with; `evidence` keys the digests of record ids."""
-
-    database: Database
-    journal: Journal
-    spec: Spec
-    evidence: bytes
-    worker: str
-    observer: Observer = ignore
-
-
-async def make_plan(
-    tools: Tools, store: Store, target: Target, now: datetime, surveyed: Surveyed = NOTHING_REMEMBERED
-) -> TargetPlan:
-    """The plan of a target at `now`, with the holds of the current epoch in the target's own text."""
-    spec = tools.spec
-    plan = TargetPlan(
-        target=target.name,
-        data_class=target.data_class,
-        policy=spec.policy,
-        now=now,
-        rules=spec.rules,
-        tier_source=target.tier_source,
-        tier=target.tier,
-        knows_account=target.knows_account,
-        has_directory=spec.has_directory,
-        groups=await store.groups(target.data_class.name),
-        action=target.action,
-        digest=spec.digest,
-        surveyed=surveyed,
-    )
-    plan = replace(plan, missing=await store.missing(plan))
-    return await with_holds(tools.database, store, plan)
-
-
-async def with_holds(database: Database, store: Store, plan: TargetPlan) -> TargetPlan:
-    """The plan under the holds as they are now."""
-    async with database.transaction(read_only=True) as tx:
-        current = await holds.current(tx)
-    bearing = [
-        await store.hold(hold)
-        for hold in current.holds
-        if covers_target(hold.scope, target=plan.target, class_name=plan.data_class.name)
-    ]
-    return replace(plan, holds=tuple(bearing), epoch=current.epoch)
-
-
-async def count_due(store: Store, plan: TargetPlan, total: Outcome) -> Outcome:
-    """Judge every record that can be due, touching none, and add it to `total`."""
-    for walk in store.walks(plan):
-        after: tuple[str, ...] | None = None
-        while True:
-            found = await store.count(plan, Window(walk, after, _COUNT_WINDOW))
-            total.judged(found)
-            after = found.after
-            if after is None:
-                break
-    return total
 
 
 class Sweeper:
@@ -116,24 +53,29 @@ class Sweeper:
         self._pacer = Pacer(target.pace)
         self._bound: int | None = None
         self._numbers: list[int] = []
+        self._began = time.monotonic()
         self._joined = False
         self.outcome = outcome
         self.stop = asyncio.Event()
 
-    async def run(self) -> Outcome:
-        """Sweep until drained, stopped or capped; errors of guards, fences and the target pass through."""
-        counted = await self._guard()
-        if counted is not None and not counted.would:
-            self.outcome.kept_as(counted)
+    async def run(self, cursor: Mapping[str, Any] | None = None) -> Outcome:
+        """Sweep until drained, stopped or capped; errors of guards, fences and the target pass through.
+
+        `cursor` is where an earlier sweep was cut short: this one goes on from there, and comes round to it at the end.
+        """
+        allowed = await backlog(self._tools, self._store, self._target, self._plan, self._lease)
+        if allowed.counted is not None and not allowed.counted.would:
+            self.outcome.kept_as(allowed.counted)
             return self.outcome
+        self._bound = allowed.bound
         self._joined = await self._store.holds_state(*await self._tools.database.name())
-        for walk in self._store.walks(self._plan):
-            await self._walk(walk, wait_for_locks=False)
+        for leg in self._legs(cursor):
+            await self._walk(leg, wait_for_locks=False)
         if self.outcome.locked:
             await self._again_for_locked()
         if self.outcome.failed:
             self.outcome.broken(
-                UsageError(
+                Refused(
                     f"{self.outcome.failed} records of target {self._target.name} are due but were not erased",
                     remedy="see the table's triggers; a trigger that returns NULL vetoes the delete",
                 ),
@@ -141,69 +83,43 @@ class Sweeper:
             )
         return self.outcome
 
-    async def _guard(self) -> Outcome | None:
-        """The fraction and count guard: stops before the first batch until approved. What it counted, if it had to."""
-        limits = self._tools.spec.limits
-        fraction = limits.max_fraction * await self._store.total() if limits.max_fraction < 1 else float("inf")
-        most = min(fraction, limits.max_records if limits.max_records is not None else float("inf"))
-        if most == float("inf"):
-            return None
-        most = max(most, limits.min_records)
-        counted = await count_due(self._store, self._plan, Outcome())
-        due = counted.would
-        if due <= most:
-            async with self._tools.database.transaction() as tx:
-                await not_asked(tx, self._tools.journal, "sweep", self._target.name, by=self._tools.worker)
-            return counted
-        async with self._tools.database.transaction() as tx:
-            approval = await approvals.find(tx, "sweep", self._target.name, self._plan.digest)
-            if approval is not None and (approval.bound is None or due <= approval.bound):
-                await approvals.use(tx, approval.id, self._lease)
-                await self._tools.journal.append(
-                    tx,
-                    kinds.approval(
-                        "used",
-                        subject="sweep",
-                        target=self._target.name,
-                        digest=self._plan.digest,
-                        bound=approval.bound,
-                        by=self._tools.worker,
-                    ),
-                )
-                self._bound = approval.bound
-                return counted
-            await approvals.request(tx, "sweep", self._target.name, self._plan.digest, due, {"limit": int(most)})
-        raise Guarded(
-            "fraction",
-            f"a sweep of target {self._target.name} would {self._plan.action} {due} records, more than {int(most)} "
-            "(guards.max_fraction, guards.max_records)",
-            remedy=f"look at `retentiond plan`, then run `retentiond approve {self._target.name}`",
-        )
+    def _legs(self, cursor: Mapping[str, Any] | None) -> list[Window]:
+        """The walks to go, as windows without a size; round from the cursor where it fits them."""
+        names = list(self._store.walks(self._plan))
+        position = _position(cursor)
+        walk = str(cursor["walk"]) if cursor else ""
+        if position is None or walk not in names or cursor is None:
+            return [Window(name, None, 0) for name in names]
+        if tuple(cursor.get("order", ())) != self._store.order(self._plan, walk):
+            return [Window(name, None, 0) for name in names]
+        at = names.index(walk)
+        rest = [Window(name, None, 0) for name in (*names[at + 1 :], *names[:at])]
+        return [Window(walk, position, 0), *rest, Window(walk, None, 0, until=position)]
 
     async def _again_for_locked(self) -> None:
         """A blocking pass for rows that the application had locked; what is still locked then is left and said."""
         self.outcome.locked = 0
         # This pass judges again what the first one has counted, so only what it erases is added.
         kept = (self.outcome.held, self.outcome.minimum, self.outcome.unresolved, self.outcome.blocked)
-        for walk in self._store.walks(self._plan):
-            await self._walk(walk, wait_for_locks=True)
+        for leg in self._legs(None):
+            await self._walk(leg, wait_for_locks=True)
         self.outcome.held, self.outcome.minimum, self.outcome.unresolved, self.outcome.blocked = kept
         if self.outcome.locked:
             self.outcome.broken(
-                UsageError(
+                Refused(
                     f"{self.outcome.locked} records of target {self._target.name} are locked by other transactions",
                     remedy="they are taken by a later sweep; see pg_locks for who holds them",
                 ),
                 "capped",
             )
 
-    async def _walk(self, walk: str, *, wait_for_locks: bool) -> None:
-        after: tuple[str, ...] | None = None
+    async def _walk(self, leg: Window, *, wait_for_locks: bool) -> None:
+        after = leg.after
         retries = 0
         while not self.stop.is_set():
             if not self._open():
                 break
-            window = await self._within_bound(Window(walk, after, self._pacer.size))
+            window = await self._within_bound(replace(leg, after=after, size=self._pacer.size))
             if window is None:
                 break
             began = time.monotonic()
@@ -236,8 +152,9 @@ class Sweeper:
         return replace(window, size=left) if left else None
 
     def _open(self) -> bool:
+        """Whether the target's window is open, by the sweep's `now` and the time since then."""
         window = self._target.window
-        return window is None or window.open_at(self._plan.now)
+        return window is None or window.open_at(self._plan.now + timedelta(seconds=time.monotonic() - self._began))
 
     async def _rest(self, seconds: float, records: int) -> None:
         reason, rest = self._pacer.rest(seconds, records)
@@ -302,8 +219,9 @@ class Sweeper:
 
     async def _settle(self, tx: Tx, permit: Permit, found: Tally, window: Window, began: float) -> None:
         """The outcome: in the batch's own transaction where that can be, else in one of the control database."""
-        position = list(found.after) if found.after else None
-        await units.save_cursor(tx, self._lease, {"walk": window.walk, "after": position})
+        order = list(self._store.order(self._plan, window.walk))
+        cursor = {"walk": window.walk, "order": order, "after": list(found.after) if found.after else None}
+        await units.save_cursor(tx, self._lease, cursor)
         await permits.end(tx, permit, "committed" if found.changed else "empty")
         if found.changed or found.failed:
             await self._tools.journal.append(tx, self._entry(permit, found, began))
@@ -345,6 +263,11 @@ class Sweeper:
 
     def _did(self, count: int) -> Mapping[str, int]:
         return {"erased" if self._plan.action == "delete" else "anonymised": count}
+
+
+def _position(cursor: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    after = cursor.get("after") if cursor else None
+    return tuple(map(str, after)) if after else None
 
 
 def _moment(text: str | None) -> datetime | None:

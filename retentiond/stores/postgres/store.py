@@ -151,6 +151,11 @@ class PostgresStore:
         """The walks of the plan, in their order."""
         return walks.names(self.shape, plan)
 
+    def order(self, plan: TargetPlan, walk: str) -> tuple[str, ...]:
+        """The names of the columns that positions of the walk are of."""
+        found = walks.walk_of(self.shape, plan, Params(), Window(walk, None, 1), ())
+        return tuple(column.name for column in found.columns)
+
     @property
     def locks_first(self) -> bool:
         """Whether rows are locked before they are judged: foreign keys refer to them."""

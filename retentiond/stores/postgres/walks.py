@@ -91,6 +91,7 @@ def walk_of(shape: Shape, plan: TargetPlan, params: Params, window: Window, acco
         horizon = plan.horizon()
         assert horizon is not None
         walk, after = term(shape, params, horizon), window.after
+    walk = walk.until(window.until, params)
     return walk if after is None else walk.beyond(after, params)
 
 

@@ -1,0 +1,62 @@
+"""The guard over a sweep's size: `guards.max_fraction` and `guards.max_records` (4-safety, "Guards").
+
+It counts before the first batch, and what it allows bounds the whole sweep: if more becomes due meanwhile, say because
+the account directory was changed, the sweep stops there and the next one is guarded anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from retentiond.control import approvals
+from retentiond.domain.permit import Lease
+from retentiond.domain.plan import TargetPlan
+from retentiond.errors import Guarded
+from retentiond.ledger import kinds
+from retentiond.stores.base import Store
+from retentiond.sweep.outcome import Outcome
+from retentiond.sweep.plans import Tools, count_due
+from retentiond.sweep.questions import not_asked
+from retentiond.sweep.spec import Target
+
+_NO_LIMIT = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """How many records a sweep may act on (None: any number), and what was counted if it had to be."""
+
+    bound: int | None = None
+    counted: Outcome | None = None
+
+
+async def backlog(tools: Tools, store: Store, target: Target, plan: TargetPlan, lease: Lease) -> Allowed:
+    """What the sweep may do; raises Guarded, with the question on the waiting list, where it takes an approval."""
+    limits = tools.spec.limits
+    fraction = limits.max_fraction * await store.total() if limits.max_fraction < 1 else _NO_LIMIT
+    most = min(fraction, limits.max_records if limits.max_records is not None else _NO_LIMIT)
+    if most == _NO_LIMIT:
+        return Allowed()
+    limit = int(max(most, limits.min_records))
+    counted = await count_due(store, plan, Outcome())
+    due = counted.would
+    if due <= limit:
+        async with tools.database.transaction() as tx:
+            await not_asked(tx, tools.journal, "sweep", target.name, by=tools.worker)
+        return Allowed(limit, counted)
+    async with tools.database.transaction() as tx:
+        approval = await approvals.find(tx, "sweep", target.name, plan.digest)
+        if approval is not None and (approval.bound is None or due <= approval.bound):
+            await approvals.use(tx, approval.id, lease)
+            used = kinds.approval(
+                "used", subject="sweep", target=target.name, digest=plan.digest, bound=approval.bound, by=tools.worker
+            )
+            await tools.journal.append(tx, used)
+            return Allowed(approval.bound, counted)
+        await approvals.request(tx, "sweep", target.name, plan.digest, due, {"limit": limit})
+    raise Guarded(
+        "fraction" if fraction <= most else "records",
+        f"a sweep of target {target.name} would {plan.action} {due} records, more than {limit} "
+        "(guards.max_fraction, guards.max_records)",
+        remedy=f"look at `retentiond plan`, then run `retentiond approve {target.name}`",
+    )
