@@ -17,7 +17,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from retentiond.domain.clock import ClockReading
-from retentiond.errors import Blind, Unreachable
+from retentiond.errors import Blind, Unreachable, quoted
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
@@ -37,7 +37,7 @@ def translated(what: str) -> Iterator[None]:
         yield
     except asyncpg.InsufficientPrivilegeError as error:
         remedy = "GRANT the privilege to the role of the dsn; row level security needs BYPASSRLS or a policy for it"
-        raise Blind(f"{what}: {error}", remedy=remedy) from error
+        raise Blind(f"{what}: {quoted(error)}", remedy=remedy) from error
     except (
         asyncpg.PostgresConnectionError,
         asyncpg.CannotConnectNowError,
@@ -51,11 +51,9 @@ def translated(what: str) -> Iterator[None]:
         OSError,
         TimeoutError,
     ) as error:
-        raise Unreachable(
-            f"{what}: {str(error) or type(error).__name__}", remedy="check the dsn and the server"
-        ) from error
+        raise Unreachable(f"{what}: {quoted(error)}", remedy="check the dsn and the server") from error
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.DatatypeMismatchError) as error:
-        raise Blind(f"{what}: the schema has changed: {error}", remedy="run `retentiond check`") from error
+        raise Blind(f"{what}: the schema has changed: {quoted(error)}", remedy="run `retentiond check`") from error
 
 
 class TargetDatabase:
