@@ -24,7 +24,8 @@ from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import Blind, NotFound, Unreachable
 from retentiond.stores.base import Finding, Tally, Window
-from retentiond.stores.postgres import inspect, rows, walks
+from retentiond.stores.postgres import drift, inspect, rows, walks
+from retentiond.stores.postgres import oldest as ages
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
 from retentiond.stores.postgres.catalog import quote, read_table
 from retentiond.stores.postgres.config import PostgresTarget
@@ -247,6 +248,18 @@ class PostgresStore:
             anchor = await connection.fetchval(sql, *params.values)
         terms = [found.term for found in (*plan.resolutions().values(), plan.of_nobody()) if found.cutoff == horizon]
         return expires_at(anchor, terms[0]) if anchor and terms and terms[0] else None
+
+    async def oldest(self, plan: TargetPlan) -> datetime | None:  # noqa: ARG002 - of a table it depends on no rule
+        """The oldest finite anchor, by index or of a small table; else None."""
+        async with self._database.transaction(statement_ms=ages.STATEMENT_MS) as connection:
+            return await ages.oldest(connection, self.shape)
+
+    async def require_unchanged(self) -> None:
+        """Raise Blind where the table's schema is not what it was when opened; nothing is said of one never opened."""
+        if self._shape is None:
+            return
+        async with self._database.transaction() as connection:
+            await drift.require_unchanged(connection, self.name, self.config.table, self._shape)
 
     async def _facts(self, connection: Connection, plan: TargetPlan, account: str | None) -> AccountFacts:
         if account is None or self._directory is None:
