@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from retentiond.control import approvals, flags, units
-from retentiond.domain.clock import ClockReading, agreed_now, require_no_jump
+from retentiond.domain.clock import ClockReading, agreed_now, require_no_jump, skew
 from retentiond.domain.permit import Lease, Unit
 from retentiond.errors import (
     Blind,
@@ -29,7 +29,7 @@ from retentiond.errors import (
 from retentiond.ledger import kinds
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.store import PostgresStore
-from retentiond.sweep.events import Failed, GuardState, SweepDone
+from retentiond.sweep.events import ClocksRead, Failed, OldestSeen, SweepDone, guards_after
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.recovery import settle_open_permits
 from retentiond.sweep.spec import Target
@@ -60,6 +60,7 @@ class Engine:
             "control": ClockReading(control.now, host, control.same_machine),
             "target": await store.clock(),
         }
+        self.tools.observer(ClocksRead(store.name, skew(readings).total_seconds()))
         now = agreed_now(readings, host=datetime.now(UTC), max_skew=limits.max_clock_skew)
         async with self.tools.database.transaction() as tx:
             seen = (await flags.clock_state(tx)).high_water
@@ -105,14 +106,16 @@ class Engine:
     async def _planned(self, store: PostgresStore, target: Target, outcome: Outcome) -> None:
         await store.open(self.directory)
         clock = await store.clock()
+        self.tools.observer(ClocksRead(store.name, skew({"target": clock}).total_seconds()))
         plan = await make_plan(self.tools, store, target, min(clock.now, datetime.now(UTC)))
+        self.tools.observer(OldestSeen(target, await store.oldest(plan)))
         await count_due(store, plan, outcome)
 
     async def _enforced(self, store: PostgresStore, target: Target, sweep: str, outcome: Outcome) -> None:
         lease = await self._lease(Unit(target.name))
         keeper = asyncio.create_task(self._keep(lease))
         try:
-            next_due = datetime.now(UTC) + self.tools.spec.min_interval
+            next_due: datetime | None = None
             try:
                 next_due = await self._swept(store, target, lease, sweep, outcome)
             except RetentiondError as error:
@@ -132,21 +135,26 @@ class Engine:
         now = await self.prepare(store, target)
         outcome.in_doubt = await settle_open_permits(self.tools.database, self.tools.journal, store, lease)
         plan = await make_plan(self.tools, store, target, now)
+        self.tools.observer(OldestSeen(target, await store.oldest(plan)))
         sweeper = Sweeper(self.tools, store, target, plan, lease, sweep, outcome)
         self.running[target.name] = sweeper
         if self.stopping:
             sweeper.stop.set()
         await sweeper.run()
+        self.tools.observer(OldestSeen(target, await store.oldest(plan)))
         soonest, latest = now + spec.min_interval, now + spec.max_interval
         if outcome.outcome != "drained":
             return soonest
         return min(max(await store.next_expiry(plan) or latest, soonest), latest)
 
-    async def _finish(self, target: Target, lease: Lease, outcome: Outcome, next_due: datetime) -> None:
-        if target.window is not None:
-            next_due = target.window.next_opening(next_due)
+    async def _finish(self, target: Target, lease: Lease, outcome: Outcome, next_due: datetime | None) -> None:
         drained = outcome.outcome == "drained"
         async with self.tools.database.transaction() as tx:
+            if next_due is None:
+                # By the clock that judges what is due: by one that is years ahead it would not be due for years.
+                next_due = (await flags.clock_state(tx)).now + self.tools.spec.min_interval
+            if target.window is not None:
+                next_due = target.window.next_opening(next_due)
             await units.finish_sweep(tx, lease, outcome.document(plan_mode=False), next_due, success=drained)
             if outcome.outcome in ("guarded", "blind", "failed") and outcome.error:
                 await self.tools.journal.append(
@@ -190,10 +198,13 @@ class Engine:
 
     def _tell(self, target: Target, sweep: str, outcome: Outcome) -> None:
         observer = self.tools.observer
-        if outcome.error is not None:
-            observer(Failed(target.name, str(outcome.error["kind"]), str(outcome.error["message"])))
-        observer(GuardState("fraction", outcome.outcome == "guarded"))
-        observer(SweepDone(target, sweep, outcome.document(plan_mode=not self.tools.spec.enforce)))
+        document = outcome.document(plan_mode=not self.tools.spec.enforce)
+        if (error := outcome.error) is not None:
+            remedy = str(error["remedy"]) if error["remedy"] else None
+            observer(Failed(target.name, str(error["kind"]), str(error["message"]), remedy, sweep))
+        for state in guards_after(target.name, document):
+            observer(state)
+        observer(SweepDone(target, sweep, document))
 
     def drain(self) -> None:
         """Let the batch in flight finish, and begin no other."""

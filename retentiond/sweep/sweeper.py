@@ -158,7 +158,7 @@ class Sweeper:
                 return
             await approvals.request(tx, "sweep", self._target.name, self._plan.digest, due, {"limit": int(most)})
         raise Guarded(
-            "fraction",
+            "records" if limits.max_records is not None and limits.max_records < fraction else "fraction",
             f"a sweep of target {self._target.name} would {self._plan.action} {due} records, more than {int(most)} "
             "(guards.max_fraction, guards.max_records)",
             remedy=f"look at `retentiond plan`, then run `retentiond approve {self._target.name}`",
