@@ -217,16 +217,16 @@ async def enter_mode(app: App, by: str) -> None:
         await units.ensure(tx, [Unit(target.name) for target in app.spec.targets])
         if not app.spec.enforce:
             return
-        await app.journal.append(
-            tx,
-            kinds.startup(
-                worker=app.engine.tools.worker,
-                mode=app.settings.mode,
-                policy_digest=app.spec.digest,
-                key=str(app.journal.verifier),
-            ),
-        )
         if await _adopted(app, tx, by):
+            await app.journal.append(
+                tx,
+                kinds.startup(
+                    worker=app.engine.tools.worker,
+                    mode=app.settings.mode,
+                    policy_digest=app.spec.digest,
+                    key=str(app.journal.verifier),
+                ),
+            )
             return
     raise Guarded(
         "policy",
