@@ -63,6 +63,6 @@ class Turns:
             return True
         next_due = unit.next_due_at if unit else None
         not_before = self._not_before.get(target)
-        if not_before is not None and now < not_before and next_due == self._was_due.get(target):
+        if not_before is not None and now < not_before and self._was_due.get(target) in (None, next_due):
             return False
         return not self.spec.enforce or next_due is None or next_due <= now

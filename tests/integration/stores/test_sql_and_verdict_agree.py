@@ -122,9 +122,7 @@ CREATE INDEX ON logs (created_at); CREATE INDEX ON logs (account_id);
 async def prepare(connection, chance, policy):
     await connection.execute(SCHEMA)
     await connection.executemany("INSERT INTO accounts VALUES ($1, $2, $3, $4, $5)", accounts_of(chance))
-    rows = [
-        (n, chance.choice([None, *range(1, 20)]), anchors(chance, policy)) for n in range(1, 121)
-    ]
+    rows = [(n, chance.choice([None, *range(1, 20)]), anchors(chance, policy)) for n in range(1, 121)]
     await connection.executemany("INSERT INTO logs VALUES ($1, $2, $3::text::timestamptz)", rows)
 
 
@@ -143,7 +141,11 @@ async def planned(dsn, directory_dsn, document, scopes):
         )
     )
     store = PostgresStore(
-        "logs", PostgresTarget.model_validate({**target, "account": "account_id"}), action="delete", space="t", secret=b"k"
+        "logs",
+        PostgresTarget.model_validate({**target, "account": "account_id"}),
+        action="delete",
+        space="t",
+        secret=b"k",
     )
     await store.open(directory)
     from retentiond.domain.accounts import TierRules
