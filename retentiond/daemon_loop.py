@@ -110,11 +110,12 @@ class Daemon:
             seen = await self._look_around()
             if self.watch.clear(CONTROL):
                 self._turns.forgive()
-            if await self._may_sweep(seen):
+            if await self._may_sweep(seen) and not (seen.paused and self.app.spec.enforce):
                 self._begin_sweeps(seen)
             self._begin_looks()
             self._jobs.consider(seen, sweeping=bool(self._working))
             self.watch.clear(LOOP, "tick")
+            self.watch.ticked_at = time.monotonic()
         except Unreachable as error:
             self.watch.fault(CONTROL, error)
         except Exception as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from retentiond.api.health import Check
 from retentiond.control import entries, holds
 from retentiond.daemon import App
 from retentiond.daemon_watch import Watch, target_check
+from retentiond.errors import Blind
 from retentiond.stores.postgres.store import PostgresStore
 
 CONTROL, LOOP, MODE, LEDGER, HOLDS, CLOCK, STOPPING = (
@@ -20,6 +22,8 @@ CONTROL, LOOP, MODE, LEDGER, HOLDS, CLOCK, STOPPING = (
     "stopping",
 )
 """Names of checks under which the loop and its jobs leave their faults."""
+
+_TICK_OVERDUE_SECONDS = 60.0
 
 
 def checks(app: App, watch: Watch) -> dict[str, Check]:
@@ -43,12 +47,21 @@ def checks(app: App, watch: Watch) -> dict[str, Check]:
         watch.require(CLOCK)
         watch.require_guard("clock_skew", "clock_jump")
 
+    async def loop() -> None:
+        watch.require(LOOP)
+        if time.monotonic() - watch.ticked_at > _TICK_OVERDUE_SECONDS:
+            raise Blind(
+                f"the loop has looked at nothing for more than {_TICK_OVERDUE_SECONDS:.0f} s",
+                remedy="see the check `control`, and restart the daemon where that is well",
+            )
+
     return {
         CONTROL: control,
+        LOOP: loop,
         "holds": readable_holds,
         LEDGER: ledger,
         CLOCK: clock,
-        **{name: _standing(watch, name) for name in (LOOP, MODE, HOLDS, STOPPING)},
+        **{name: _standing(watch, name) for name in (MODE, HOLDS, STOPPING)},
         **dict(_directory(app, watch)),
         **{target_check(name): _target(store, watch) for name, store in app.engine.stores.items()},
     }

@@ -6,6 +6,7 @@ under the name of its check for as long as it stands.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import structlog
@@ -28,6 +29,8 @@ class Watch:
         self.metrics = metrics
         self.outcomes: dict[str, Mapping[str, object]] = {}
         self.guards: dict[str, set[str | None]] = {}
+        self.ticked_at = time.monotonic()
+        """When a tick of the loop last went well, by the monotonic clock."""
         self._faults: dict[tuple[str, str], RetentiondError] = {}
 
     def __call__(self, event: Event) -> None:

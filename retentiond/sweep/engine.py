@@ -199,7 +199,7 @@ class Engine:
     def _tell(self, target: Target, sweep: str, outcome: Outcome) -> None:
         observer = self.tools.observer
         document = outcome.document(plan_mode=not self.tools.spec.enforce)
-        if (error := outcome.error) is not None:
+        if (error := outcome.error) is not None and outcome.outcome != "paused":
             remedy = str(error["remedy"]) if error["remedy"] else None
             observer(Failed(target.name, str(error["kind"]), str(error["message"]), remedy, sweep))
         for state in guards_after(target.name, document):

@@ -236,3 +236,26 @@ async def test_a_lost_connection_in_a_tick_is_the_control_databases_fault(daemon
     await company.execute("ALTER TABLE retentiond.gone RENAME TO flags")
     await ticked(daemon)
     daemon.watch.require("control")
+
+
+async def test_a_loop_that_looks_at_nothing_any_more_is_not_ready(daemon):
+    await daemon.start()
+    await idle(daemon)
+    check = checks(daemon.app, daemon.watch)["loop"]
+    await check()
+    daemon.watch.ticked_at -= 3600
+    with pytest.raises(Blind, match="has looked at nothing"):
+        await check()
+
+
+async def test_a_pause_begins_no_sweeps_and_is_no_fault(daemon, company):  # noqa: F811
+    due = await company.fetchval(DUE)
+    await company.execute("UPDATE retentiond.flags SET paused = true, paused_by = 'x'")
+    await daemon.start()
+    await idle(daemon)
+    assert await company.fetchval(DUE) == due
+    for check in checks(daemon.app, daemon.watch).values():
+        await check()
+    await company.execute("UPDATE retentiond.flags SET paused = false")
+    await ticked(daemon)
+    assert await company.fetchval(DUE) == 0
