@@ -51,7 +51,7 @@ class Jobs:
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _began: dict[str, float] = field(default_factory=dict)
     _not_before: dict[str, float] = field(default_factory=dict)
-    _signed: int = -1
+    _signed: int = 0
     _why: dict[str, str] = field(default_factory=dict)
 
     def consider(self, seen: Overview, *, sweeping: bool) -> None:

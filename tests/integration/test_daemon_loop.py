@@ -1,6 +1,7 @@
 """The daemon's loop on a real control database: what it takes for trouble, and that nothing ends it."""
 
 import logging
+from datetime import datetime, timedelta
 
 import pytest
 import structlog
@@ -259,3 +260,23 @@ async def test_a_pause_begins_no_sweeps_and_is_no_fault(daemon, company):  # noq
     await company.execute("UPDATE retentiond.flags SET paused = false")
     await ticked(daemon)
     assert await company.fetchval(DUE) == 0
+
+
+async def test_under_a_host_clock_years_ahead_nothing_is_erased_and_all_is_due_again_soon(
+    daemon,
+    company,  # noqa: F811
+    monkeypatch,
+):
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(days=730)
+
+    due = await company.fetchval(DUE)
+    monkeypatch.setattr("retentiond.sweep.engine.datetime", Ahead)
+    await daemon.start()
+    await idle(daemon)
+    assert await company.fetchval(DUE) == due
+    with pytest.raises(Guarded, match="clock_skew"):
+        await checks(daemon.app, daemon.watch)["clock"]()
+    assert await company.fetchval("SELECT max(next_due_at) < now() + interval '1 hour' FROM retentiond.units")
