@@ -30,6 +30,7 @@ check: $(STAMP)  ## ruff, mypy, import-linter
 
 bench: $(STAMP)  ## measure; results as JSON in benchmarks/results
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.idle
 
 # An existing .venv is used as it is found. --no-build-isolation: the build backend is in the lock as well.
 $(STAMP): requirements-dev.lock pyproject.toml

@@ -1,168 +1,269 @@
-"""The daemon: sweeps what is due, carries on holds, serves health and metrics, and drains on SIGTERM."""
+"""The daemon's loop: once a second it looks at the control database and begins what is due; nothing in it may end it.
+
+A sweep or a job that fails is a fault of its check, is logged and counted, and is tried again; so is a tick. While the
+control database is away nothing is begun, and no batch gets a permit; when it is back, work goes on by itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections import Counter
+import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
 
 from retentiond import __version__, logs
 from retentiond.api.app import make_app, serve
-from retentiond.api.health import Check, Health
-from retentiond.control import entries, flags, holds, permits, units
+from retentiond.api.health import Health
+from retentiond.control import overview
+from retentiond.control.overview import Overview
 from retentiond.daemon import App, enter_mode, make_spec, open_app
-from retentiond.errors import Blind, Guarded, RetentiondError
+from retentiond.daemon_jobs import BY, Jobs
+from retentiond.daemon_ready import CLOCK, CONTROL, LOOP, MODE, STOPPING, checks
+from retentiond.daemon_signals import Signals
+from retentiond.daemon_watch import LOOK, Watch, target_check
+from retentiond.domain.clock import ClockReading, agreed_now, skew
+from retentiond.errors import Guarded, PlanMode, PolicySuperseded, Unreachable
+from retentiond.ledger.keys import origin_of
 from retentiond.metrics import Metrics
 from retentiond.settings import Settings
-from retentiond.stores.postgres.store import PostgresStore
-from retentiond.sweep.events import Event, Failed, SweepDone
+from retentiond.sweep.events import CONTROL_ID, POLICY, GuardState, OldestSeen
+from retentiond.sweep.scheduler import Turns
 
 log = structlog.get_logger()
 _TICK_SECONDS = 1.0
-_BY = "daemon"
-
-
-class Watch:
-    """The daemon's observer: metrics, logs without record or account ids, and the last outcome of each target."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self.metrics = metrics
-        self.outcomes: dict[str, SweepDone] = {}
-
-    def __call__(self, event: Event) -> None:
-        """Count, note and log the event."""
-        self.metrics(event)
-        if isinstance(event, SweepDone):
-            self.outcomes[event.target.name] = event
-            log.info("sweep done", sweep=event.sweep, target=event.target.name, outcome=event.outcome["outcome"])
-        elif isinstance(event, Failed):
-            log.warning("sweep failed", target=event.target, kind=event.kind, message=event.message)
-
-    def require_well(self, target: str) -> None:
-        """Raise what ended the target's last sweep, if something did."""
-        done = self.outcomes.get(target)
-        error = done.outcome["error"] if done else None
-        if isinstance(error, dict):
-            raise Blind(str(error["message"]), remedy=str(error["remedy"] or ""))
+_ENTER_SECONDS = 60.0
+_ABANDON_SECONDS = 5.0
+_LOOK_SECONDS = 60.0
 
 
 async def run_daemon(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; the exit code."""
+    """Run until SIGTERM or SIGINT; the exit code: 0 after a drain, 128 + the signal's number after a second signal."""
     logs.configure(settings.log_format, settings.log_level)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    signals = Signals()
+    signals.install()
     spec = make_spec(settings, settings.digest_document())
-    metrics = Metrics(spec.targets, spec.policy.tiers, version=__version__, mode=settings.mode)
-    watch = Watch(metrics)
-    async with open_app(settings, create=True, observer=watch, patient=lambda: not stop.is_set()) as app:
-        web = make_app(Health(checks(app, watch)), metrics.exposition)
+    watch = Watch(Metrics(spec.targets, spec.policy.tiers, version=__version__, mode=settings.mode))
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: _forgotten(watch, context))
+    async with open_app(settings, create=True, observer=watch, patient=lambda: not signals.stopping) as app:
+        daemon = Daemon(app, watch)
+        web = make_app(Health(checks(app, watch)), watch.metrics.exposition)
         async with serve(web, settings.http.host, settings.http.port) as address:
+            await daemon.start()
             log.info("ready", http=address, mode=settings.mode, ledger_key=str(app.journal.verifier))
-            await _until_stopped(app, metrics, stop)
+            while not await signals.stopped_within(_TICK_SECONDS):
+                await daemon.tick()
+            await daemon.drain(signals)
     log.info("stopped")
-    return 0
+    return signals.exit_code
 
 
-def checks(app: App, watch: Watch) -> dict[str, Check]:
-    """What `/readyz` asks."""
-
-    async def control() -> None:
-        async with app.database.transaction(read_only=True) as tx:
-            await holds.current(tx)
-
-    async def control_state() -> None:
-        async with app.database.transaction(read_only=True) as tx:
-            await app.journal.require_continued(tx)
-
-    async def ledger() -> None:
-        async with app.database.transaction() as tx:
-            await entries.ledger_writable(tx)
-
-    def of_target(store: PostgresStore) -> Check:
-        async def reach() -> None:
-            await store.clock()
-            watch.require_well(store.name)
-
-        return reach
-
-    targets = {f"target {name}": of_target(store) for name, store in app.engine.stores.items()}
-    return {"control": control, "control_state": control_state, "ledger": ledger, **targets}
+def _forgotten(watch: Watch, context: dict[str, object]) -> None:
+    """What asyncio finds nobody waited for: its own message quotes results, so only the error is told."""
+    error = context.get("exception")
+    if isinstance(error, BaseException):
+        watch.defect(error)
+    else:
+        log.warning("asyncio", message=str(context.get("message")))
 
 
-async def _until_stopped(app: App, metrics: Metrics, stop: asyncio.Event) -> None:
-    working: dict[str, asyncio.Task[object]] = {}
-    entered = False
-    while not stop.is_set():
+@dataclass(slots=True)
+class Daemon:
+    """One daemon: `tick` begins what is due, `drain` ends it all."""
+
+    app: App
+    watch: Watch
+    _jobs: Jobs = field(init=False)
+    _turns: Turns = field(init=False)
+    _working: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _unseen: dict[str, float] = field(default_factory=dict)
+    _entered: bool = False
+    _asked: tuple[object, ...] | None = None
+    _ask_again: float = 0.0
+    _activated: datetime | None = None
+    _now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        """The parts that stand on the app."""
+        self._jobs = Jobs(self.app, self.watch)
+        self._turns = Turns(self.app.spec, self.app.engine.tools.worker)
+
+    async def start(self) -> None:
+        """Take over what the last sweeps said before this start; then the first tick."""
         try:
-            await _carry_holds_on(app)
-            if not entered:
-                await enter_mode(app, _BY)
-                entered = True
-                async with app.database.transaction() as tx:
-                    await app.journal.checkpoint(tx)
-            await _begin_what_is_due(app, metrics, working)
-            await _observe(app, metrics)
-        except Guarded as error:
-            log.warning("waiting", guard=error.guard, message=error.message, remedy=error.remedy)
-        except RetentiondError as error:
-            log.warning("control", kind=error.kind, message=error.message)
+            async with self.app.database.transaction(read_only=True) as tx:
+                found = await overview.outcomes(tx)
+        except Unreachable as error:
+            self.watch.fault(CONTROL, error)
+            found = {}
+        for target in self.app.spec.targets:
+            self._unseen[target.name] = 0.0
+            if (outcome := found.get(target.name)) is not None:
+                self.watch.restore(target.name, outcome)
+        await self.tick()
+
+    async def tick(self) -> None:
+        """Look at the control database and begin what is due; never raises."""
         try:
-            await asyncio.wait_for(stop.wait(), _TICK_SECONDS)
-        except TimeoutError:
-            continue
-    await _drain(app, working)
+            seen = await self._look_around()
+            if self.watch.clear(CONTROL):
+                self._turns.forgive()
+            if await self._may_sweep(seen) and not (seen.paused and self.app.spec.enforce):
+                self._begin_sweeps(seen)
+            self._begin_looks()
+            self._jobs.consider(seen, sweeping=bool(self._working))
+            self.watch.clear(LOOP, "tick")
+            self.watch.ticked_at = time.monotonic()
+        except Unreachable as error:
+            self.watch.fault(CONTROL, error)
+        except Exception as error:
+            self.watch.fault(LOOP, error, part="tick")
 
-
-async def _drain(app: App, working: dict[str, asyncio.Task[object]]) -> None:
-    app.engine.drain()
-    if working:
-        _, late = await asyncio.wait(working.values(), timeout=app.settings.shutdown_grace)
+    async def drain(self, signals: Signals) -> None:
+        """Let batches in flight finish within `shutdown_grace`, abandon what has not by then, sign the ledger."""
+        self.watch.stand(STOPPING, Unreachable("the daemon is stopping", remedy="nothing to do: another one goes on"))
+        await self._jobs.close()
+        self.app.engine.drain()
+        late = await signals.wait(self._working.values(), self.app.settings.shutdown_grace)
+        if late:
+            log.warning("abandoned", sweeps=len(late))
         for task in late:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        if late:
+            await asyncio.wait(late, timeout=_ABANDON_SECONDS)
+        if not signals.hurried:
+            await self._jobs.last_checkpoint()
 
+    async def _look_around(self) -> Overview:
+        before = datetime.now(UTC)
+        async with self.app.database.transaction(read_only=True) as tx:
+            seen = await overview.read(tx, self._activated)
+        host = before + (datetime.now(UTC) - before) / 2
+        reading = {"control database": ClockReading(seen.now, host, same_machine=False)}
+        self._judge_clock(reading, host)
+        for each in seen.activations:
+            self.watch.metrics.observe_activation(each.seconds)
+        self._activated = seen.activations[-1].effective_at if seen.activations else self._activated or seen.now
+        self._now = seen.now
+        self._show(seen, skew(reading).total_seconds())
+        return seen
 
-async def _carry_holds_on(app: App) -> None:
-    record = app.hold_recorder(_BY)
-    await holds.activate_pending(app.database, app.fences(), record=record)
-    if ended := await holds.finish_releases(app.database, until=datetime.now(UTC), record=record):
-        log.info("holds ended", count=len(ended))
-        async with app.database.transaction() as tx:
-            await units.make_due(tx)
+    def _judge_clock(self, reading: dict[str, ClockReading], host: datetime) -> None:
+        try:
+            agreed_now(reading, host=host, max_skew=self.app.spec.limits.max_clock_skew)
+        except Guarded as error:
+            self.watch.fault(CLOCK, error)
+            self.watch(GuardState(error.guard, tripped=True))
+            return
+        if self.watch.clear(CLOCK):
+            self.watch(GuardState("clock_skew", tripped=False))
 
+    def _show(self, seen: Overview, skew_seconds: float) -> None:
+        metrics = self.watch.metrics
+        metrics.observe_state(
+            holds=seen.holds,
+            reviews_overdue=seen.reviews_overdue,
+            pending_seconds=max((hold.seconds for hold in seen.pending), default=0.0),
+            paused=seen.paused,
+            ledger_entries=seen.ledger_entries,
+            skew_seconds=skew_seconds,
+        )
+        for target in self.app.spec.targets:
+            unit = seen.units.get(target.name)
+            metrics.observe_target(
+                target.name,
+                next_due=unit.next_due_at if unit else None,
+                last_success=unit.last_success_at if unit else None,
+                awaiting=seen.waiting.get(target.name),
+            )
 
-async def _begin_what_is_due(app: App, metrics: Metrics, working: dict[str, asyncio.Task[object]]) -> None:
-    for name in [name for name, task in working.items() if task.done()]:
-        working.pop(name).result()
-        async with app.database.transaction() as tx:
-            await app.journal.checkpoint(tx)
-        async with app.database.transaction() as tx:
-            await permits.prune(tx)
-    async with app.database.transaction(read_only=True) as tx:
-        states = {state.unit.target: state for state in await units.all_states(tx)}
-    now = datetime.now(UTC)
-    for target in app.spec.targets:
-        state = states.get(target.name)
-        next_due = state.next_due_at if state else None
-        metrics.observe_next(target.name, next_due)
-        if (next_due is None or next_due <= now) and target.name not in working:
-            working[target.name] = asyncio.create_task(app.engine.sweep(target))
+    async def _may_sweep(self, seen: Overview) -> bool:
+        """Whether this is our control database and the configuration is in force; the fault stands where it is not."""
+        asked = (seen.allowed, seen.digest)
+        if not self._entered and asked == self._asked and time.monotonic() < self._ask_again:
+            return False
+        try:
+            self._require_same_control(seen)
+            if self._entered:
+                self._require_in_force(seen)
+            else:
+                self._asked, self._ask_again = asked, time.monotonic() + _ENTER_SECONDS
+                await self._enter()
+        except (Guarded, PlanMode, PolicySuperseded) as error:
+            self.watch.fault(MODE, error)
+            return False
+        self.watch.clear(MODE)
+        return True
 
+    def _require_same_control(self, seen: Overview) -> None:
+        same = origin_of(seen.control_id) == self.app.journal.origin
+        self.watch(GuardState(CONTROL_ID, tripped=not same))
+        if not same:
+            raise Guarded(
+                CONTROL_ID,
+                f"the control database is another one than at the start ({seen.control_id}): holds may be missing",
+                remedy="let control.dsn name the right one; if this is the right one, restart the daemon",
+            )
 
-async def _observe(app: App, metrics: Metrics) -> None:
-    async with app.database.transaction(read_only=True) as tx:
-        found = await holds.list_all(tx)
-        state = await flags.read(tx)
-        head = await entries.head(tx)
-    now = datetime.now(UTC)
-    metrics.observe_state(
-        holds=Counter(str(hold.state) for hold in found),
-        reviews_overdue=sum(1 for hold in found if hold.holds and hold.review_by and hold.review_by < now),
-        paused=state.paused,
-        ledger_entries=head.tree.size,
-    )
+    async def _enter(self) -> None:
+        """Put the configuration in force; asked again when something was approved, else once a minute."""
+        try:
+            await enter_mode(self.app, BY)
+        except Guarded:
+            self.watch(GuardState(POLICY, tripped=True))
+            raise
+        self._entered = True
+        self.watch(GuardState(POLICY, tripped=False))
+
+    def _require_in_force(self, seen: Overview) -> None:
+        """Raise where another process has put another mode or policy in force since: then no batch gets a permit."""
+        spec = self.app.spec
+        if not spec.enforce:
+            return
+        if seen.mode != "enforce":
+            raise PlanMode(
+                "another process has set the mode to plan: nothing is erased",
+                remedy="see where retentiond runs with `mode: plan` on this control database, then restart the daemon",
+            )
+        if seen.digest != spec.digest:
+            raise PolicySuperseded(
+                f"the policy in force is {seen.digest}, and this daemon has {spec.digest}: it erases nothing",
+                remedy="restart it with the approved configuration, or run `retentiond policy approve` for its own",
+            )
+
+    def _begin_sweeps(self, seen: Overview) -> None:
+        for name in self._turns.due(seen, self._working):
+            self._turns.began(name, seen)
+            self._working[name] = asyncio.create_task(self._sweep(name))
+
+    def _begin_looks(self) -> None:
+        """Look at targets that were not swept since the start: how old their oldest record is, and whether they fit."""
+        now = time.monotonic()
+        for name in [name for name, at in self._unseen.items() if at <= now and name not in self._working]:
+            self._unseen[name] = now + _LOOK_SECONDS
+            self._working[name] = asyncio.create_task(self._look(name))
+
+    async def _sweep(self, name: str) -> None:
+        began, drained = time.monotonic(), False
+        try:
+            outcome = await self.app.engine.sweep(self.app.spec.target(name))
+            drained = outcome.outcome == "drained"
+        except Exception as error:
+            self.watch.fault(target_check(name), error)
+        finally:
+            self._turns.ended(name, self._now, seconds=time.monotonic() - began, drained=drained)
+            self._unseen.pop(name, None)
+            self._working.pop(name, None)
+
+    async def _look(self, name: str) -> None:
+        target, store, engine = self.app.spec.target(name), self.app.engine.stores[name], self.app.engine
+        try:
+            plan = await engine.plan(target)
+            self.watch(OldestSeen(target, await store.oldest(plan)))
+            self._unseen.pop(name, None)
+            self.watch.clear(target_check(name), LOOK)
+        except Exception as error:
+            self.watch.fault(target_check(name), error, part=LOOK)
+        finally:
+            self._working.pop(name, None)

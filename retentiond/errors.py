@@ -7,8 +7,17 @@ sweep, 2 usage or configuration, 3 refused by a guard, 4 something needed can't 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
+
+UNEXPECTED: Final = "unexpected"
+"""The kind of an error that is none of ours: a defect."""
+
+# SQLSTATE classes whose message speaks of the server, the session or names in a schema, and never of a row's values:
+# connection, transaction state, login, catalogue and schema names, rollback, syntax and rights, resources, limits,
+# state, intervention, system. Not 22 (data), 23 (constraints), P0 (whatever a trigger says).
+_SPEAKS_OF_NO_VALUES = frozenset({"08", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
 
 
 class RetentiondError(Exception):
@@ -24,8 +33,7 @@ class RetentiondError(Exception):
     @property
     def kind(self) -> str:
         """The error's name as metrics, logs and JSON show it: `EpochMoved` is `epoch_moved`."""
-        name = type(self).__name__
-        return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+        return _kind_of(type(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +151,41 @@ class PolicySuperseded(RetentiondError):
 
 class LedgerError(RetentiondError):
     """The ledger can't be written or does not hold together."""
+
+
+def kinds() -> tuple[str, ...]:
+    """The kinds of all errors of ours that have been imported, and of defects: what `errors_total{kind}` can be."""
+    return (*sorted({_kind_of(each) for each in _below(RetentiondError)}), UNEXPECTED)
+
+
+def quoted(error: BaseException) -> str:
+    """What an error that is not ours says, for messages and logs, without any value of a record.
+
+    Postgres puts values into DETAIL and into some messages ("Key (id)=(4711)", "invalid input syntax … 4711"), a driver
+    into others; of those only the name, the SQLSTATE and the names in the schema are told.
+    """
+    name = type(error).__name__
+    state = getattr(error, "sqlstate", None)
+    if state:
+        if str(state)[:2] in _SPEAKS_OF_NO_VALUES:
+            return str(error.args[0]).partition("\n")[0] if error.args else name
+        where = [
+            f"{part} {value}"
+            for part in ("schema", "table", "column", "constraint")
+            if (value := getattr(error, f"{part}_name", None))
+        ]
+        return " ".join([name, f"(SQLSTATE {state})", *where])
+    of_driver = type(error).__module__.startswith("asyncpg") and not isinstance(error, ValueError)
+    if isinstance(error, (RetentiondError, OSError)) or of_driver:
+        return str(error) or name
+    return name
+
+
+def _kind_of(error: type[RetentiondError]) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(error.__name__))
+
+
+def _below(error: type[RetentiondError]) -> Iterator[type[RetentiondError]]:
+    yield error
+    for each in error.__subclasses__():
+        yield from _below(each)

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
+import structlog
 from aiohttp import web
 
 from retentiond.api import health
 from retentiond.api.health import Health
 from retentiond.errors import UsageError
 
+log = structlog.get_logger()
 Exposition = Callable[[str], tuple[bytes, str]]
 _MAX_BODY = 1 << 20
+_FIRST_ERROR = 400
+_CLOSE_SECONDS = 2.0
 
 
 @web.middleware
 async def problems(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Answer each HTTP error with a problem document."""
+    """Answer each error with a problem document; a defect is logged, and its answer says nothing of it."""
     try:
         return await handler(request)
     except web.HTTPException as error:
-        return web.json_response(
-            {"type": "about:blank", "title": error.reason, "status": error.status},
-            status=error.status,
-            content_type="application/problem+json",
-            headers={"Allow": error.headers["Allow"]} if "Allow" in error.headers else None,
-        )
+        if error.status < _FIRST_ERROR:
+            raise
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        return _problem(request, error.status, error.reason, headers)
+    except Exception as error:
+        log.error("unexpected", path=request.path, exc_info=error)
+        return _problem(request, 500, "Internal Server Error")
+
+
+def _problem(request: web.Request, status: int, title: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    details = {
+        404: f"there is nothing at {request.path}; see /healthz, /readyz and /metrics",
+        405: f"{request.method} is not for {request.path}; see the header Allow",
+        500: "a defect: see the log, and report it",
+    }
+    document = {"type": "about:blank", "title": title, "status": status, "instance": request.path}
+    if status in details:
+        document["detail"] = details[status]
+    return web.json_response(document, status=status, content_type="application/problem+json", headers=headers)
 
 
 def make_app(checks: Health, exposition: Exposition) -> web.Application:
@@ -47,7 +64,7 @@ def make_app(checks: Health, exposition: Exposition) -> web.Application:
 @asynccontextmanager
 async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
     """Serve until left; gives the address. Raises UsageError when it can't be bound."""
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_SECONDS)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from retentiond.errors import RetentiondError
+from retentiond.errors import RetentiondError, quoted
 
 Check = Callable[[], Awaitable[None]]
 _SECONDS = 5.0
@@ -55,7 +55,13 @@ class Health:
         except RetentiondError as error:
             return State(ok=False, message=error.message, remedy=error.remedy or "")
         except TimeoutError:
-            return State(ok=False, message=f"no answer within {_SECONDS:.0f} s")
+            return State(
+                ok=False,
+                message=f"no answer within {_SECONDS:.0f} s",
+                remedy="see whether what it asks is overloaded, or the network on the way to it",
+            )
+        except Exception as error:
+            return State(ok=False, message=f"unexpected: {quoted(error)}", remedy="report it with the daemon's log")
         return State(ok=True)
 
 

@@ -19,7 +19,7 @@ from retentiond.control.database import Database, Tx
 from retentiond.control.hold_rows import Recorder
 from retentiond.control.permits import OpenPermit
 from retentiond.domain.holds import Hold
-from retentiond.errors import RetentiondError
+from retentiond.errors import RetentiondError, quoted
 
 FenceProbe = Callable[[int], Awaitable[bool]]
 """Asks a target whether the batch of this permit number can't take effect any more; raises Unreachable."""
@@ -102,8 +102,10 @@ async def _ask_one(permit: OpenPermit, probe: FenceProbe | None, seconds: float)
     try:
         async with asyncio.timeout(seconds):
             over = await probe(permit.number)
-    except (RetentiondError, OSError, TimeoutError) as error:
-        return Waiting("unreachable", permit.number, permit.target, str(error) or "no answer in time")
+    except TimeoutError:
+        return Waiting("unreachable", permit.number, permit.target, "no answer in time")
+    except (RetentiondError, OSError) as error:
+        return Waiting("unreachable", permit.number, permit.target, quoted(error))
     return None if over else Waiting("batch", permit.number, permit.target, f"batch {permit.batch} is not over yet")
 
 

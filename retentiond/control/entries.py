@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import asyncpg
 
 from retentiond.domain.evidence import TreeHead
-from retentiond.errors import LedgerError
+from retentiond.errors import LedgerError, quoted
 
 if TYPE_CHECKING:
     from datetime import date
@@ -185,7 +185,8 @@ async def ledger_writable(tx: Tx) -> None:
         )
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.InsufficientPrivilegeError) as error:
         raise LedgerError(
-            f"the ledger can't be written: {error}", remedy="start retentiond with the role that owns its schema"
+            f"the ledger can't be written: {quoted(error)}",
+            remedy="start retentiond with the role that owns its schema",
         ) from error
     if record is None or record["heads"] != 1:
         raise LedgerError(

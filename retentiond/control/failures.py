@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from retentiond.errors import RetentiondError, StateMissing, Unreachable
+from retentiond.errors import RetentiondError, StateMissing, Unreachable, quoted
 
 
 class CommitUnknown(Unreachable):
@@ -54,7 +54,7 @@ def is_lost(error: BaseException) -> bool:
 
 def unreachable(error: BaseException) -> Unreachable:
     """The error that callers see instead of asyncpg's."""
-    text = str(error) or type(error).__name__
+    text = quoted(error)
     state = str(getattr(error, "sqlstate", None) or "")
     if state in _BUSY_STATES:
         return Unreachable(f"the control database could not do it now: {text}", remedy="it is safe to try again")
@@ -70,9 +70,7 @@ def commit_failure(error: Exception, *, lost: bool) -> Exception:
     if isinstance(error, RetentiondError):
         return error
     if lost or is_lost(error):
-        return CommitUnknown(
-            f"the connection was lost during COMMIT: {str(error) or type(error).__name__}", remedy=_REMEDY
-        )
+        return CommitUnknown(f"the connection was lost during COMMIT: {quoted(error)}", remedy=_REMEDY)
     return unreachable(error) if is_expected(error) else error
 
 

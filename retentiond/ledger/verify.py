@@ -167,13 +167,15 @@ def _verifier(path: Path) -> VerifierKey:
 # --- In the control database ---
 
 
-async def verify_database(db: Database, verifier: VerifierKey | str) -> VerifyReport:
+async def verify_database(db: Database, verifier: VerifierKey | str, sink: Sink | None = None) -> VerifyReport:
     """Verify all entries against each other, their columns, the head, and every checkpoint of this key.
+
+    `sink` as for `walk_database`.
 
     Entries that nothing signed vouches for are a break too: whoever can write the tables could have made them up.
     """
     key = VerifierKey.parse(verifier) if isinstance(verifier, str) else verifier
-    report = await walk_database(db, key)
+    report = await walk_database(db, key, sink)
     if report.ok and report.size and report.checkpoint_size is None:
         what = f"no checkpoint of the key {key.id.hex()} is there: nothing outside the database vouches for the entries"
         return replace(report, first_break=Break(None, None, what))

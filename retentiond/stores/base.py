@@ -143,3 +143,9 @@ class Store(Protocol):
 
     async def next_expiry(self, plan: TargetPlan) -> datetime | None:
         """When the next record not yet due can become due; None: nothing in sight."""
+
+    async def oldest(self, plan: TargetPlan) -> datetime | None:
+        """The oldest finite anchor of the target (UTC); None where it has none, or to find it would be dear."""
+
+    async def require_unchanged(self) -> None:
+        """Raise Blind where what the target's SQL names is no longer as it was when opened, Unreachable."""

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from retentiond.control import flags, units
 from retentiond.domain.accounts import NOTHING_REMEMBERED
-from retentiond.domain.clock import ClockReading, agreed_now, require_no_jump
+from retentiond.domain.clock import ClockReading, agreed_now, require_no_jump, skew
 from retentiond.domain.permit import Lease, Unit
 from retentiond.domain.plan import TargetPlan
 from retentiond.domain.verdict import Verdict, judge
@@ -36,7 +36,7 @@ from retentiond.errors import (
 from retentiond.ledger import kinds
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.store import PostgresStore
-from retentiond.sweep.events import Failed, GuardState, SweepDone
+from retentiond.sweep.events import ClocksRead, Failed, OldestSeen, SweepDone, guards_after
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.plans import Tools, count_due, make_plan
 from retentiond.sweep.questions import CLOCK, Question, allowed, not_asked
@@ -68,6 +68,7 @@ class Engine:
             "control": ClockReading(control.now, host, control.same_machine),
             "target": await store.clock(),
         }
+        self.tools.observer(ClocksRead(store.name, skew(readings).total_seconds()))
         now = agreed_now(readings, host=datetime.now(UTC), max_skew=limits.max_clock_skew)
         await self._believe(now, readings)
         return now
@@ -156,13 +157,16 @@ class Engine:
         return judge(plan, found, facts)
 
     async def _planned(self, store: PostgresStore, target: Target, outcome: Outcome) -> None:
-        await count_due(store, await self.plan(target), outcome)
+        plan = await self.plan(target)
+        self.tools.observer(ClocksRead(store.name, skew({"target": await store.clock()}).total_seconds()))
+        self.tools.observer(OldestSeen(target, await store.oldest(plan)))
+        await count_due(store, plan, outcome)
 
     async def _enforced(self, store: PostgresStore, target: Target, sweep: str, outcome: Outcome) -> None:
         lease = await self._lease(Unit(target.name))
         keeper = asyncio.create_task(self._keep(lease))
         try:
-            next_due = datetime.now(UTC) + self.tools.spec.min_interval
+            next_due: datetime | None = None
             try:
                 next_due = await self._swept(store, target, lease, sweep, outcome)
             except Exception as error:
@@ -183,6 +187,7 @@ class Engine:
             await journal.require_continued(tx)
         plan = await self.prepare(store, target)
         now = plan.now
+        self.tools.observer(OldestSeen(target, await store.oldest(plan)))
         outcome.in_doubt = await settle_open_permits(self.tools.database, journal, store, lease)
         intent = kinds.intent(
             plan,
@@ -202,19 +207,23 @@ class Engine:
         async with self.tools.database.transaction(read_only=True) as tx:
             cursor = (await units.state(tx, lease.unit)).cursor
         await sweeper.run(cursor)
+        self.tools.observer(OldestSeen(target, await store.oldest(plan)))
         soonest, latest = now + spec.min_interval, now + spec.max_interval
         # What was blocked by records that are gone now may go next.
         if outcome.outcome != "drained" or (outcome.blocked and outcome.changed):
             return soonest
         return min(max(await store.next_expiry(plan) or latest, soonest), latest)
 
-    async def _finish(self, target: Target, lease: Lease, outcome: Outcome, next_due: datetime) -> None:
-        if target.window is not None:
-            next_due = target.window.next_opening(next_due)
+    async def _finish(self, target: Target, lease: Lease, outcome: Outcome, next_due: datetime | None) -> None:
         drained = outcome.outcome == "drained"
         async with self.tools.database.transaction() as tx:
             if drained:
                 await units.save_cursor(tx, lease, None)
+            if next_due is None:
+                # By the clock that judges what is due: by one that is years ahead it would not be due for years.
+                next_due = (await flags.clock_state(tx)).now + self.tools.spec.min_interval
+            if target.window is not None:
+                next_due = target.window.next_opening(next_due)
             await units.finish_sweep(tx, lease, outcome.document(plan_mode=False), next_due, success=drained)
             if outcome.changed and (parents := self._parents(target.name)):
                 await units.make_due(tx, parents)
@@ -269,10 +278,13 @@ class Engine:
 
     def _tell(self, target: Target, sweep: str, outcome: Outcome) -> None:
         observer = self.tools.observer
-        if outcome.error is not None:
-            observer(Failed(target.name, str(outcome.error["kind"]), str(outcome.error["message"])))
-        observer(GuardState("fraction", outcome.outcome == "guarded"))
-        observer(SweepDone(target, sweep, outcome.document(plan_mode=not self.tools.spec.enforce)))
+        document = outcome.document(plan_mode=not self.tools.spec.enforce)
+        if (error := outcome.error) is not None and outcome.outcome != "paused":
+            remedy = str(error["remedy"]) if error["remedy"] else None
+            observer(Failed(target.name, str(error["kind"]), str(error["message"]), remedy, sweep))
+        for state in guards_after(target.name, document):
+            observer(state)
+        observer(SweepDone(target, sweep, document))
 
     def drain(self) -> None:
         """Let the batch in flight finish, and begin no other."""

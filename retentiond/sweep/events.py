@@ -1,9 +1,13 @@
-"""Facts that a sweep tells whoever watches: metrics, progress, logs. The core knows none of them."""
+"""Facts that a sweep tells whoever watches: metrics, progress, logs. The core knows none of them.
+
+No event carries a record's or an account's id.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from retentiond.sweep.spec import Target
@@ -42,22 +46,62 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Something went wrong; `kind` is the error's name."""
+    """Something went wrong; `kind` is the error's name, `target` None where no single target is concerned."""
 
     target: str | None
     kind: str
     message: str
+    remedy: str | None = None
+    sweep: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GuardState:
-    """A guard tripped, or let go."""
+    """A guard stops something or let it pass: a target's sweep, or everything where `target` is None."""
 
     guard: str
     tripped: bool
+    target: str | None = None
 
 
-Event = BatchDone | SweepDone | Throttled | Failed | GuardState
+@dataclass(frozen=True, slots=True)
+class ClocksRead:
+    """How far the clocks of a target's sweep differ, in seconds."""
+
+    target: str
+    skew: float
+
+
+@dataclass(frozen=True, slots=True)
+class OldestSeen:
+    """The oldest anchor of a target (UTC); None where there is none, or it would be dear to find."""
+
+    target: Target
+    anchor: datetime | None
+
+
+Event = BatchDone | SweepDone | Throttled | Failed | GuardState | ClocksRead | OldestSeen
+
+POLICY, CONTROL_ID = "policy", "control_id"
+"""The guards that stand before everything rather than before one target's sweep."""
+
+SWEEP_GUARDS = ("clock_skew", "clock_jump", POLICY, "directory", "fraction", "records")
+"""The guards of a sweep, in the order in which it comes to them; `policy` is another one being in force."""
+
+GUARDS = (*SWEEP_GUARDS, CONTROL_ID)
+"""All guards."""
+
+
+def guards_after(target: str, outcome: Mapping[str, object]) -> Iterator[GuardState]:
+    """What the outcome of a target's sweep says of its guards; of those that it did not come to, nothing."""
+    ended, error = outcome["outcome"], outcome["error"]
+    if ended in ("drained", "capped"):
+        yield from (GuardState(guard, tripped=False, target=target) for guard in SWEEP_GUARDS)
+    elif ended == "guarded" and isinstance(error, Mapping):
+        tripped = str(error.get("guard", POLICY))
+        passed = SWEEP_GUARDS.index(tripped) if tripped in SWEEP_GUARDS else 0
+        yield from (GuardState(guard, tripped=False, target=target) for guard in SWEEP_GUARDS[:passed])
+        yield GuardState(tripped, tripped=True, target=target)
 
 
 class Observer(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from retentiond.errors import RetentiondError
+from retentiond.errors import Guarded, RetentiondError
 from retentiond.stores.base import Tally
 
 
@@ -54,6 +54,8 @@ class Outcome:
         """The sweep ended early, and why."""
         self.outcome = outcome
         self.error = {"kind": error.kind, "message": error.message, "remedy": error.remedy}
+        if isinstance(error, Guarded):
+            self.error["guard"] = error.guard
 
     def document(self, *, plan_mode: bool) -> dict[str, object]:
         """The JSON of this target."""

@@ -92,7 +92,9 @@ async def test_the_daemon_waits_for_a_control_database_that_comes_up_later(env, 
 
 
 async def test_a_command_does_not_wait_for_a_control_database_that_is_down(env, company):  # noqa: F811 - fixtures
-    gone = env["RETENTIOND_CONTROL__DSN"].replace(f":{urlsplit(env['RETENTIOND_CONTROL__DSN']).port}/", f":{free_port()}/")
+    gone = env["RETENTIOND_CONTROL__DSN"].replace(
+        f":{urlsplit(env['RETENTIOND_CONTROL__DSN']).port}/", f":{free_port()}/"
+    )
     result = await run_retentiond("hold", "list", env=env | {"RETENTIOND_CONTROL__DSN": gone})
     assert result.code == 4
     assert "retry" not in result.stderr

@@ -18,7 +18,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.permit import SAME_DATABASE
-from retentiond.errors import Blind, Refused, Unreachable
+from retentiond.errors import Blind, Refused, Unreachable, quoted
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
@@ -29,7 +29,6 @@ SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', 
        set_config('idle_in_transaction_session_timeout', $3, true)
 """
 _CONNECT_SECONDS = 10.0
-_QUOTING = ("22", "23", "P0", "44")  # data, integrity, PL/pgSQL, WITH CHECK
 
 
 @contextmanager
@@ -39,7 +38,7 @@ def translated(what: str) -> Iterator[None]:
         yield
     except asyncpg.InsufficientPrivilegeError as error:
         remedy = "GRANT the privilege to the role of the dsn; row level security needs BYPASSRLS or a policy for it"
-        raise Blind(f"{what}: {told(error)}", remedy=remedy) from error
+        raise Blind(f"{what}: {quoted(error)}", remedy=remedy) from error
     except (
         asyncpg.PostgresConnectionError,
         asyncpg.CannotConnectNowError,
@@ -54,28 +53,12 @@ def translated(what: str) -> Iterator[None]:
         OSError,
         TimeoutError,
     ) as error:
-        raise Unreachable(
-            f"{what}: {str(error) or type(error).__name__}", remedy="check the dsn and the server"
-        ) from error
+        raise Unreachable(f"{what}: {quoted(error)}", remedy="check the dsn and the server") from error
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.DatatypeMismatchError) as error:
-        raise Blind(f"{what}: the schema has changed: {told(error)}", remedy="run `retentiond check`") from error
+        raise Blind(f"{what}: the schema has changed: {quoted(error)}", remedy="run `retentiond check`") from error
     except asyncpg.PostgresError as error:
-        raise Refused(
-            f"{what}: {told(error)}", remedy="see the log of that database, and `retentiond check`"
-        ) from error
-
-
-def told(error: asyncpg.PostgresError) -> str:
-    """What may be said of an error: its text, but of data and of what triggers raise only the kind and the place.
-
-    Those quote values, and a detail may quote a whole row; logs and the ledger have no record ids.
-    """
-    code = str(error.sqlstate or "")
-    if not code.startswith(_QUOTING):
-        return f"{str(error.args[0]) if error.args else type(error).__name__} ({code})"
-    places = ((name, getattr(error, f"{name}_name", None)) for name in ("table", "column", "constraint"))
-    where = ", ".join(f"{name} {value}" for name, value in places if value)
-    return f"{type(error).__name__} ({code}){': ' + where if where else ''}"
+        remedy = "see the log of that database, and `retentiond check`"
+        raise Refused(f"{what}: {quoted(error)}", remedy=remedy) from error
 
 
 class TargetDatabase:

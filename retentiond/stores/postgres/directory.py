@@ -81,6 +81,14 @@ class Directory:
         """Give up all connections."""
         await self._database.close()
 
+    async def reach(self) -> None:
+        """See that it and its columns are there and may be read; raises Blind, Unreachable."""
+        source = self.source
+        columns = (source.id, source.tier, source.deleted_at, source.overrides, source.changed_at)
+        shown = ", ".join(f"d.{column}" for column in columns if column)
+        async with self._database.transaction() as connection:
+            await connection.fetchval(f"SELECT count(*) FROM (SELECT {shown} FROM {source.relation} d LIMIT 0) found")
+
     async def survey_transaction(self) -> int:
         """The oldest transaction not over now: what it and later ones write is newer than a survey begun after this."""
         async with self._database.transaction() as connection:

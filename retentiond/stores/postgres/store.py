@@ -19,7 +19,8 @@ from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import Blind, Unreachable
 from retentiond.stores.base import Finding, Tally, Window
-from retentiond.stores.postgres import inspect, rows, walks
+from retentiond.stores.postgres import drift, inspect, rows, walks
+from retentiond.stores.postgres import oldest as ages
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
 from retentiond.stores.postgres.batch import PostgresBatch
 from retentiond.stores.postgres.catalog import read_table
@@ -228,6 +229,18 @@ class PostgresStore:
         """When the next record that is not due yet can become due; None: none is in sight."""
         async with self._database.transaction() as connection:
             return await next_expiry(connection, self.shape, plan)
+
+    async def oldest(self, plan: TargetPlan) -> datetime | None:  # noqa: ARG002 - of a table it depends on no rule
+        """The oldest finite anchor, by index or of a small table; else None."""
+        async with self._database.transaction(statement_ms=ages.STATEMENT_MS) as connection:
+            return await ages.oldest(connection, self.shape)
+
+    async def require_unchanged(self) -> None:
+        """Raise Blind where the table's schema is not what it was when opened; nothing is said of one never opened."""
+        if self._shape is None:
+            return
+        async with self._database.transaction() as connection:
+            await drift.require_unchanged(connection, self.name, self.config.table, self._shape)
 
     async def _facts(self, connection: Connection, plan: TargetPlan, account: str | None) -> AccountFacts:
         if account is None or self._directory is None:

@@ -170,9 +170,7 @@ async def test_a_note_of_another_key_or_none_at_all_is_refused(
     await refused(db, kept, "does not verify")
 
 
-async def test_no_smaller_checkpoint_takes_the_place_of_a_larger_one(
-    db: Database, kept: Journal, folder: Path
-) -> None:
+async def test_no_smaller_checkpoint_takes_the_place_of_a_larger_one(db: Database, kept: Journal, folder: Path) -> None:
     await begin(db, kept)
     empty = (folder / FILE).read_text()
     await append(db, kept, 2)
@@ -208,7 +206,11 @@ async def test_what_an_operator_accepts_is_in_the_ledger_and_lets_it_go_on(
     async with db.transaction() as tx:
         last = (await table.read(tx, 3, 9))[-1]
     entry = orjson.loads(last.leaf)
-    assert (entry["guard"], entry["detail"]["event"], entry["detail"]["by"]) == ("control_state", "accepted", "operator")
+    assert (entry["guard"], entry["detail"]["event"], entry["detail"]["by"]) == (
+        "control_state",
+        "accepted",
+        "operator",
+    )
     assert entry["detail"]["given_up"] == given_up
     assert b"the disk died" not in canonical(entry)
 

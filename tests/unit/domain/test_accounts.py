@@ -45,7 +45,9 @@ def test_an_override_within_the_bounds_of_its_own_tier_is_the_term():
     assert str(resolved(policy_of(), "pro", "P30D").term) == "P30D"
 
 
-@pytest.mark.parametrize("override", ["ninety days", "", "P0D", "-P1D", "P1W1D", "(no JSON object)", "P99Y", "forever", "PT1H"])
+@pytest.mark.parametrize(
+    "override", ["ninety days", "", "P0D", "-P1D", "P1W1D", "(no JSON object)", "P99Y", "forever", "PT1H"]
+)
 def test_a_malformed_override_or_one_out_of_bounds_for_every_tier_is_unresolved(override):
     for tier in (*TTL, "gold", None):
         for in_grace in (False, True):

@@ -1,0 +1,183 @@
+"""What the daemon does beside sweeping: carries holds on, signs and verifies the ledger, adds its heartbeat.
+
+Each job is a task of its own, so that none of them keeps a sweep or another job waiting, and one that fails is a fault
+of its check and is tried again; none runs twice at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from retentiond.control import entries, holds, overview, permits, units
+from retentiond.control.holds import Waiting
+from retentiond.control.overview import Overview
+from retentiond.daemon import App
+from retentiond.daemon_ready import HOLDS, LEDGER, LOOP
+from retentiond.daemon_watch import Watch
+from retentiond.domain.duration import rfc3339
+from retentiond.domain.evidence import parse_and_verify
+from retentiond.domain.holds import Hold
+from retentiond.errors import LedgerError, StillPending, Unreachable
+from retentiond.ledger import kinds
+from retentiond.ledger.verify import verify_database
+from retentiond.sweep.events import Failed
+
+log = structlog.get_logger()
+BY = "daemon"
+HEARTBEAT_EVERY = timedelta(days=1)
+STUCK_SECONDS = 60.0
+"""A hold that is pending for longer is one that somebody has to see to: normally it takes one batch."""
+
+_VERIFY_SECONDS = 86_400.0
+_AGAIN_SECONDS = 60.0
+_SOON_SECONDS = 5.0
+_PRUNE_SECONDS = 3_600.0
+# Between two pages of the ledger: verifying takes at most about half of the loop's time.
+_PAGE_REST_SECONDS = 0.05
+_STUCK = "stuck"
+
+
+@dataclass(slots=True)
+class Jobs:
+    """The jobs of one daemon; `consider` begins what is due, `close` ends all."""
+
+    app: App
+    watch: Watch
+    _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _began: dict[str, float] = field(default_factory=dict)
+    _not_before: dict[str, float] = field(default_factory=dict)
+    _signed: int = 0
+    _why: dict[str, str] = field(default_factory=dict)
+
+    def consider(self, seen: Overview, *, sweeping: bool) -> None:
+        """Begin what is due; `sweeping`: the ledger grows at this moment."""
+        if seen.pending or seen.release_due:
+            self._begin("holds", HOLDS, self._carry_holds_on, every=0)
+        self._judge_pending(seen)
+        if seen.heartbeat_at is None or seen.heartbeat_at + HEARTBEAT_EVERY <= seen.now:
+            self._begin("heartbeat", LEDGER, lambda: self._beat(seen), every=_AGAIN_SECONDS)
+        if seen.ledger_entries > self._signed:
+            self._begin("checkpoint", LEDGER, self._sign, every=_AGAIN_SECONDS if sweeping else 0)
+        self._begin("verify", LEDGER, self._verify, every=_VERIFY_SECONDS)
+        self._begin("prune", LOOP, self._prune, every=_PRUNE_SECONDS)
+
+    async def close(self) -> None:
+        """End all jobs; what they had begun in the control database is undone there."""
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def last_checkpoint(self) -> None:
+        """Sign what the last sweeps have added."""
+        try:
+            await self._sign()
+        except (LedgerError, Unreachable) as error:
+            self.watch.fault(LEDGER, error, part="checkpoint")
+
+    def _begin(self, name: str, check: str, job: Callable[[], Awaitable[None]], *, every: float) -> None:
+        now = asyncio.get_running_loop().time()
+        never = float("-inf")
+        if name in self._running or now < max(self._began.get(name, never) + every, self._not_before.get(name, never)):
+            return
+        self._began[name] = now
+        self._running[name] = asyncio.create_task(self._run(name, check, job))
+
+    async def _run(self, name: str, check: str, job: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await job()
+            self.watch.clear(check, name)
+        except Unreachable as error:
+            # The loop says so under `control`, and goes on when it is back; so does the job.
+            self.watch(Failed(None, error.kind, error.message, error.remedy))
+            self._retry_in(name, _SOON_SECONDS)
+        except Exception as error:
+            self.watch.fault(check, error, part=name)
+            self._retry_in(name, _AGAIN_SECONDS)
+        finally:
+            self._running.pop(name, None)
+
+    def _retry_in(self, name: str, seconds: float) -> None:
+        self._began.pop(name, None)
+        self._not_before[name] = asyncio.get_running_loop().time() + seconds
+
+    async def _carry_holds_on(self) -> None:
+        app, record = self.app, self.app.hold_recorder(BY)
+        self._why = {}
+        active = await holds.activate_pending(app.database, app.fences(), self._note_waiting, record=record)
+        for hold in active:
+            log.info("hold active", hold=hold.id)
+        if ended := await holds.finish_releases(app.database, until=datetime.now(UTC), record=record):
+            log.info("holds ended", holds=[hold.id for hold in ended])
+            async with app.database.transaction() as tx:
+                await units.make_due(tx)
+
+    def _note_waiting(self, hold: Hold, reasons: Sequence[Waiting]) -> None:
+        told = {f"target {each.target}: {each.detail}" if each.target else each.detail for each in reasons}
+        self._why[hold.id] = "; ".join(sorted(told))
+
+    def _judge_pending(self, seen: Overview) -> None:
+        stuck = [hold.id for hold in seen.pending if hold.seconds > STUCK_SECONDS]
+        if not stuck:
+            self.watch.clear(HOLDS, _STUCK)
+            return
+        why = "; ".join(sorted({self._why[hold] for hold in stuck if hold in self._why})) or "not known yet"
+        error = StillPending(
+            f"not active more than {STUCK_SECONDS:.0f} s after they were placed: holds {', '.join(stuck)} ({why})",
+            remedy="let the named targets be reached; new batches respect the holds already, but one from before them "
+            "may still take effect there",
+        )
+        self.watch.fault(HOLDS, error, part=_STUCK)
+
+    async def _beat(self, seen: Overview) -> None:
+        entry = kinds.heartbeat(
+            mode=seen.mode,
+            policy_digest=seen.digest,
+            targets={
+                name: {
+                    "last_success": rfc3339(unit.last_success_at) if unit.last_success_at else None,
+                    "next_due": rfc3339(unit.next_due_at) if unit.next_due_at else None,
+                }
+                for name, unit in sorted(seen.units.items())
+            },
+        )
+        async with self.app.database.transaction() as tx:
+            # Under the lock of the ledger's head another replica's beat is seen.
+            _, now = await entries.lock_head(tx)
+            last = await overview.last_heartbeat(tx)
+            if last is None or last + HEARTBEAT_EVERY <= now:
+                await self.app.journal.append(tx, entry)
+
+    async def _sign(self) -> None:
+        journal = self.app.journal
+        async with self.app.database.transaction() as tx:
+            note = await journal.checkpoint(tx)
+        size = parse_and_verify(note, journal.verifier).size
+        if size != self._signed:
+            self._signed = size
+            log.info("checkpoint", entries=size, note=note)
+
+    async def _verify(self) -> None:
+        # What was appended since the last checkpoint is signed first: entries that none vouches for count as a break.
+        await self._sign()
+        report = await verify_database(self.app.database, self.app.journal.verifier, _rest)
+        if report.first_break is not None:
+            raise LedgerError(
+                f"the ledger does not hold together: {report.first_break}",
+                remedy="run `retentiond ledger verify`, keep the control database and its backups as they are, and "
+                "compare with the checkpoints in the logs",
+            )
+        self.watch.metrics.observe_verified()
+        log.info("ledger verified", entries=report.size, root=report.root)
+
+    async def _prune(self) -> None:
+        async with self.app.database.transaction() as tx:
+            await permits.prune(tx)
+
+
+async def _rest(_: Sequence[bytes]) -> None:
+    await asyncio.sleep(_PAGE_REST_SECONDS)
