@@ -136,7 +136,8 @@ class Sweeper:
         if most == float("inf"):
             return
         most = max(most, limits.min_records)
-        due = (await count_due(self._store, self._plan, Outcome())).would
+        self.outcome.counted = await count_due(self._store, self._plan, Outcome())
+        due = self.outcome.counted.would
         if due <= most:
             return
         async with self._tools.database.transaction() as tx:

@@ -13,9 +13,12 @@ from datetime import datetime
 from retentiond.domain.accounts import AccountFacts
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.errors import Blind
+from retentiond.stores.base import Finding
+from retentiond.stores.postgres import inspect_directory
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig, parse_table
 from retentiond.stores.postgres.connection import Connection, TargetDatabase
+from retentiond.stores.postgres.inspect_directory import Rules
 from retentiond.stores.postgres.queries import DirectorySource, Looked, Params, override_expression
 
 _CHUNK = 5_000
@@ -65,6 +68,11 @@ class Directory:
     async def close(self) -> None:
         """Give up all connections."""
         await self._database.close()
+
+    async def check(self, rules: Rules) -> list[Finding]:
+        """What is wrong or unwise about it; raises Blind where it can't be read at all, Unreachable."""
+        async with self._database.transaction() as connection:
+            return await inspect_directory.findings(connection, self.source, self.config, rules)
 
     async def survey_transaction(self) -> int:
         """The oldest transaction not over now: what it and later ones write is newer than a survey begun after this."""

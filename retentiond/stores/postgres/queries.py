@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from retentiond.domain.accounts import Resolution
+from retentiond.domain.holds import TargetHold
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.stores.postgres.catalog import Column, Table, quote
 
@@ -168,12 +169,15 @@ class Walk:
         return (*((self.leading,) if self.leading else ()), *(f"k{i}" for i in range(1, keys + 1)))
 
 
-def judged(shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, done: str) -> str:
+def judged(
+    shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, done: str, also: str = ""
+) -> str:
     """The relation of a window's records, each with its keys, anchor, account, state, label and cutoff.
 
-    `done` is the condition over `r` by which a record has nothing left to be done with it.
+    `done` is the condition over `r` by which a record has nothing left to be done with it; `also` are more columns over
+    `r`, each with a leading comma.
     """
-    seen = _seen(shape, walk, params, done, deletes=plan.action == "delete")
+    seen = _seen(shape, walk, params, done, also, deletes=plan.action == "delete")
     known = _with_account(shape, plan, params, context)
     number = _group_number(shape, plan, params, context)
     cutoff, fault, label = _resolved(plan, params)
@@ -185,14 +189,14 @@ def judged(shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: 
     ).replace("@seen", f"({seen})")
 
 
-def _seen(shape: Shape, walk: Walk, params: Params, done: str, *, deletes: bool) -> str:
+def _seen(shape: Shape, walk: Walk, params: Params, done: str, also: str, *, deletes: bool) -> str:
     keys = ", ".join(f"r.{quote(name)} AS k{i}" for i, name in enumerate(shape.table.key, 1))
     account = f"r.{quote(shape.account.name)}" if shape.account else "NULL::text"
     tier = f"r.{quote(shape.tier.name)}::text" if shape.tier else "NULL::text"
     return (
         f"SELECT r.ctid AS tid, r.tableoid AS part, {keys}, r.{quote(shape.anchor.name)} AS raw,"
         f" {anchor_expression(shape)} AS anchor, {account} AS account, {tier} AS own_tier,"
-        f" {_blocked(shape) if deletes else 'false'} AS blocked, {done} AS done"
+        f" {_blocked(shape) if deletes else 'false'} AS blocked, {done} AS done{also}"
         f" FROM {shape.table.sql} r WHERE {walk.condition} ORDER BY {walk.order} LIMIT {params.add(walk.size, 'int8')}"
     )
 
@@ -354,22 +358,25 @@ def _state(shape: Shape, plan: TargetPlan, params: Params) -> str:
 
 def held_condition(shape: Shape, plan: TargetPlan, params: Params, *, account: str, key: str, anchor: str) -> str:
     """Whether any hold of the plan covers the record."""
-    tests = []
-    for hold in plan.holds:
-        parts = []
-        if hold.accounts is not None and shape.account is not None:
-            ids = params.add(sorted(hold.accounts), "text[]")
-            parts.append(f"COALESCE({canonical(shape.account, account)} = ANY({ids}), false)")
-        if hold.by_item:
-            named = f"{key} = ANY({params.add(sorted(hold.records or ()), 'text[]')})"
-            starts = [f"pg_catalog.starts_with({key}, {params.add(prefix, 'text')})" for prefix in hold.prefixes]
-            parts.append(f"({' OR '.join([named, *starts])})")
-        if hold.since is not None:
-            parts.append(f"COALESCE({anchor} >= {params.moment(hold.since)}, true)")
-        if hold.until is not None:
-            parts.append(f"COALESCE({anchor} < {params.moment(hold.until)}, true)")
-        tests.append(f"({' AND '.join(parts) or 'true'})")
+    tests = [hold_condition(shape, hold, params, account=account, key=key, anchor=anchor) for hold in plan.holds]
     return f"({' OR '.join(tests)})" if tests else "false"
+
+
+def hold_condition(shape: Shape, hold: TargetHold, params: Params, *, account: str, key: str, anchor: str) -> str:
+    """Whether this hold covers the record."""
+    parts = []
+    if hold.accounts is not None and shape.account is not None:
+        ids = params.add(sorted(hold.accounts), "text[]")
+        parts.append(f"COALESCE({canonical(shape.account, account)} = ANY({ids}), false)")
+    if hold.by_item:
+        named = f"{key} = ANY({params.add(sorted(hold.records or ()), 'text[]')})"
+        starts = [f"pg_catalog.starts_with({key}, {params.add(prefix, 'text')})" for prefix in hold.prefixes]
+        parts.append(f"({' OR '.join([named, *starts])})")
+    if hold.since is not None:
+        parts.append(f"COALESCE({anchor} >= {params.moment(hold.since)}, true)")
+    if hold.until is not None:
+        parts.append(f"COALESCE({anchor} < {params.moment(hold.until)}, true)")
+    return f"({' AND '.join(parts) or 'true'})"
 
 
 def canonical(column: Column, expression: str) -> str:

@@ -23,8 +23,8 @@ from retentiond.domain.permit import Permit
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import Blind, NotFound, Unreachable
-from retentiond.stores.base import Finding, Tally, Window
-from retentiond.stores.postgres import inspect, rows, walks
+from retentiond.stores.base import Finding, Matches, Tally, Window
+from retentiond.stores.postgres import inspect, matching, rows, walks
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
 from retentiond.stores.postgres.catalog import quote, read_table
 from retentiond.stores.postgres.config import PostgresTarget
@@ -35,7 +35,8 @@ from retentiond.stores.postgres.targetholds import target_hold
 
 _ANCHORS = ("timestamptz", "timestamp", "date", "int2", "int4", "int8", "numeric", "float4", "float8")
 _NUMBERS = _ANCHORS[3:]
-_EXACT_BELOW = 200_000
+EXACT_BELOW = 200_000
+"""A total at or above this is the planner's estimate."""
 _CHUNK = 50
 # Each is a fraction of the permit's 30 s of life; they keep a hold's wait short, and are no part of the fence.
 _STATEMENT_MS, _IDLE_MS, _TRANSACTION_MS = 15_000, 8_000, 20_000
@@ -121,7 +122,7 @@ class PostgresStore:
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
         async with self._database.transaction() as connection:
-            return await inspect.findings(connection, self.name, self.shape, self.action)
+            return await inspect.findings(connection, self.name, self.shape, self.action, self._change)
 
     async def hold(self, hold: Hold) -> TargetHold:
         """The hold in the canonical text of the target's own columns."""
@@ -137,7 +138,7 @@ class PostgresStore:
         async with self._database.transaction() as connection:
             plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {self.shape.table.sql}")
             guess = int(orjson.loads(plan)[0]["Plan"]["Plan Rows"])
-            if guess >= _EXACT_BELOW:
+            if guess >= EXACT_BELOW:
                 return guess
             counted: int = await connection.fetchval(f"SELECT count(*) FROM {self.shape.table.sql}")
             return counted
@@ -154,6 +155,11 @@ class PostgresStore:
                 return Tally()
             row, walk = await self._run(connection, plan, window, accounts, salt=None, skip_locked=False)
         return _continued(rows.tally(row, walk, _tiers(row)), more)
+
+    async def matches(self, hold: TargetHold, *, seconds: float) -> Matches:
+        """How many records the hold covers; the planner's estimate where counting takes longer than `seconds`."""
+        async with self._database.transaction(statement_ms=max(int(seconds * 1000), 1)) as connection:
+            return await matching.count(connection, self.shape, hold)
 
     @asynccontextmanager
     async def batch(self, plan: TargetPlan, number: int, *, wait_for_locks: bool) -> AsyncIterator[PostgresBatch]:
@@ -330,6 +336,8 @@ class PostgresStore:
     def _walk(self, plan: TargetPlan, params: Params, window: Window, accounts: Sequence[str] | None) -> Walk:
         if window.walk == walks.MISSING:
             return walks.missing(self.shape, params, window)
+        if window.walk == walks.BEYOND:
+            return walks.beyond(self.shape, plan, params, window)
         if window.walk == walks.ERASURE:
             return walks.erasure(self.shape, plan, params, window, accounts or ())
         horizon = plan.horizon()

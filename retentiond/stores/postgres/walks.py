@@ -17,6 +17,8 @@ from retentiond.stores.postgres.catalog import Column, quote
 from retentiond.stores.postgres.queries import Params, Shape, Walk, is_epoch, raw_bound
 
 MISSING, TERM, ERASURE = "missing", "term", "erasure"
+BEYOND = "beyond"
+"""No walk of a sweep: what is too young to be due, in the order of its anchors, for whoever asks how old it is."""
 
 
 def names(shape: Shape, plan: TargetPlan) -> tuple[str, ...]:
@@ -55,6 +57,12 @@ def erasure(shape: Shape, plan: TargetPlan, params: Params, window: Window, acco
     walk = Walk(condition, "", window.size, leading="account")
     narrowed = window if window.after and len(window.after) > 1 else replace(window, after=None)
     return _after(walk, shape, params, narrowed, (shape.account,))
+
+
+def beyond(shape: Shape, plan: TargetPlan, params: Params, window: Window) -> Walk:
+    """Records at or after the horizon, or all where nothing expires by its anchor, the oldest first."""
+    walk = Walk(f"true{outside(shape, plan, params)}", "", window.size)
+    return _after(walk, shape, params, window, (shape.anchor,))
 
 
 def outside(shape: Shape, plan: TargetPlan, params: Params) -> str:
