@@ -20,7 +20,15 @@ _CLOCK = "clock"
 @json_option
 @command
 async def pause(reason: str, json_: bool) -> int:
-    """Stop erasing everywhere, at once, across replicas: no batch begins until `resume`."""
+    r"""Stop erasing everywhere, at once, across replicas: no batch begins until `resume`.
+
+    \b
+    Examples:
+      retentiond pause --reason "restoring a backup"
+
+    \b
+    JSON: {"paused": true, "changed"}; "changed" is false where it was paused already.
+    """
     async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
         done = await flags.pause(tx, by_whom(), reason)
         if done:
@@ -34,7 +42,15 @@ async def pause(reason: str, json_: bool) -> int:
 @json_option
 @command
 async def resume(json_: bool) -> int:
-    """Let erasing go on."""
+    r"""Let erasing go on, everywhere.
+
+    \b
+    Examples:
+      retentiond resume
+
+    \b
+    JSON: {"paused": false, "changed"}
+    """
     async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
         done = await flags.resume(tx)
         if done:
@@ -50,10 +66,18 @@ async def resume(json_: bool) -> int:
 @json_option
 @command
 async def approve(target: str | None, clock: bool, json_: bool) -> int:
-    """Let a guarded sweep of TARGET go: once, for the policy in force, and for as many records as it asked for.
+    r"""Let a guarded sweep of TARGET go: once, for the policy in force, and for as many records as it asked for.
 
     `approve accounts` accepts an account directory that the guard took for damaged; `approve --clock` a clock that
-    jumped ahead.
+    jumped ahead. Look at `retentiond plan` first.
+
+    \b
+    Examples:
+      retentiond approve request_logs
+      retentiond approve --clock
+
+    \b
+    JSON: {"kind", "target", "bound", "digest"}; "bound" is the largest number of records that it lets go.
     """
     if (target is None) == (not clock):
         raise UsageError("name a target, or say --clock", remedy="see `retentiond approve --help`")
