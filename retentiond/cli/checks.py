@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
+from retentiond.cli.targets import Broken
 from retentiond.daemon import App, open_app
 from retentiond.domain.clock import ClockReading, skew
-from retentiond.errors import RetentiondError
 from retentiond.stores.base import Finding, Severity
 from retentiond.stores.postgres import pooler
 from retentiond.stores.postgres.config import database_of
@@ -34,9 +34,10 @@ class _Found:
     findings: list[Finding] = field(default_factory=list)
     clocks: dict[str, float] = field(default_factory=dict)
 
-    def broken(self, subject: str, error: RetentiondError) -> None:
+    def broken(self, subject: str, error: Exception) -> None:
         """A subject could not be looked at. What is said twice of it is listed once."""
-        finding = Finding("error", subject, error.message, error.remedy or "")
+        ours = Broken.by(subject, error).error
+        finding = Finding("error", subject, ours.message, ours.remedy or "")
         if finding not in self.findings:
             self.findings.append(finding)
 
@@ -82,7 +83,7 @@ async def _control(app: App, found: _Found) -> None:
     for name, store in app.engine.stores.items():
         try:
             readings[name] = await store.clock()
-        except RetentiondError as error:
+        except Exception as error:
             found.broken(name, error)
     found.clocks = {name: round(reading.offset.total_seconds(), 3) for name, reading in readings.items()}
     limit = app.spec.limits.max_clock_skew
@@ -97,7 +98,7 @@ async def _control(app: App, found: _Found) -> None:
 async def _pooler(dsn: str, subject: str, found: _Found) -> None:
     try:
         finding = pooler.finding(subject, await pooler.look(dsn, subject))
-    except RetentiondError as error:
+    except Exception as error:
         found.broken(subject, error)
         return
     if finding is not None:
@@ -117,7 +118,7 @@ async def _directory(app: App, found: _Found) -> None:
     rules = Rules(spec.policy, spec.rules, tuple(classes.values()), datetime.now(UTC), hashed)
     try:
         found.findings += await directory.check(rules)
-    except RetentiondError as error:
+    except Exception as error:
         found.broken("accounts", error)
 
 
@@ -126,7 +127,7 @@ async def _target(app: App, store: PostgresStore, found: _Found) -> bool:
     try:
         await store.open(app.engine.directory)
         found.findings += await store.check()
-    except RetentiondError as error:
+    except Exception as error:
         found.broken(store.name, error)
         return False
     await _pooler(store.config.dsn.get_secret_value(), store.name, found)

@@ -137,9 +137,15 @@ def _unexpected(error: Exception) -> int:
             return first.exit_code
     if os.environ.get("RETENTIOND_LOG_LEVEL", "").lower() == "debug":
         traceback.print_exception(error)
-    note(f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())}")
+    note(f"error: unexpected {told(error)}")
     note("  remedy: this is a defect; RETENTIOND_LOG_LEVEL=debug shows where it came from")
     return _DEFECT
+
+
+def told(error: Exception) -> str:
+    """What an error that is none of ours says; one of Postgres by its SQLSTATE, since its text may hold a record's."""
+    name, state = type(error).__name__, getattr(error, "sqlstate", None)
+    return f"{name} (SQLSTATE {state})" if state else f"{name}: {' '.join(str(error).split())}"
 
 
 def _leaves(group: ExceptionGroup[Exception]) -> Iterable[Exception]:

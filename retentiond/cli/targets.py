@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import click
 
-from retentiond.cli.output import note
+from retentiond.cli.output import note, told
 from retentiond.daemon import App
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import NotFound, RetentiondError, Unreachable
+from retentiond.errors import Blind, NotFound, RetentiondError, Unreachable
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep.spec import Target
 from retentiond.sweep.sweeper import make_plan
@@ -26,6 +26,14 @@ class Broken:
     """Why a target could not be looked at."""
 
     error: RetentiondError
+
+    @classmethod
+    def by(cls, name: str, error: Exception) -> Broken:
+        """By an error of any kind: what nobody foresaw in one target must not hide the others."""
+        if isinstance(error, RetentiondError):
+            return cls(error)
+        remedy = "run `retentiond check`; if it finds nothing, this is a defect"
+        return cls(Blind(f"target {name}: unexpected {told(error)}", remedy=remedy))
 
     def document(self) -> dict[str, object]:
         """The error as JSON."""

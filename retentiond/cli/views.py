@@ -14,7 +14,7 @@ from retentiond.cli.promises import Promise, beyond, promised
 from retentiond.cli.targets import Broken, chosen, exit_code, open_plan, show_broken, targets_option
 from retentiond.daemon import App, open_app
 from retentiond.domain.duration import Duration, expires_at, parse_duration, rfc3339
-from retentiond.errors import RetentiondError, UsageError
+from retentiond.errors import UsageError
 from retentiond.stores.base import TierTally
 from retentiond.stores.postgres.store import EXACT_BELOW
 from retentiond.sweep.outcome import Outcome
@@ -150,9 +150,9 @@ async def _looked_ahead(app: App, target: Target, ahead: Duration | None, progre
         found = Planned(now_plan.now, due, until, later, await store.total())
     except UsageError:
         raise
-    except RetentiondError as error:
+    except Exception as error:
         progress.end(target.name, "can't be read")
-        return Broken(error)
+        return Broken.by(target.name, error)
     progress.end(target.name, f"{due.would} due")
     return found
 
@@ -235,9 +235,9 @@ async def _judged(app: App, target: Target, progress: Progress) -> Promise | Bro
         store, made = await open_plan(app, target)
         await count_due(store, made, outcome)
         promise = await beyond(store, made, outcome, app.spec.policy.tiers)
-    except RetentiondError as error:
+    except Exception as error:
         progress.end(target.name, "can't be read")
-        return Broken(error)
+        return Broken.by(target.name, error)
     progress.end(target.name, f"{outcome.would} overdue")
     return promise
 
