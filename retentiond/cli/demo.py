@@ -13,8 +13,9 @@ from retentiond.cli.output import EXIT_CODES, as_json, command, json_option
 @json_option
 @command
 async def demo(once: bool, json_: bool) -> int:
-    r"""An embedded Postgres with eight years of made data, and the daemon making the privacy policy true on it.
+    r"""Watch the daemon make the privacy policy true on made data.
 
+    An embedded Postgres gets a company of 20,000 accounts and eight years of records, some of them under a hold.
     Needs no configuration and reads none; it takes about a minute, works in a temporary folder, and leaves nothing
     behind. While it serves, it prints the variables with which the other commands reach it.
 

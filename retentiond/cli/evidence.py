@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import orjson
 
-from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
+from retentiond.cli.output import EXIT_CODES, Group, as_json, command, json_option, note, settings, table
 from retentiond.cli.words import entry_in_words
 from retentiond.control import entries
 from retentiond.daemon import open_app
@@ -18,7 +18,7 @@ from retentiond.ledger.verify import VerifyReport, verify_database, verify_expor
 _KINDS = f"Only this kind, of {', '.join(Kind)}; repeatable."
 
 
-@click.group(name="ledger", epilog=EXIT_CODES)
+@click.group(name="ledger", cls=Group, epilog=EXIT_CODES)
 def ledger() -> None:
     r"""The tamper-evident record of what was erased, and why it was allowed.
 

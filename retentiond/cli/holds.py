@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from retentiond.cli.matched import matches, show_matched, summed, warn_of_matched
-from retentiond.cli.output import EXIT_CODES, as_json, command, day, json_option, note, settings, table
+from retentiond.cli.output import EXIT_CODES, Group, as_json, command, day, json_option, note, settings, table
 from retentiond.cli.words import scope_in_words
 from retentiond.control import holds
 from retentiond.control.hold_rows import HoldDraft
@@ -43,7 +43,7 @@ def by_whom() -> str:
     return f"{getpass.getuser()} (command line)"
 
 
-@click.group(name="hold", epilog=EXIT_CODES)
+@click.group(name="hold", cls=Group, epilog=EXIT_CODES)
 def hold() -> None:
     r"""Legal holds: records under one are never erased, whatever else applies.
 
@@ -75,7 +75,7 @@ def _mapping(name: str, items: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 @click.option("--target", "targets", multiple=True, metavar="T", help="Records of this target; repeatable.")
 @click.option("--prefix", "prefixes", multiple=True, metavar="T=PREFIX", help="Keys with this prefix; repeatable.")
 @click.option("--record", "records", multiple=True, metavar="T=ID", help="This record; repeatable.")
-@click.option("--since", metavar="INSTANT", help="Anchors from this instant on (inclusive).")
+@click.option("--since", metavar="INSTANT", help="Anchors from this instant on (inclusive): RFC 3339, or a date.")
 @click.option("--until", metavar="INSTANT", help="Anchors before this instant (exclusive).")
 @click.option("--everything", is_flag=True, help="Hold all records of all targets.")
 @click.option("--review-by", metavar="INSTANT", help="Reported when past; a hold never ends by itself.")

@@ -6,10 +6,11 @@ import click
 
 from retentiond import __version__
 from retentiond.cli import checks, demo, evidence, holds, policy, state, sweeps, views
-from retentiond.cli.output import EXIT_CODES
+from retentiond.cli.output import EXIT_CODES, Group
 
 
 @click.group(
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=EXIT_CODES,
 )

@@ -116,7 +116,22 @@ def command(body: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[..
             raise SystemExit(_unexpected(error)) from error
         raise SystemExit(code or 0)
 
-    return update_wrapper(run, body)
+    wrapped = update_wrapper(run, body)
+    wrapped.__doc__ = as_written(body.__doc__)
+    return wrapped
+
+
+def as_written(help_: str | None) -> str | None:
+    r"""A help text for click, which leaves paragraphs after a `\b` as they are; a raw docstring has it as two letters."""
+    return help_.replace("\\b\n", "\b\n") if help_ else help_
+
+
+class Group(click.Group):
+    """A group whose docstring is taken as those of commands are."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.help = as_written(self.help)
 
 
 def _reader_gone() -> int:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import click
 
 from retentiond.cli.holds import by_whom
-from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, settings
+from retentiond.cli.output import EXIT_CODES, Group, as_json, command, json_option, settings
 from retentiond.control import approvals, policies
 from retentiond.daemon import open_app
 from retentiond.domain.change import newly_erases
 from retentiond.ledger import kinds
 
 
-@click.group(name="policy", epilog=EXIT_CODES)
+@click.group(name="policy", cls=Group, epilog=EXIT_CODES)
 def policy() -> None:
     r"""The policy in force, and changes to it.
 

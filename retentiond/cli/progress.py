@@ -23,6 +23,8 @@ class _Count(ProgressColumn):
     """How many records, and how many a second."""
 
     def render(self, task: Task) -> Text:
+        if not task.fields["what"]:
+            return Text()
         count = task.fields["read"]()
         seconds = task.finished_time if task.finished else task.elapsed
         rate = f", {count / seconds:,.0f}/s" if seconds and count else ""
@@ -59,7 +61,7 @@ class Progress:
     def begin(self, name: str, doing: str, what: str, read: Callable[[], int] | None = None) -> None:
         """`doing` (sweeping, counting) target `name`; `read` gives the number of records that are `what` so far.
 
-        Without `read` it is the number that the batches told.
+        Without `read` it is the number that the batches told; without `what` none is shown.
         """
         if self._bars is None:
             if not self._quiet:

@@ -66,10 +66,11 @@ async def resume(json_: bool) -> int:
 @json_option
 @command
 async def approve(target: str | None, clock: bool, json_: bool) -> int:
-    r"""Let a guarded sweep of TARGET go: once, for the policy in force, and for as many records as it asked for.
+    r"""Let a guarded sweep of TARGET go, once.
 
-    `approve accounts` accepts an account directory that the guard took for damaged; `approve --clock` a clock that
-    jumped ahead. Look at `retentiond plan` first.
+    It goes under the policy in force, and for as many records as it asked for. `approve accounts` accepts an account
+    directory that the guard took for damaged; `approve --clock` a clock that jumped ahead. Look at
+    `retentiond plan` first.
 
     \b
     Examples:

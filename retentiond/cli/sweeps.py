@@ -90,7 +90,10 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
 
 async def _swept(app: App, target: Target, sweep_id: str, progress: Progress) -> Outcome:
     acted = "erased" if target.action == "delete" else "anonymised"
-    progress.begin(target.name, "sweeping" if app.spec.enforce else "judging", acted)
+    if app.spec.enforce:
+        progress.begin(target.name, "sweeping", acted)
+    else:
+        progress.begin(target.name, "judging", "")
     outcome = await app.engine.sweep(target, sweep_id)
     told = f"{outcome.changed} {acted}" if app.spec.enforce else f"{outcome.would} would be {acted}"
     progress.end(target.name, f"{outcome.outcome}, {told}, in {outcome.seconds:.1f} s")

@@ -193,10 +193,11 @@ def _plan_rows(target: Target, planned: Planned) -> Iterable[list[object]]:
 @json_option
 @command
 async def promises(targets: tuple[str, ...], json_: bool) -> int:
-    r"""Do we keep what we promised? Each class and tier: its term, its oldest record, and what is overdue.
+    r"""Do we keep what we promised?
 
-    A promise is kept when nothing is past its term but what is on hold or a legal minimum. That one is not kept is an
-    answer, no failure: the exit code stays 0. A class that no target enforces can't be said to be kept.
+    For each class and tier: its term, its oldest record, and what is overdue, held or a legal minimum. A promise is
+    kept when nothing is past its term but what is on hold or a legal minimum. That one is not kept is an answer, no
+    failure: the exit code stays 0. A class that no target enforces can't be said to be kept.
 
     \b
     Examples:

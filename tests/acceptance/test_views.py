@@ -312,7 +312,8 @@ def every_command():
 async def test_every_command_has_json_examples_and_exit_codes_in_its_help(path):
     shown = await run_retentiond(*path, "--help")
     assert shown.code == 0
-    assert all(word in shown.stdout for word in ("--json", "Example", "JSON", "Exit codes:")), shown.stdout
+    assert all(word in shown.stdout for word in ("--json", "\n  Examples:\n", "\n  JSON", "Exit codes:")), shown.stdout
+    assert "\\b" not in shown.stdout
 
 
 async def promises(env):  # noqa: F811 - not the fixture
