@@ -122,7 +122,7 @@ def command(body: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[..
 
 
 def as_written(help_: str | None) -> str | None:
-    r"""A help text for click, which leaves paragraphs after a `\b` as they are; a raw docstring has it as two letters."""
+    r"""A help text for click, which leaves what follows a `\b` as it is; a raw docstring has that as two letters."""
     return help_.replace("\\b\n", "\b\n") if help_ else help_
 
 

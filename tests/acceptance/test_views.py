@@ -146,6 +146,18 @@ async def test_check_finds_clocks_apart_foreign_keys_and_tiers(ready, company): 
     assert all(each["remedy"] for each in found.json["findings"])
 
 
+async def test_check_says_what_can_not_be_reached_and_goes_on(ready, company):  # noqa: F811 - fixtures
+    away = ready | {"RETENTIOND_TARGETS__INVOICES__DSN": "postgresql://postgres@127.0.0.1:1/none"}
+    await company.execute("DROP INDEX request_logs_created_at_idx; ALTER TABLE accounts ALTER id TYPE text")
+    found = await run_retentiond("check", "--json", env=away)
+    assert found.code == 1, found.stderr
+    said = [(each["severity"], each["subject"], each["message"]) for each in found.json["findings"]]
+    assert len(said) == len(set(said))
+    assert {subject for severity, subject, _ in said if severity == "error"} == {"invoices", "request_logs"}
+    assert any("can't be compared with accounts.id" in message for _, _, message in said)
+    assert any("no index" in message for _, _, message in said)
+
+
 async def test_findings_to_be_known_do_not_fail_check(ready, company):  # noqa: F811 - fixtures
     await company.execute(SLOW.format(seconds=0))
     found = await run_retentiond("check", env=ready)
