@@ -16,6 +16,7 @@ import orjson
 from retentiond.domain.accounts import UNKNOWN, AccountFacts, TierRules, resolve
 from retentiond.domain.policy import DataClass, Policy
 from retentiond.stores.base import Finding
+from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig
 from retentiond.stores.postgres.connection import Connection, one
 from retentiond.stores.postgres.queries import DirectorySource
@@ -62,6 +63,9 @@ async def findings(
         async with connection.transaction():
             statement = await connection.prepare(f"SELECT * FROM {source.relation} d LIMIT 0")
             types = {attribute.name: attribute.type.name for attribute in statement.get_attributes()}
+    except asyncpg.InsufficientPrivilegeError as error:
+        role = quote(await connection.fetchval("SELECT current_user"))
+        return [_finds(f"the account directory can't be read: {error}", f"GRANT SELECT ON {source.relation} TO {role};")]
     except (asyncpg.SyntaxOrAccessError, asyncpg.DataError) as error:
         return [_finds(f"the account directory can't be read: {error}", "correct accounts.table or accounts.query")]
     if found := _columns(config, types):

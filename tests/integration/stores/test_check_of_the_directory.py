@@ -10,6 +10,7 @@ from retentiond.domain.policy import parse_policy
 from retentiond.stores.postgres.config import AccountsConfig
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.inspect_directory import Rules
+from tests.services.postgres import limited_role
 
 NOW = datetime(2026, 3, 31, 8, 0, tzinfo=UTC)
 POLICY = {
@@ -57,6 +58,15 @@ async def test_a_sound_directory_has_no_findings(admin, database):
 async def test_a_directory_that_is_not_there_is_an_error_that_says_so(database):
     (found,) = await findings(database)
     assert (found.severity, '"accounts" does not exist' in found.message) == ("error", True)
+
+
+async def test_a_missing_grant_is_found_and_its_remedy_gives_it(admin, database):
+    await admin.execute(TABLE + "; INSERT INTO accounts VALUES (1, 'free')")
+    async with limited_role(database) as dsn:
+        (found,) = await findings(dsn)
+        assert (found.severity, "permission denied" in found.message) == ("error", True)
+        await admin.execute(found.remedy)
+        assert await findings(dsn) == []
 
 
 async def test_a_query_that_is_no_sql_is_an_error(admin, database):
