@@ -33,7 +33,9 @@ def ledger() -> None:
 @ledger.command(epilog=EXIT_CODES)
 @click.option("--after", type=int, default=0, show_default=True, help="Entries after this number.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
-@click.option("--kind", "kinds", multiple=True, metavar="KIND", type=click.Choice([*Kind]), help=_KINDS)
+@click.option(
+    "--kind", "kinds", multiple=True, metavar="KIND", type=click.Choice([each.value for each in Kind]), help=_KINDS
+)
 @json_option
 @command
 async def show(after: int, limit: int, kinds: tuple[str, ...], json_: bool) -> int:

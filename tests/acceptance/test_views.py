@@ -226,6 +226,17 @@ async def test_a_sweep_tells_how_overdue_the_oldest_is_in_either_mode(ready, com
     assert (blind["outcome"], blind["overdue_seconds"]) == ("blind", None)
 
 
+async def test_the_ledger_is_shown_in_lines_for_people_and_by_kind(ready):
+    assert (await run_retentiond("sweep", env=ready)).code == 0
+    shown = await run_retentiond("ledger", "show", "--kind", "outcome", "--limit", "1", env=ready)
+    assert shown.code == 0, shown.stderr
+    _, line = shown.stdout.splitlines()
+    assert line.split("\t")[2] == "outcome"
+    assert "invoices: 27 erased (enterprise 9, free 9, pro 9)" in line
+    assert "--after" in shown.stderr
+    assert (await run_retentiond("ledger", "show", "--kind", "nonsense", env=ready)).code == 2
+
+
 async def test_a_reader_that_goes_away_ends_the_command_in_one_line(ready):
     assert (await run_retentiond("sweep", env=ready)).code == 0
     reader, writer = os.pipe()

@@ -63,13 +63,12 @@ async def findings(
         async with connection.transaction():
             statement = await connection.prepare(f"SELECT * FROM {source.relation} d LIMIT 0")
             types = {attribute.name: attribute.type.name for attribute in statement.get_attributes()}
-    except asyncpg.InsufficientPrivilegeError as error:
-        role = quote(await connection.fetchval("SELECT current_user"))
-        return [_finds(f"the account directory can't be read: {error}", f"GRANT SELECT ON {source.relation} TO {role};")]
     except (asyncpg.SyntaxOrAccessError, asyncpg.DataError) as error:
         return [_finds(f"the account directory can't be read: {error}", "correct accounts.table or accounts.query")]
     if found := _columns(config, types):
         return [*found, *_deletions(config, rules)]
+    if found := await _grants(connection, source):
+        return found
     found = [*_naive(config, types), *_deletions(config, rules)]
     found += await _ids(connection, source)
     found += await _index(connection, source, config)
@@ -103,6 +102,21 @@ def _columns(config: AccountsConfig, types: Mapping[str, str]) -> list[Finding]:
         elif key == "id" and types[column] in _INEXACT:
             found.append(_finds(f"accounts.id: column {column!r} is a {types[column]}", "use an exact type for ids"))
     return found
+
+
+async def _grants(connection: Connection, source: DirectorySource) -> list[Finding]:
+    """Preparing asks for no right; reading does, on the columns that are used."""
+    columns = (source.id, source.tier, source.deleted_at, source.overrides, source.changed_at)
+    shown = ", ".join(f"d.{column}" for column in columns if column)
+    try:
+        async with connection.transaction():
+            await connection.fetch(f"SELECT {shown} FROM {source.relation} d LIMIT 0")
+    except asyncpg.InsufficientPrivilegeError as error:
+        role = quote(await connection.fetchval("SELECT current_user"))
+        return [
+            _finds(f"the account directory can't be read: {error}", f"GRANT SELECT ON {source.relation} TO {role};")
+        ]
+    return []
 
 
 def _naive(config: AccountsConfig, types: Mapping[str, str]) -> list[Finding]:

@@ -1,6 +1,5 @@
 """The oldest record of each tier, whatever walk finds it, and the rows that `promises` makes of targets."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
@@ -31,9 +30,8 @@ async def insert(connection, *rows):
         await connection.execute("INSERT INTO logs VALUES ($1, $2, $3)", number, account, NOW - timedelta(days=days))
 
 
-async def stands(database, class_name="logs", **changes):
+async def stands(database, class_name="logs"):
     async with opened(database, class_name) as (store, plan):
-        plan = replace(plan, **changes)
         outcome = await count_due(store, plan, Outcome())
         return plan, await beyond(store, plan, outcome, TIERS)
 
