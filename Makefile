@@ -16,10 +16,11 @@ demo: $(STAMP)  ## the daemon on an embedded Postgres with made data (DEMO_ARGS=
 test: $(STAMP)  ## all tests that need nothing but Python
 	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile $(TEST_ARGS)
 
-test-system: $(STAMP)  ## tests that need faketime (installed where root and apt-get are there)
-	@if ! command -v faketime >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -q && apt-get install -q -y --no-install-recommends faketime || echo "faketime can't be installed"; \
-	fi
+test-system: $(STAMP)  ## tests that need faketime, or pgbouncer (installed where root and apt-get are there)
+	@for tool in faketime pgbouncer; do \
+		if ! command -v $$tool >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -q && apt-get install -q -y --no-install-recommends $$tool || echo "$$tool can't be installed"; \
+		fi; done
 	@command -v faketime >/dev/null || [ "$$CI" != true ] || { echo "faketime is missing, and CI does without no test" >&2; exit 1; }
 	$(BIN)/python -m pytest -m system $(TEST_ARGS)
 

@@ -8,35 +8,60 @@ import click
 import orjson
 
 from retentiond.cli.holds import by_whom
-from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, settings
+from retentiond.cli.output import EXIT_CODES, Group, as_json, command, json_option, note, settings, table
+from retentiond.cli.words import entry_in_words
 from retentiond.control import entries, units
 from retentiond.daemon import open_app
 from retentiond.ledger.export import export as export_ledger
+from retentiond.ledger.kinds import Kind
 from retentiond.ledger.verify import VerifyReport, verify_database, verify_export
 
+_KINDS = f"Only this kind, of {', '.join(Kind)}; repeatable."
 
-@click.group(name="ledger", epilog=EXIT_CODES)
+
+@click.group(name="ledger", cls=Group, epilog=EXIT_CODES)
 def ledger() -> None:
-    """The tamper-evident record of what was erased, and why it was allowed."""
+    r"""The tamper-evident record of what was erased, and why it was allowed.
+
+    \b
+    Examples:
+      retentiond ledger show --kind outcome
+      retentiond ledger export --out evidence
+      retentiond ledger verify evidence
+    """
 
 
 @ledger.command(epilog=EXIT_CODES)
-@click.option("--after", type=int, default=0, help="Entries after this number.")
+@click.option("--after", type=int, default=0, show_default=True, help="Entries after this number.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
-@click.option("--kind", "kinds", multiple=True, help="Only this kind; repeatable.")
+@click.option(
+    "--kind", "kinds", multiple=True, metavar="KIND", type=click.Choice([each.value for each in Kind]), help=_KINDS
+)
 @json_option
 @command
 async def show(after: int, limit: int, kinds: tuple[str, ...], json_: bool) -> int:
-    """Entries of the ledger, oldest first."""
+    r"""Entries of the ledger, oldest first, a line each; no record and no account is named in any.
+
+    \b
+    Examples:
+      retentiond ledger show --kind outcome --kind hold
+      retentiond ledger show --after 1200 --limit 100 --json
+
+    \b
+    JSON: {"entries": [ENTRY]}, each with "seq", "at", "kind" and what its kind has; the lines show the main part.
+    """
     async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
         rows = await entries.read(tx, after, limit, kinds or None)
     found = [orjson.loads(row.leaf) for row in rows]
     if json_:
         as_json({"entries": found})
         return 0
-    for entry in found:
-        told = {k: v for k, v in entry.items() if k not in ("seq", "at", "kind", "prev", "version") and v is not None}
-        click.echo(f"{entry['seq']:>6} {entry['at']} {entry['kind']:<9} {orjson.dumps(told).decode()}")
+    lines: list[list[object]] = [
+        [str(entry["seq"]), entry["at"], entry["kind"], entry_in_words(entry)] for entry in found
+    ]
+    table("ledger", ["seq", "at", "kind", "what"], lines)
+    if len(found) == limit:
+        note(f"there may be more: retentiond ledger show --after {found[-1]['seq']}")
     return 0
 
 
@@ -46,12 +71,18 @@ async def show(after: int, limit: int, kinds: tuple[str, ...], json_: bool) -> i
 @json_option
 @command
 async def verify(folder: Path | None, key_file: Path | None, json_: bool) -> int:
-    r"""Verify an export in FOLDER, offline; without it the control database.
+    r"""Verify an export in FOLDER, offline; without it the ledger in the control database.
+
+    It names the first entry that does not hold together, and then exits with 1. The key in an export shows only that
+    the export agrees with itself: give --key with a copy of the public key that was kept elsewhere.
 
     \b
     Examples:
       retentiond ledger export --out evidence
       retentiond ledger verify evidence --key auditors-copy.pub
+
+    \b
+    JSON: {"ok", "size", "root", "key", "key_source", "first_break", …}
     """
     if folder is not None:
         report = verify_export(folder, key_file)
@@ -79,7 +110,15 @@ def _show(report: VerifyReport, *, json_: bool) -> None:
 @json_option
 @command
 async def export(out: Path, json_: bool) -> int:
-    """Write leaves.jsonl, checkpoint and key.pub: all that `ledger verify` needs."""
+    r"""Write leaves.jsonl, checkpoint and key.pub: all that `ledger verify` needs.
+
+    \b
+    Examples:
+      retentiond ledger export --out evidence
+
+    \b
+    JSON: {"out", "size", "root"}
+    """
     async with open_app(settings(), create=False) as app:
         out.mkdir(parents=True, exist_ok=True)
         signed = await export_ledger(app.database, out, app.journal.key, app.journal.origin, app.journal.high_water)
@@ -93,16 +132,23 @@ async def export(out: Path, json_: bool) -> int:
 @json_option
 @command
 async def accept(reason: str, json_: bool) -> int:
-    """Take the control database as it is, after a restore that was meant: erasing goes on.
+    r"""Take the control database as it is, after a restore that was meant: erasing goes on.
 
     Where it is older than what was done from this state_dir, holds may be missing from it: look at `hold list` first.
     It is in the ledger, with the checkpoint that is given up. Each host with a state_dir of its own has to be told.
+
+    \b
+    Example:
+      retentiond ledger accept --reason "restored from the backup of 3 May; holds were compared"
+
+    \b
+    JSON: {"checkpoint": NOTE}
     """
     async with open_app(settings(), create=False) as app:
-        note = await app.journal.accept(app.database, by=by_whom(), reason=reason, key=app.texts_key)
+        signed = await app.journal.accept(app.database, by=by_whom(), reason=reason, key=app.texts_key)
         async with app.database.transaction() as tx:
             await units.make_due(tx)
-    as_json({"checkpoint": note}) if json_ else click.echo(note, nl=False)
+    as_json({"checkpoint": signed}) if json_ else click.echo(signed, nl=False)
     return 0
 
 

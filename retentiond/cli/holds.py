@@ -6,22 +6,36 @@ import asyncio
 import getpass
 import time
 from collections import defaultdict
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Sequence
 
 import click
 
-from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
+from retentiond.cli.matched import matches, show_matched, summed, warn_of_matched
+from retentiond.cli.output import EXIT_CODES, Group, as_json, command, day, json_option, note, settings, table
+from retentiond.cli.words import scope_in_words
 from retentiond.control import holds
 from retentiond.control.hold_rows import HoldDraft
 from retentiond.daemon import App, open_app
 from retentiond.domain.duration import instant, rfc3339
-from retentiond.domain.holds import Hold, HoldState, Scope, TargetHold, covers_target
+from retentiond.domain.holds import Hold, HoldState, Scope
 from retentiond.errors import InvalidScope, RetentiondError, StillPending, UsageError
-from retentiond.sweep.outcome import Outcome
-from retentiond.sweep.plans import count_due, make_plan
 
 _POLL_SECONDS = 0.2
+_SHOWN = (
+    "id",
+    "state",
+    "effective_at",
+    "matter",
+    "reason",
+    "placed_by",
+    "placed_at",
+    "review_by",
+    "notice",
+    "released_by",
+    "released_at",
+    "release_reason",
+    "erasable_at",
+)
 
 
 def by_whom() -> str:
@@ -29,11 +43,17 @@ def by_whom() -> str:
     return f"{getpass.getuser()} (command line)"
 
 
-@click.group(name="hold", epilog=EXIT_CODES)
+@click.group(name="hold", cls=Group, epilog=EXIT_CODES)
 def hold() -> None:
-    """Legal holds: records under one are never erased, whatever else applies.
+    r"""Legal holds: records under one are never erased, whatever else applies.
 
-    Other programs' deletes, backups, WAL and replicas don't know these holds.
+    A hold is pending until no batch from before it can still take effect, then active; released, it still holds for
+    the release grace. Other programs' deletes, backups, WAL and replicas don't know these holds.
+
+    \b
+    Examples:
+      retentiond hold place --matter 2026-17 --reason subpoena --account 4711
+      retentiond hold list
     """
 
 
@@ -55,7 +75,7 @@ def _mapping(name: str, items: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 @click.option("--target", "targets", multiple=True, metavar="T", help="Records of this target; repeatable.")
 @click.option("--prefix", "prefixes", multiple=True, metavar="T=PREFIX", help="Keys with this prefix; repeatable.")
 @click.option("--record", "records", multiple=True, metavar="T=ID", help="This record; repeatable.")
-@click.option("--since", metavar="INSTANT", help="Anchors from this instant on (inclusive).")
+@click.option("--since", metavar="INSTANT", help="Anchors from this instant on (inclusive): RFC 3339, or a date.")
 @click.option("--until", metavar="INSTANT", help="Anchors before this instant (exclusive).")
 @click.option("--everything", is_flag=True, help="Hold all records of all targets.")
 @click.option("--review-by", metavar="INSTANT", help="Reported when past; a hold never ends by itself.")
@@ -81,10 +101,22 @@ async def place(
 ) -> int:
     r"""Place a hold, and return once it is active: from `effective_at` on, no matching record is erased.
 
+    What is given of different options must hold together, what is given by one option holds for each value:
+    --account 1 --account 2 --class invoices holds the invoices of both accounts. Where a target can't tell (it does
+    not know its records' accounts, a record has no anchor), the record is held. Then it says how many records match,
+    due or not, and warns at none. With nothing to narrow it, say --everything.
+
     \b
     Examples:
       retentiond hold place --matter 2026-17 --reason subpoena --account 4711
       retentiond hold place --matter audit --reason "tax audit" --class invoices --since 2024-01-01
+      retentiond hold place --matter 2026-18 --reason claim --record request_logs=4711 --review-by 2027-01-01
+
+    \b
+    JSON: {"id", "state", "effective_at", "matter", "reason", "scope", "placed_by", "placed_at", "review_by",
+      "notice", …, "records_matched", "records_matched_estimate", "matches": {T: {"records", "estimate"}},
+      "targets_not_counted": [T]}
+    Exit code 4: it was not active within --timeout. It is placed all the same, and keeps its records.
     """
     scope = Scope(
         accounts=accounts,
@@ -104,15 +136,13 @@ async def place(
         await open_stores(app)
         placed = await holds.place(app.database, draft, by_whom(), record=app.hold_recorder(by_whom()))
         active = await _until_active(app, placed, timeout)
-        matched, blind = await _matches(app, active)
-    document = {**active.document(), "records_matched": matched, "targets_not_counted": blind}
+        matched = summed(await matches(app, active))
     if json_:
-        as_json(document)
+        as_json({**active.document(), **matched})
     else:
         _show(active)
-        click.echo(f"matches       {matched} records that would otherwise be due or unresolved")
-    if blind:
-        note(f"not counted: {', '.join(blind)} can't be read now; the hold covers them all the same")
+        show_matched(matched)
+    warn_of_matched(matched)
     note("Other programs' deletes, backups, WAL and replicas don't know this hold.")
     return 0
 
@@ -160,65 +190,53 @@ async def _until_active(app: App, placed: Hold, timeout: float) -> Hold:
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _matches(app: App, placed: Hold) -> tuple[int, list[str]]:
-    """How many records that would otherwise go the hold keeps, and the targets that could not be asked."""
-    total, blind = 0, []
-    for target in app.spec.targets:
-        if not covers_target(placed.scope, target=target.name, class_name=target.data_class.name):
-            continue
-        store = app.engine.stores[target.name]
-        try:
-            plan = await make_plan(app.engine.tools, store, target, datetime.now(UTC))
-            only: tuple[TargetHold, ...] = tuple(h for h in plan.holds if h.hold_id == placed.id)
-            total += (await count_due(store, replace(plan, holds=only), Outcome())).held
-        except RetentiondError:
-            blind.append(target.name)
-    return total, blind
-
-
 def _show(found: Hold) -> None:
     document = found.document()
-    for name in (
-        "id",
-        "state",
-        "effective_at",
-        "matter",
-        "reason",
-        "placed_by",
-        "placed_at",
-        "review_by",
-        "erasable_at",
-    ):
+    for name in _SHOWN:
         if document[name]:
             click.echo(f"{name:<14}{document[name]}")
-    click.echo(f"{'scope':<14}{document['scope']}")
+    click.echo(f"{'scope':<14}{scope_in_words(found.scope, brief=False)}")
+
+
+def _table(found: Sequence[Hold]) -> None:
+    if not found:
+        note("there are no holds")
+    columns = ["id", "state", "matter", "placed", "effective", "review by", "covers"]
+    rows = [
+        [
+            each.id,
+            each.state,
+            each.matter,
+            day(rfc3339(each.placed_at)),
+            day(rfc3339(each.effective_at)) if each.effective_at else None,
+            day(rfc3339(each.review_by)) if each.review_by else None,
+            scope_in_words(each.scope, brief=True),
+        ]
+        for each in found
+    ]
+    table("holds", columns, rows)
 
 
 @hold.command(name="list", epilog=EXIT_CODES)
 @json_option
 @command
 async def list_(json_: bool) -> int:
-    """All holds, also the released ones."""
+    r"""All holds, also the released ones, as they were placed.
+
+    \b
+    Examples:
+      retentiond hold list
+      retentiond hold list --json | jq '.holds[] | select(.state != "released") | .id'
+
+    \b
+    JSON: {"holds": [as of `hold show`]}
+    """
     async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
         found = await holds.list_all(tx)
     if json_:
         as_json({"holds": [each.document() for each in found]})
     else:
-        table(
-            "holds",
-            ["id", "state", "matter", "placed_at", "effective_at", "scope"],
-            [
-                [
-                    each.id,
-                    each.state,
-                    each.matter,
-                    rfc3339(each.placed_at),
-                    rfc3339(each.effective_at) if each.effective_at else "-",
-                    each.scope.document(),
-                ]
-                for each in found
-            ],
-        )
+        _table(found)
     return 0
 
 
@@ -227,7 +245,17 @@ async def list_(json_: bool) -> int:
 @json_option
 @command
 async def show(hold_id: str, json_: bool) -> int:
-    """One hold."""
+    r"""One hold, with the whole of its scope.
+
+    \b
+    Examples:
+      retentiond hold show ae9f9c4c-0ddf-482c-a107-39d03b909d01
+
+    \b
+    JSON: {"id", "state", "effective_at", "matter", "reason", "scope", "placed_by", "placed_at", "review_by", "notice",
+      "released_by", "released_at", "release_reason", "erasable_at"}
+      "state" is pending, active, releasing (still holds, until "erasable_at") or released.
+    """
     async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
         found = await holds.get(tx, hold_id)
     as_json(found.document()) if json_ else _show(found)
@@ -240,7 +268,17 @@ async def show(hold_id: str, json_: bool) -> int:
 @json_option
 @command
 async def release(hold_id: str, reason: str, json_: bool) -> int:
-    """Release a hold; its records become erasable when the release grace is over (holds.release_grace)."""
+    r"""Release a hold; its records become erasable when the release grace is over (holds.release_grace, 7 days).
+
+    Until then it still holds, and can be reinstated whole.
+
+    \b
+    Examples:
+      retentiond hold release ae9f9c4c-0ddf-482c-a107-39d03b909d01 --reason "case closed"
+
+    \b
+    JSON: as of `hold show`
+    """
     async with open_app(settings(), create=False) as app:
         if app.settings.holds.two_person:
             raise UsageError(
@@ -265,7 +303,15 @@ async def release(hold_id: str, reason: str, json_: bool) -> int:
 @json_option
 @command
 async def reinstate(hold_id: str, reason: str, json_: bool) -> int:
-    """Let a hold in its release grace hold on, whole; a released one is placed anew."""
+    r"""Let a hold in its release grace hold on, whole; a released one is placed anew.
+
+    \b
+    Examples:
+      retentiond hold reinstate ae9f9c4c-0ddf-482c-a107-39d03b909d01 --reason appeal
+
+    \b
+    JSON: as of `hold show`
+    """
     async with open_app(settings(), create=False) as app:
         found = await holds.reinstate(app.database, hold_id, by_whom(), reason, record=app.hold_recorder(by_whom()))
     as_json(found.document()) if json_ else _show(found)

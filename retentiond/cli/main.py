@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from retentiond import __version__
-from retentiond.cli import demo, evidence, holds, policy, state, sweeps
-from retentiond.cli.output import EXIT_CODES
+from retentiond.cli import checks, demo, evidence, holds, policy, state, sweeps, views
+from retentiond.cli.output import EXIT_CODES, Group
 
 
 @click.group(
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=EXIT_CODES,
 )
@@ -28,6 +29,6 @@ def main() -> None:
     """
 
 
-for group in (sweeps, state, holds, policy, evidence, demo):
+for group in (sweeps, views, checks, state, holds, policy, evidence, demo):
     for each in group.COMMANDS:
         main.add_command(each)

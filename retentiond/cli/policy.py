@@ -5,23 +5,39 @@ from __future__ import annotations
 import click
 
 from retentiond.cli.holds import by_whom
-from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, settings
+from retentiond.cli.output import EXIT_CODES, Group, as_json, command, json_option, settings
 from retentiond.control import approvals, policies
 from retentiond.daemon import open_app
 from retentiond.domain.change import newly_erases
 from retentiond.ledger import kinds
 
 
-@click.group(name="policy", epilog=EXIT_CODES)
+@click.group(name="policy", cls=Group, epilog=EXIT_CODES)
 def policy() -> None:
-    """The policy in force, and changes to it."""
+    r"""The policy in force, and changes to it.
+
+    A configuration that would newly erase something is not put in force before it is approved.
+
+    \b
+    Examples:
+      retentiond policy diff
+      retentiond policy approve
+    """
 
 
 @policy.command(epilog=EXIT_CODES)
 @json_option
 @command
 async def show(json_: bool) -> int:
-    """The configuration that is set here, its digest, and the digest in force."""
+    r"""The configuration that is set here, its digest, and the digest in force.
+
+    \b
+    Examples:
+      retentiond policy show
+
+    \b
+    JSON: {"digest", "in_force", "document"}; the digest is over the document: all that enters a verdict.
+    """
     async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
         active = await policies.active(tx)
     document = {
@@ -46,7 +62,17 @@ async def show(json_: bool) -> int:
 @json_option
 @command
 async def diff(json_: bool) -> int:
-    """What the configuration set here would newly erase, compared with the one in force."""
+    r"""What the configuration set here would newly erase, compared with the one in force.
+
+    The exit code is 3 where there is something: it awaits `retentiond policy approve`.
+
+    \b
+    Examples:
+      retentiond policy diff && RETENTIOND_MODE=enforce retentiond run
+
+    \b
+    JSON: {"digest", "in_force", "newly_erases": [TEXT]}
+    """
     async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
         active = await policies.active(tx)
     found = newly_erases(active.document, app.document) if active else ()
@@ -62,7 +88,17 @@ async def diff(json_: bool) -> int:
 @json_option
 @command
 async def approve(json_: bool) -> int:
-    """Approve the configuration set here; the next start with it puts it in force."""
+    r"""Approve the configuration set here; the next start with it puts it in force.
+
+    From GitOps, set RETENTIOND_POLICY_APPROVED to the digest instead.
+
+    \b
+    Examples:
+      retentiond policy diff; retentiond policy approve
+
+    \b
+    JSON: {"digest"}
+    """
     async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
         granted = await approvals.grant(tx, "policy", "", app.spec.digest, None, by_whom())
         await app.journal.append(

@@ -23,7 +23,15 @@ _UNITS: Final[dict[approvals.Kind, str]] = {"sweep": "records", "directory": "ac
 @json_option
 @command
 async def pause(reason: str, json_: bool) -> int:
-    """Stop erasing everywhere, at once, across replicas: no batch begins until `resume`."""
+    r"""Stop erasing everywhere, at once, across replicas: no batch begins until `resume`.
+
+    \b
+    Examples:
+      retentiond pause --reason "restoring a backup"
+
+    \b
+    JSON: {"paused": true, "changed"}; "changed" is false where it was paused already.
+    """
     async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
         done = await flags.pause(tx, by_whom(), reason)
         if done:
@@ -37,7 +45,15 @@ async def pause(reason: str, json_: bool) -> int:
 @json_option
 @command
 async def resume(json_: bool) -> int:
-    """Let erasing go on."""
+    r"""Let erasing go on, everywhere.
+
+    \b
+    Examples:
+      retentiond resume
+
+    \b
+    JSON: {"paused": false, "changed"}
+    """
     async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
         done = await flags.resume(tx)
         if done:
@@ -53,10 +69,19 @@ async def resume(json_: bool) -> int:
 @json_option
 @command
 async def approve(target: str | None, clock: bool, json_: bool) -> int:
-    """Let a guarded sweep of TARGET go: once, for the policy in force, and for as many records as it asked for.
+    r"""Let a guarded sweep of TARGET go, once.
 
+    It goes under the policy in force, and for as many records as it asked for: look at `retentiond plan` first.
     `approve accounts` accepts an account directory that the guard took for damaged, for as many accounts as it asked
     for; `approve --clock` a clock that jumped ahead.
+
+    \b
+    Examples:
+      retentiond approve request_logs
+      retentiond approve --clock
+
+    \b
+    JSON: {"kind", "target", "bound", "digest"}; "bound" is the largest number of records that it lets go.
     """
     if (target is None) == (not clock):
         raise UsageError("name a target, or say --clock", remedy="see `retentiond approve --help`")

@@ -1,44 +1,49 @@
-"""`run`, `sweep`, `plan`, `explain`, `cutoff`, `promises`, `check`: what looks at records and what erases them."""
+"""`run`, `sweep`, `explain`, `cutoff`: what erases records, and why one goes or stays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import click
 
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
+from retentiond.cli.progress import Progress
+from retentiond.cli.targets import chosen, targets_option
 from retentiond.daemon import App, enter_mode, open_app
 from retentiond.daemon_loop import run_daemon
 from retentiond.domain.duration import cutoff as cutoff_of
 from retentiond.domain.duration import instant, parse_term, rfc3339
-from retentiond.errors import NotFound, RetentiondError
-from retentiond.stores.base import Finding
 from retentiond.sweep.outcome import Outcome
-from retentiond.sweep.plans import count_due
 from retentiond.sweep.spec import Target
 
 _BY = "command line"
 
 
-def chosen(app: App, names: Sequence[str]) -> list[Target]:
-    """The named targets, or all; raises NotFound naming those that exist."""
-    known = {target.name: target for target in app.spec.targets}
-    for name in names:
-        if name not in known:
-            raise NotFound(f"there is no target {name!r}", remedy=f"the targets are: {', '.join(known) or 'none'}")
-    return [known[name] for name in names] if names else list(known.values())
-
-
-targets_option = click.option("--target", "targets", multiple=True, metavar="T", help="Only this target; repeatable.")
-
-
 @click.command(epilog=EXIT_CODES)
+@json_option
 @command
-async def run() -> int:
-    """The daemon: sweeps all targets continuously and serves HTTP, until SIGTERM."""
-    return await run_daemon(settings())
+async def run(json_: bool) -> int:
+    r"""The daemon: sweeps all targets continuously and serves HTTP, until SIGTERM or Ctrl-C.
+
+    It then finishes the batch in flight, or abandons it after shutdown_grace (20 s), and exits with 0. Logs go to
+    standard error, as JSON lines or for people (RETENTIOND_LOG_FORMAT=console).
+
+    \b
+    Examples:
+      retentiond run                          in plan mode: judges, erases nothing
+      RETENTIOND_MODE=enforce retentiond run  makes the policy true
+      curl http://127.0.0.1:8087/readyz       is it well? (/metrics is for Prometheus)
+
+    \b
+    JSON, when it has stopped: {"mode", "stopped": true}
+    """
+    found = settings()
+    code = await run_daemon(found)
+    if json_:
+        as_json({"mode": found.mode, "stopped": True})
+    return code
 
 
 @click.command(epilog=EXIT_CODES)
@@ -48,21 +53,31 @@ async def run() -> int:
 async def sweep(targets: tuple[str, ...], json_: bool) -> int:
     r"""One pass over all or the named targets, then exit.
 
+    In enforce mode what is due is erased; in plan mode (the default) it is counted. Beside a running daemon it shares
+    the daemon's leases: a target that another worker has is waited for.
+
     \b
     Examples:
       retentiond sweep
-      retentiond sweep --target request_logs --json
+      RETENTIOND_MODE=enforce retentiond sweep --target request_logs --json
+
+    \b
+    JSON: {"sweep", "mode", "now", "targets": {T: {"outcome", "erased", "anonymised", "archived", "bytes", "held",
+      "minimum", "unresolved", "blocked", "locked", "failed", "in_doubt", "batches", "seconds", "overdue_seconds",
+      "oldest", "newest", "error", "by_tier", in plan mode also "would_erase", "would_erase_bytes"}}}
+      "outcome" is drained, capped (stopped early), paused, guarded (waits for `retentiond approve`), blind (can't be
+      judged) or failed; "overdue_seconds" is null where it is not known.
     """
-    async with open_app(settings(), create=True) as app:
+    progress = Progress(json=json_)
+    async with open_app(settings(), create=True, observer=progress) as app:
         wanted = chosen(app, targets)
         await enter_mode(app, _BY)
         sweep_id = str(uuid4())
         began = datetime.now(UTC)
         found: dict[str, Outcome] = {}
-        for target in await app.engine.in_order(wanted):
-            if not json_:
-                note(f"sweeping {target.name}")
-            found[target.name] = await app.engine.sweep(target, sweep_id)
+        with progress:
+            for target in await app.engine.in_order(wanted):
+                found[target.name] = await _swept(app, target, sweep_id, progress)
         await checkpoint(app)
         documents = {name: outcome.document(plan_mode=not app.spec.enforce) for name, outcome in found.items()}
     if json_:
@@ -70,6 +85,18 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
     else:
         _show_outcomes(documents, plan_mode=not app.spec.enforce)
     return _exit_code(found.values())
+
+
+async def _swept(app: App, target: Target, sweep_id: str, progress: Progress) -> Outcome:
+    acted = "erased" if target.action == "delete" else "anonymised"
+    if app.spec.enforce:
+        progress.begin(target.name, "sweeping", acted)
+    else:
+        progress.begin(target.name, "judging", "")
+    outcome = await app.engine.sweep(target, sweep_id)
+    told = f"{outcome.changed} {acted}" if app.spec.enforce else f"{outcome.would} would be {acted}"
+    progress.end(target.name, f"{outcome.outcome}, {told}, in {outcome.seconds:.1f} s")
+    return outcome
 
 
 def _show_outcomes(documents: dict[str, dict[str, object]], *, plan_mode: bool) -> None:
@@ -101,55 +128,23 @@ async def checkpoint(app: App) -> None:
 
 
 @click.command(epilog=EXIT_CODES)
-@targets_option
-@json_option
-@command
-async def plan(targets: tuple[str, ...], json_: bool) -> int:
-    """What a sweep would erase now, per target and tier; nothing is touched."""
-    documents: dict[str, dict[str, object]] = {}
-    async with open_app(settings(), create=settings().mode == "plan") as app:
-        for target in chosen(app, targets):
-            outcome = await _planned(app, target)
-            documents[target.name] = {
-                "class": target.data_class.name,
-                "action": target.action,
-                "records": outcome.would,
-                "held": outcome.held,
-                "minimum": outcome.minimum,
-                "unresolved": outcome.unresolved,
-                "by_tier": dict(sorted(outcome.by_tier.items())),
-                "error": outcome.error,
-            }
-    if json_:
-        as_json({"mode": app.settings.mode, "digest": app.spec.digest, "targets": documents})
-    else:
-        columns = ["class", "action", "records", "held", "minimum", "unresolved", "by_tier"]
-        table("plan", ["target", *columns], [[n, *(d[c] for c in columns)] for n, d in documents.items()])
-        for name, document in documents.items():
-            if isinstance(error := document["error"], dict):
-                note(f"{name}: {error['message']}\n  remedy: {error['remedy']}")
-    return 1 if any(document["error"] for document in documents.values()) else 0
-
-
-async def _planned(app: App, target: Target) -> Outcome:
-    store = app.engine.stores[target.name]
-    try:
-        return await count_due(store, await app.engine.plan(target), Outcome(action=target.action))
-    except RetentiondError as error:
-        outcome = Outcome(action=target.action)
-        outcome.broken(error, "blind")
-        return outcome
-
-
-@click.command(epilog=EXIT_CODES)
 @click.argument("target")
 @click.argument("record")
 @json_option
 @command
 async def explain(target: str, record: str, json_: bool) -> int:
-    """The verdict for one RECORD of TARGET, and every rule and hold considered.
+    r"""The verdict for one RECORD of TARGET, and every rule and hold considered.
 
-    A record of a composite key is given as its JSON array: '["2026", "17"]'.
+    RECORD is the value of the key; one of a composite key is written as its JSON array.
+
+    \b
+    Examples:
+      retentiond explain request_logs 4711
+      retentiond explain prompts '["2026", "17"]' --json
+
+    \b
+    JSON: {"verdict", "reason", "class", "tier", "term", "anchor", "expires_at", "holds": [ID], "considered": [TEXT]}
+      "verdict" is held, minimum, erase, unresolved or keep.
     """
     async with open_app(settings(), create=settings().mode == "plan") as app:
         found = chosen(app, [target])[0]
@@ -173,9 +168,15 @@ async def explain(target: str, record: str, json_: bool) -> int:
 async def cutoff(ttl: str, now_: str | None, json_: bool) -> int:
     r"""The instant before which records of that TTL are expired, in UTC.
 
+    TTL is an ISO 8601 duration or `forever`. Needs no configuration.
+
     \b
-    Example:
+    Examples:
       retentiond cutoff P90D --now 2026-05-17T00:00:00Z
+      retentiond cutoff P1Y6M --json
+
+    \b
+    JSON: {"ttl", "now", "cutoff"}; "cutoff" is null for `forever`, which has none ("never").
     """
     now = instant(now_) if now_ else datetime.now(UTC)
     edge = cutoff_of(now, parse_term(ttl))
@@ -187,69 +188,4 @@ async def cutoff(ttl: str, now_: str | None, json_: bool) -> int:
     return 0
 
 
-@click.command(epilog=EXIT_CODES)
-@targets_option
-@json_option
-@command
-async def promises(targets: tuple[str, ...], json_: bool) -> int:
-    """For each class and tier: the promised term, how many records are overdue or held, and whether it is kept."""
-    rows: list[dict[str, object]] = []
-    async with open_app(settings(), create=settings().mode == "plan") as app:
-        for target in chosen(app, targets):
-            outcome = await _planned(app, target)
-            for tier in app.spec.policy.tiers:
-                overdue = outcome.by_tier.get(tier, 0)
-                rows.append(
-                    {
-                        "target": target.name,
-                        "class": target.data_class.name,
-                        "tier": tier,
-                        "term": str(target.data_class.terms[tier]),
-                        "overdue": overdue,
-                        "held": outcome.held,
-                        "kept": outcome.error is None and overdue == 0,
-                        "error": outcome.error,
-                    }
-                )
-    if json_:
-        as_json({"promises": rows})
-    else:
-        columns = ["target", "class", "tier", "term", "overdue", "held", "kept"]
-        table("promises", columns, [[row[column] for column in columns] for row in rows])
-    return 0
-
-
-@click.command(epilog=EXIT_CODES)
-@json_option
-@command
-async def check(json_: bool) -> int:
-    """Connections, grants, indexes, foreign keys, triggers, RLS: each finding with its remedy."""
-    findings: list[Finding] = []
-    async with open_app(settings(), create=settings().mode == "plan") as app:
-        for target in app.spec.targets:
-            store = app.engine.stores[target.name]
-            try:
-                await store.open(app.engine.directory)
-                findings += await store.check()
-            except RetentiondError as error:
-                findings.append(Finding("error", target.name, error.message, error.remedy or ""))
-    if json_:
-        as_json(
-            {
-                "findings": [
-                    {"severity": f.severity, "subject": f.subject, "message": f.message, "remedy": f.remedy}
-                    for f in findings
-                ]
-            }
-        )
-    else:
-        for finding in findings:
-            click.echo(f"{finding.severity}: {finding.subject}: {finding.message}")
-            if finding.remedy:
-                click.echo(f"  remedy: {finding.remedy}")
-        if not findings:
-            click.echo("no findings")
-    return 1 if any(finding.severity != "info" for finding in findings) else 0
-
-
-COMMANDS = [run, sweep, plan, explain, cutoff, promises, check]
+COMMANDS = [run, sweep, explain, cutoff]

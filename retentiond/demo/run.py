@@ -65,9 +65,8 @@ def environment(dsn: str, folder: Path) -> dict[str, str]:
     return found
 
 
-async def run_demo(*, once: bool) -> int:
-    """The demo; the exit code."""
-    console = Console(highlight=False)
+async def run_demo(*, once: bool, console: Console) -> tuple[int, dict[str, object]]:
+    """The demo, told to the console; the exit code, and for each target what was due before and what is after."""
     folder = Path(tempfile.mkdtemp(prefix="retentiond-demo-"))
     # The account that runs Postgres for root has to be able to enter it.
     folder.chmod(0o711)
@@ -79,13 +78,13 @@ async def run_demo(*, once: bool) -> int:
         async with open_app(load(variables), create=True) as app:
             await enter_mode(app, _BY)
             await _place_hold(app, console)
-            await _keep_promises(app, console)
+            found = await _keep_promises(app, console)
             async with app.database.transaction() as tx:
                 await app.journal.checkpoint(tx)
         if once:
-            return 0
+            return 0, found
         _print_hints(console, variables)
-        return await run_daemon(load(variables))
+        return await run_daemon(load(variables)), found
     finally:
         await server.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -113,12 +112,18 @@ async def _place_hold(app: App, console: Console) -> None:
     console.print(f"A legal hold on 100 accounts is active: {placed.id}")
 
 
-async def _keep_promises(app: App, console: Console) -> None:
-    console.print(_promises("Before", await _overdue(app)))
+async def _keep_promises(app: App, console: Console) -> dict[str, object]:
+    before = await _overdue(app)
+    console.print(_promises("Before", before))
     async with asyncio.TaskGroup() as group:
         for target in app.spec.targets:
             group.create_task(_sweep_approved(app, target.name, console))
-    console.print(_promises("After", await _overdue(app)))
+    after = await _overdue(app)
+    console.print(_promises("After", after))
+    return {
+        name: {"overdue_before": before[name].would, "overdue": left.would, "held": left.held, "minimum": left.minimum}
+        for name, left in after.items()
+    }
 
 
 async def _sweep_approved(app: App, name: str, console: Console) -> None:

@@ -46,10 +46,65 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class TierTally:
+    """What the records of one tier come to, as counted; instants are RFC 3339 texts in UTC.
+
+    `bytes`, `oldest`, `newest` and `overdue_seconds` speak of what is due; `first` is the oldest anchor of all, due or
+    not.
+    """
+
+    due: int = 0
+    held: int = 0
+    minimum: int = 0
+    unresolved: int = 0
+    blocked: int = 0
+    bytes: int = 0
+    oldest: str | None = None
+    newest: str | None = None
+    first: str | None = None
+    overdue_seconds: float = 0.0
+
+    def plus(self, other: TierTally) -> TierTally:
+        """Both together."""
+        return TierTally(
+            due=self.due + other.due,
+            held=self.held + other.held,
+            minimum=self.minimum + other.minimum,
+            unresolved=self.unresolved + other.unresolved,
+            blocked=self.blocked + other.blocked,
+            bytes=self.bytes + other.bytes,
+            oldest=earliest(self.oldest, other.oldest),
+            newest=latest(self.newest, other.newest),
+            first=earliest(self.first, other.first),
+            overdue_seconds=max(self.overdue_seconds, other.overdue_seconds),
+        )
+
+
+def earliest(*moments: str | None) -> str | None:
+    """The earliest of RFC 3339 texts of one width in UTC, whose order is that of the instants; None: none is known."""
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def latest(*moments: str | None) -> str | None:
+    """The latest of such texts."""
+    return max((moment for moment in moments if moment is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """How many records a hold's scope covers in one target; `exact` is False for an estimate."""
+
+    records: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """What a window held. `by_tier` counts what is due (or was erased); instants are RFC 3339 texts in UTC.
 
-    `after` is where the walk goes on, None when it is at its end; `changed` counts records acted on.
+    `after` is where the walk goes on, None when it is at its end; `changed` counts records acted on. Only counting
+    fills in `tiers` and `overdue_seconds`: how far the oldest unheld due record is past its term (or its account past
+    the grace of its deletion), 0.0 where nothing is due.
     """
 
     scanned: int = 0
@@ -66,6 +121,8 @@ class Tally:
     newest: str | None = None
     ids_digest: str | None = None
     by_tier: Mapping[str, int] = field(default_factory=dict)
+    tiers: Mapping[str, TierTally] = field(default_factory=dict)
+    overdue_seconds: float = 0.0
     after: tuple[str, ...] | None = None
     transaction: str | None = None
 
@@ -128,6 +185,9 @@ class Store(Protocol):
 
     async def count(self, plan: TargetPlan, window: Window) -> Tally:
         """Judge a window without touching it."""
+
+    async def matches(self, hold: TargetHold, *, seconds: float) -> Matches:
+        """How many records the hold covers, whatever their verdict; an estimate where counting takes longer."""
 
     def batch(self, plan: TargetPlan, number: int, *, wait_for_locks: bool) -> AbstractAsyncContextManager[Batch]:
         """Open the transaction whose end is the fence of permit `number`."""

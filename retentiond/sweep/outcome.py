@@ -5,18 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from retentiond.errors import Guarded, RetentiondError
-from retentiond.stores.base import Tally
+from retentiond.stores.base import Tally, TierTally, earliest, latest
 
 
 @dataclass(slots=True)
 class Outcome:
-    """Running totals of one sweep of one target."""
+    """Running totals of one sweep of one target.
+
+    `oldest` and `newest` are anchors of what is due (or was erased), RFC 3339 in UTC. `tiers` and `overdue_seconds` are
+    filled in by counting alone; in a sweep that erases, `counted` is what its guard counted before the first batch.
+    """
 
     outcome: str = "drained"
     action: str = "delete"
+    scanned: int = 0
     changed: int = 0
     would: int = 0
     bytes: int = 0
+    would_bytes: int = 0
     held: int = 0
     minimum: int = 0
     unresolved: int = 0
@@ -26,14 +32,22 @@ class Outcome:
     in_doubt: int = 0
     batches: int = 0
     seconds: float = 0.0
+    overdue_seconds: float = 0.0
+    oldest: str | None = None
+    newest: str | None = None
     error: dict[str, object] | None = None
     by_tier: dict[str, int] = field(default_factory=dict)
+    tiers: dict[str, TierTally] = field(default_factory=dict)
+    counted: Outcome | None = None
 
     def judged(self, found: Tally) -> None:
-        """Add a window that was judged in plan mode."""
+        """Add a window that was judged and not touched."""
         self.would += found.selected
-        self._kept(found)
-        self._tiers(found)
+        self.would_bytes += found.bytes
+        self.overdue_seconds = max(self.overdue_seconds, found.overdue_seconds)
+        for tier, tally in found.tiers.items():
+            self.tiers[tier] = self.tiers.get(tier, TierTally()).plus(tally)
+        self._both(found)
 
     def erased(self, found: Tally) -> None:
         """Add a batch that was committed."""
@@ -42,8 +56,7 @@ class Outcome:
         self.failed += found.failed
         self.locked += found.locked
         self.batches += 1
-        self._kept(found)
-        self._tiers(found)
+        self._both(found)
 
     def kept_as(self, counted: Outcome) -> None:
         """Nothing was due: what was kept is as it was counted."""
@@ -56,6 +69,16 @@ class Outcome:
         self.error = {"kind": error.kind, "message": error.message, "remedy": error.remedy}
         if isinstance(error, Guarded):
             self.error["guard"] = error.guard
+
+    @property
+    def overdue(self) -> float | None:
+        """Seconds that the oldest unheld due record is past its term, as last known; None: nobody has looked.
+
+        A drained sweep has left nothing that is due; one that ended early left at most what its guard had counted.
+        """
+        if self.counted is not None:
+            return 0.0 if self.outcome == "drained" else self.counted.overdue_seconds
+        return self.overdue_seconds if self.outcome == "drained" else None
 
     def document(self, *, plan_mode: bool) -> dict[str, object]:
         """The JSON of this target."""
@@ -74,19 +97,24 @@ class Outcome:
             "in_doubt": self.in_doubt,
             "batches": self.batches,
             "seconds": round(self.seconds, 3),
+            "overdue_seconds": self.overdue,
+            "oldest": self.oldest,
+            "newest": self.newest,
             "error": self.error,
             "by_tier": dict(sorted(self.by_tier.items())),
         }
         if plan_mode:
             shown["would_erase"] = self.would
+            shown["would_erase_bytes"] = self.would_bytes
         return shown
 
-    def _kept(self, found: Tally) -> None:
+    def _both(self, found: Tally) -> None:
+        self.scanned += found.scanned
         self.held += found.held
         self.minimum += found.minimum
         self.unresolved += found.unresolved
         self.blocked += found.blocked
-
-    def _tiers(self, found: Tally) -> None:
+        self.oldest = earliest(self.oldest, found.oldest)
+        self.newest = latest(self.newest, found.newest)
         for tier, count in found.by_tier.items():
             self.by_tier[tier] = self.by_tier.get(tier, 0) + count

@@ -64,6 +64,7 @@ class Sweeper:
         `cursor` is where an earlier sweep was cut short: this one goes on from there, and comes round to it at the end.
         """
         allowed = await backlog(self._tools, self._store, self._target, self._plan, self._lease)
+        self.outcome.counted = allowed.counted
         if allowed.counted is not None and not allowed.counted.would:
             self.outcome.kept_as(allowed.counted)
             return self.outcome

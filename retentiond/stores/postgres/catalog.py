@@ -25,7 +25,8 @@ WHERE c.oid = pg_catalog.to_regclass($1)
 """
 _COLUMNS = """
 SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
-       t.typname AS base, bt.typname AS domain_base, a.attnotnull AS not_null, a.attlen::int AS length
+       t.typname AS base, bt.typname AS domain_base, a.attnotnull OR t.typnotnull AS not_null,
+       CASE WHEN a.attgenerated = 'v' THEN 0 ELSE a.attlen END::int AS width
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_type bt ON bt.oid = t.typbasetype
 WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
@@ -63,13 +64,16 @@ def quote(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: `type` as SQL writes it, `base` the name of its (domain's) base type, `length` bytes (-1: any)."""
+    """A column: `type` as SQL writes it, `base` the name of its (domain's) base type.
+
+    `width` is what a value takes in bytes: below 0 where that differs from row to row, 0 where nothing is stored.
+    """
 
     name: str
     type: str
     base: str
     not_null: bool = False
-    length: int = -1
+    width: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +145,7 @@ async def read_table(connection: Connection, table: str, key: tuple[str, ...] | 
         raise Blind(f"{table!r} is not a table", remedy="name a plain or partitioned table")
     oid = row["oid"]
     columns = {
-        c["name"]: Column(c["name"], c["type"], c["domain_base"] or c["base"], c["not_null"], c["length"])
+        c["name"]: Column(c["name"], c["type"], c["domain_base"] or c["base"], c["not_null"], c["width"])
         for c in await connection.fetch(_COLUMNS, oid)
     }
     indexes = await connection.fetch(_INDEXES, oid)

@@ -25,10 +25,11 @@ def erasing(plan: TargetPlan, params: Params, deleted: str = "a.deleted_at") -> 
 
 def held(shape: Shape, plan: TargetPlan, params: Params) -> str:
     """Whether any hold of the plan covers the record."""
-    return f"({' OR '.join(_hold(shape, hold, params) for hold in plan.holds) or 'false'})"
+    return f"({' OR '.join(covers(shape, hold, params) for hold in plan.holds) or 'false'})"
 
 
-def _hold(shape: Shape, hold: TargetHold, params: Params) -> str:
+def covers(shape: Shape, hold: TargetHold, params: Params) -> str:
+    """Whether this hold covers the record."""
     parts = []
     if hold.accounts is not None and shape.account is not None:
         parts.append(same_as_any(shape.account, f"r.{quote(shape.account.name)}", hold.accounts, params))

@@ -36,6 +36,9 @@ def translated(what: str) -> Iterator[None]:
     """Turn what asyncpg raises into Blind (the database refuses) or Unreachable (it does not answer)."""
     try:
         yield
+    except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
+        remedy = "see pg_locks and pg_stat_activity for what is in the way, then run it again"
+        raise Blind(f"{what} did not answer in time: {type(error).__name__}", remedy=remedy) from error
     except asyncpg.InsufficientPrivilegeError as error:
         remedy = "GRANT the privilege to the role of the dsn; row level security needs BYPASSRLS or a policy for it"
         raise Blind(f"{what}: {quoted(error)}", remedy=remedy) from error

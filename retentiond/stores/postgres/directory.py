@@ -14,9 +14,12 @@ from datetime import datetime
 from retentiond.domain.accounts import AccountFacts
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.errors import Blind
+from retentiond.stores.base import Finding
+from retentiond.stores.postgres import inspect_directory
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig, parse_table
 from retentiond.stores.postgres.connection import Connection, TargetDatabase
+from retentiond.stores.postgres.inspect_directory import Rules
 from retentiond.stores.postgres.shape import DirectorySource, Looked, Params
 from retentiond.stores.postgres.terms import override_expression
 
@@ -88,6 +91,11 @@ class Directory:
         shown = ", ".join(f"d.{column}" for column in columns if column)
         async with self._database.transaction() as connection:
             await connection.fetchval(f"SELECT count(*) FROM (SELECT {shown} FROM {source.relation} d LIMIT 0) found")
+
+    async def check(self, rules: Rules) -> list[Finding]:
+        """What is wrong or unwise about it; raises Blind where it can't be read at all, Unreachable."""
+        async with self._database.transaction() as connection:
+            return await inspect_directory.findings(connection, self.source, self.config, rules)
 
     async def survey_transaction(self) -> int:
         """The oldest transaction not over now: what it and later ones write is newer than a survey begun after this."""

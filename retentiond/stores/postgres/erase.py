@@ -122,7 +122,7 @@ class Erasing:
         return (
             f"{verb} WHERE {self._where(branch)}{which}"
             f" RETURNING {keys}, {anchor_expression(self.shape)} AS anchor, {branch.number} AS n,"
-            f" {stored_bytes(self.shape)} AS size"
+            f" {stored_bytes(self.shape.table)} AS size"
         )
 
     def _where(self, branch: _Branch) -> str:

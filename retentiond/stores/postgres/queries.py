@@ -10,7 +10,7 @@ from retentiond.stores.postgres.anonymise import Change
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.conditions import blocked, erasing, expired, held
 from retentiond.stores.postgres.missing import missing_rows
-from retentiond.stores.postgres.shape import Context, Params, Shape, anchor_expression
+from retentiond.stores.postgres.shape import Context, Params, Shape, anchor_expression, stored_bytes
 from retentiond.stores.postgres.terms import UNTOLD, Terms, accounts_sql, number_sql, number_terms
 from retentiond.stores.postgres.walks import Walk
 
@@ -22,7 +22,7 @@ _NO_ACCOUNTS = (
 
 
 def judged(shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, change: Change | None) -> str:
-    """A relation of the walk's records: anchor, cutoff, deleted_at, label (the tier) and state."""
+    """A relation of the walk's records: anchor, cutoff, deleted_at, size in bytes, label (the tier) and state."""
     terms = number_terms(plan)
     accounts = accounts_sql(shape, plan, params, context)
     account = f"r.{quote(shape.account.name)}" if accounts and shape.account else None
@@ -36,6 +36,7 @@ def judged(shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: 
     # OFFSET 0 keeps the planner from copying the CASE of the number into every place that uses it.
     return (
         f"SELECT {anchor_expression(shape)} AS anchor, {cutoff} AS cutoff, {deleted} AS deleted_at,"
+        f" {stored_bytes(shape.table)} AS size,"
         f" {terms.label('y.n', params)} AS label, {_state(shape, plan, params, cutoff, deleted, change)} AS state"
         f" FROM {shape.table.sql} r LEFT JOIN ({accounts or _NO_ACCOUNTS}) a ON {match}{lost}"
         f" CROSS JOIN LATERAL (SELECT {number} AS n OFFSET 0) y WHERE {walk.condition}"

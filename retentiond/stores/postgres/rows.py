@@ -1,4 +1,4 @@
-"""The statement that counts a window."""
+"""The statement that counts a window: what its records come to, in all and by tier."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncpg
 import orjson
 
 from retentiond.domain.plan import TargetPlan
-from retentiond.stores.base import Tally
+from retentiond.stores.base import Tally, TierTally
 from retentiond.stores.postgres.anonymise import Change
 from retentiond.stores.postgres.queries import BLOCKED, DUE, HELD, MINIMUM, UNRESOLVED, judged
 from retentiond.stores.postgres.shape import Context, Params, Shape
@@ -19,25 +19,45 @@ _INSTANT = """'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'"""
 def count_sql(
     shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, change: Change | None
 ) -> str:
-    """One row: how many records of the window are in each state, and what is due by tier."""
-    states = ", ".join(f"count(*) FILTER (WHERE state = {number}) AS {name}" for name, number in _STATES.items())
-    window = judged(shape, plan, params, walk, context, change)
+    """One row: what the window's records come to by tier and in all."""
+    base = judged(shape, plan, params, walk, context, change)
+    due = f"FILTER (WHERE state = {DUE})"
+    counts = ", ".join(f"count(*) FILTER (WHERE state = {number}) AS {name}" for name, number in _STATES.items())
+    sums = ", ".join(f"COALESCE(sum({name}), 0)::bigint AS {name}" for name in ("scanned", *_STATES, "bytes"))
+    figures = ", ".join(f"'{name}', {name}" for name in _STATES if name != "selected")
+    moments = ", ".join(f"'{name}', {instant_sql(name)}" for name in ("oldest", "newest", "first"))
     return (
-        f"WITH j AS MATERIALIZED ({window})"
-        f" SELECT count(*) AS scanned, {states}, {instant_sql(f'min(anchor) FILTER (WHERE state = {DUE})')} AS oldest,"
-        f" {instant_sql(f'max(anchor) FILTER (WHERE state = {DUE})')} AS newest,"
-        f" (SELECT jsonb_object_agg(label, c) FROM"
-        f" (SELECT label, count(*) AS c FROM j WHERE state = {DUE} GROUP BY 1) t)::text AS by_tier FROM j"
+        f"WITH j AS MATERIALIZED (SELECT q.*, {past_term(plan, params)} AS past FROM ({base}) q),"
+        f" t AS MATERIALIZED (SELECT label, count(*) AS scanned, {counts},"
+        f" COALESCE(sum(size) {due}, 0)::bigint AS bytes, min(anchor) {due} AS oldest, max(anchor) {due} AS newest,"
+        f" min(anchor) AS first, COALESCE(max(past) {due}, 0) AS overdue_seconds FROM j GROUP BY label)"
+        f" SELECT {sums}, {instant_sql('min(oldest)')} AS oldest, {instant_sql('max(newest)')} AS newest,"
+        " COALESCE(max(overdue_seconds), 0)::float8 AS overdue_seconds,"
+        " (jsonb_object_agg(label, selected) FILTER (WHERE selected > 0))::text AS by_tier,"
+        f" jsonb_object_agg(label, jsonb_build_object('due', selected, {figures}, 'bytes', bytes, {moments},"
+        " 'overdue_seconds', overdue_seconds))::text AS tiers FROM t"
     )
 
 
+def past_term(plan: TargetPlan, params: Params) -> str:
+    """How many seconds a due record is past its term, or its account past the grace of its deletion: the larger."""
+    gone = "CASE WHEN isfinite(deleted_at) THEN {} - deleted_at END"
+    parts = [gone.format("cutoff") if plan.counts_from_deletion else "cutoff - anchor"]
+    if plan.knows_account and plan.has_directory and not plan.data_class.minimum:
+        parts.append(gone.format(params.moment(plan.deletion_cutoff)))
+    # A term that is not over gives a negative number, which is never the larger of a due record's.
+    return f"EXTRACT(epoch FROM GREATEST({', '.join(parts)}))"
+
+
 def instant_sql(moment: str) -> str:
-    """An instant as RFC 3339 text in UTC."""
-    return f"to_char({moment} AT TIME ZONE 'UTC', {_INSTANT})"
+    """RFC 3339 in UTC; an instant outside of the years 1 to 9999, which that can't say, becomes the nearest one."""
+    within = f"LEAST(GREATEST({moment}, timestamptz '0001-01-01 00:00+00'), timestamptz '9999-12-31 23:59+00')"
+    return f"CASE WHEN {moment} IS NOT NULL THEN to_char({within} AT TIME ZONE 'UTC', {_INSTANT}) END"
 
 
 def tally(row: asyncpg.Record) -> Tally:
     """The row as a Tally."""
+    tiers = orjson.loads(row["tiers"]) if row["tiers"] else {}
     return Tally(
         scanned=row["scanned"],
         selected=row["selected"],
@@ -45,7 +65,10 @@ def tally(row: asyncpg.Record) -> Tally:
         minimum=row["minimum"],
         unresolved=row["unresolved"],
         blocked=row["blocked"],
+        bytes=row["bytes"],
         oldest=row["oldest"],
         newest=row["newest"],
         by_tier=orjson.loads(row["by_tier"]) if row["by_tier"] else {},
+        tiers={label: TierTally(**found) for label, found in tiers.items()},
+        overdue_seconds=row["overdue_seconds"],
     )

@@ -20,7 +20,7 @@ _TIMES: Mapping[str, Callable[[str], date]] = {
     "timestamp": datetime.fromisoformat,
     "date": date.fromisoformat,
 }
-_ROW_HEADER = 28  # the tuple's header and its line pointer
+_MOST_ARGUMENTS = 90
 
 
 @dataclass(slots=True)
@@ -189,14 +189,25 @@ def same_as_any(column: Column, expression: str, texts: Collection[str], params:
     return f"COALESCE({expression} = ANY({params.add(sorted(texts), 'text[]')}::{column.type}[]), false)"
 
 
-def stored_bytes(shape: Shape) -> str:
-    """The size of the record `r` as it is stored, without fetching what lies in a TOAST table."""
-    columns = shape.table.columns.values()
-    fixed = _ROW_HEADER + sum(column.length for column in columns if column.length > 0)
-    varying = [
-        f"COALESCE(pg_catalog.pg_column_size(r.{quote(column.name)}), 0)" for column in columns if column.length < 0
+def stored_bytes(table: Table) -> str:
+    """The bytes of a record's values over `r`, as they are stored: nothing is fetched from TOAST, a null takes none."""
+    varying, certain = [], 0
+    fixed: dict[int, list[str]] = {}
+    for column in table.columns.values():
+        name = f"r.{quote(column.name)}"
+        if column.width < 0:
+            varying.append(f"COALESCE(pg_catalog.pg_column_size({name}), 0)")
+        elif column.not_null:
+            certain += column.width
+        elif column.width:
+            fixed.setdefault(column.width, []).append(name)
+    # `num_nonnulls` takes at most 100 arguments.
+    counted = [
+        f"{width} * num_nonnulls({', '.join(names[start : start + _MOST_ARGUMENTS])})"
+        for width, names in fixed.items()
+        for start in range(0, len(names), _MOST_ARGUMENTS)
     ]
-    return f"({' + '.join([str(fixed), *varying])})"
+    return f"({' + '.join([str(certain), *varying, *counted])})::bigint"
 
 
 def canonical(column: Column, expression: str) -> str:

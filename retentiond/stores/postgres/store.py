@@ -18,8 +18,8 @@ from retentiond.domain.permit import SAME_DATABASE
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import Blind, Unreachable
-from retentiond.stores.base import Finding, Tally, Window
-from retentiond.stores.postgres import drift, inspect, rows, walks
+from retentiond.stores.base import Finding, Matches, Tally, Window
+from retentiond.stores.postgres import drift, inspect, matching, rows, walks
 from retentiond.stores.postgres import oldest as ages
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
 from retentiond.stores.postgres.batch import PostgresBatch
@@ -35,7 +35,8 @@ from retentiond.stores.postgres.targetholds import target_hold
 
 _ANCHORS = ("timestamptz", "timestamp", "date", "int2", "int4", "int8", "numeric", "float4", "float8")
 _NUMBERS = _ANCHORS[3:]
-_EXACT_BELOW = 200_000
+EXACT_BELOW = 200_000
+"""A total at or above this is the planner's estimate."""
 
 
 class PostgresStore:
@@ -121,7 +122,7 @@ class PostgresStore:
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
         async with self._database.transaction() as connection:
-            return await inspect.findings(connection, self.name, self.shape, self.action)
+            return await inspect.findings(connection, self.name, self.shape, self.action, self.change)
 
     async def hold(self, hold: Hold) -> TargetHold:
         """The hold in the canonical text of the target's own columns."""
@@ -143,7 +144,7 @@ class PostgresStore:
         async with self._database.transaction() as connection:
             plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM {self.shape.table.sql}")
             guess = int(orjson.loads(plan)[0]["Plan"]["Plan Rows"])
-            if guess >= _EXACT_BELOW:
+            if guess >= EXACT_BELOW:
                 return guess
             counted: int = await connection.fetchval(f"SELECT count(*) FROM {self.shape.table.sql}")
             return counted
@@ -167,6 +168,11 @@ class PostgresStore:
         async with self._database.transaction() as connection:
             piece = await self.piece(connection, plan, window)
             return Tally() if piece is None else replace(await self.judge(connection, piece), after=piece.after)
+
+    async def matches(self, hold: TargetHold, *, seconds: float) -> Matches:
+        """How many records the hold covers; the planner's estimate where counting takes longer than `seconds`."""
+        async with self._database.transaction(statement_ms=max(int(seconds * 1000), 1)) as connection:
+            return await matching.count(connection, self.shape, hold)
 
     async def piece(self, connection: Connection, plan: TargetPlan, window: Window) -> Piece | None:
         """Where the window ends, and what the directory says of its accounts; None where nothing is left."""

@@ -20,6 +20,8 @@ from retentiond.stores.postgres.catalog import Column, quote
 from retentiond.stores.postgres.shape import Params, Shape, beyond_time, raw_bound
 
 MISSING, TERM, ERASURE = "missing", "term", "erasure"
+BEYOND = "beyond"
+"""No walk of a sweep: what is too young to be due, in the order of its anchors, for whoever asks how old it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Walk:
             f" ORDER BY {self.order} OFFSET {params.add(size - 1, 'int8')} LIMIT 1) p"
         )
 
-    def beyond(self, position: Sequence[str], params: Params) -> Walk:
+    def after(self, position: Sequence[str], params: Params) -> Walk:
         """The walk after a position, which may be of the first columns only."""
         return self._cut(">", position, params)
 
@@ -87,12 +89,14 @@ def walk_of(shape: Shape, plan: TargetPlan, params: Params, window: Window, acco
         # A position of an account alone is where a chunk of accounts begins; within one there is the key as well.
         after = window.after if window.after and len(window.after) > 1 else None
         walk = erasure(shape, plan, params, accounts)
+    elif window.walk == BEYOND:
+        walk, after = beyond(shape, plan, params), window.after
     else:
         horizon = plan.horizon()
         assert horizon is not None
         walk, after = term(shape, params, horizon), window.after
     walk = walk.until(window.until, params)
-    return walk if after is None else walk.beyond(after, params)
+    return walk if after is None else walk.after(after, params)
 
 
 def missing(shape: Shape) -> Walk:
@@ -115,6 +119,11 @@ def erasure(shape: Shape, plan: TargetPlan, params: Params, accounts: Sequence[s
     column = f"r.{quote(shape.account.name)}"
     listed = f"{column} = ANY({params.add(list(accounts), 'text[]')}::{shape.account.type}[])"
     return Walk(f"{listed}{outside(shape, plan, params)}", _ordered(shape, shape.account))
+
+
+def beyond(shape: Shape, plan: TargetPlan, params: Params) -> Walk:
+    """Records at or after the horizon, or all where nothing expires by its anchor, the oldest first."""
+    return Walk(f"true{outside(shape, plan, params)}", _ordered(shape, shape.anchor))
 
 
 def outside(shape: Shape, plan: TargetPlan, params: Params) -> str:

@@ -1,0 +1,179 @@
+"""`check`: configuration, clocks, connections, the account directory, and each target's table."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
+from retentiond.cli.targets import Broken
+from retentiond.daemon import App, open_app
+from retentiond.domain.clock import ClockReading, skew
+from retentiond.stores.base import Finding, Severity
+from retentiond.stores.postgres import pooler
+from retentiond.stores.postgres.config import database_of
+from retentiond.stores.postgres.inspect_directory import Rules
+from retentiond.stores.postgres.store import PostgresStore
+
+_ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
+_COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+
+
+@dataclass(slots=True)
+class _Found:
+    """What has been found so far: findings, and each clock's distance from this host's in seconds."""
+
+    findings: list[Finding] = field(default_factory=list)
+    clocks: dict[str, float] = field(default_factory=dict)
+
+    def broken(self, subject: str, error: Exception) -> None:
+        """A subject could not be looked at. What is said twice of it is listed once."""
+        ours = Broken.by(subject, error).error
+        finding = Finding("error", subject, ours.message, ours.remedy or "")
+        if finding not in self.findings:
+            self.findings.append(finding)
+
+
+@click.command(epilog=EXIT_CODES)
+@json_option
+@command
+async def check(json_: bool) -> int:
+    r"""Can every promise be kept as it is configured? Looks at everything and changes nothing.
+
+    Clocks, connections and poolers, grants, row level security, indexes, foreign keys, triggers, inheritance, columns
+    to be anonymised, and the account directory: its columns, ids, tiers and overrides. Each finding has a severity
+    and a remedy to paste: `error` stops a sweep, `warning` makes it slow or keep too much, `info` is to be known. The
+    exit code is 1 where there is an error or a warning.
+
+    \b
+    Examples:
+      retentiond check
+      retentiond check --json | jq -r '.findings[] | select(.severity == "error") | .remedy'
+
+    \b
+    JSON: {"findings": [{"severity", "subject", "message", "remedy"}], "clocks": {NAME: seconds ahead of this host}}
+      The subject is a target, or `control`, `accounts` or `clocks`.
+    """
+    found = _Found()
+    async with open_app(settings(), create=settings().mode == "plan") as app:
+        await _control(app, found)
+        await _directory(app, found)
+        opened = [store for store in app.engine.stores.values() if await _target(app, store, found)]
+        found.findings += _order(opened)
+    listed = sorted(found.findings, key=lambda each: (_ORDER[each.severity], each.subject))
+    if json_:
+        as_json({"findings": [_document(each) for each in listed], "clocks": found.clocks})
+    else:
+        _show(listed)
+    return 1 if any(each.severity != "info" for each in listed) else 0
+
+
+async def _control(app: App, found: _Found) -> None:
+    """The clocks of all, and what is in front of the control database."""
+    control = await app.database.clock()
+    readings = {"control": ClockReading(control.now, datetime.now(UTC), control.same_machine)}
+    for name, store in app.engine.stores.items():
+        try:
+            readings[name] = await store.clock()
+        except Exception as error:
+            found.broken(name, error)
+    found.clocks = {name: round(reading.offset.total_seconds(), 3) for name, reading in readings.items()}
+    limit = app.spec.limits.max_clock_skew
+    if (apart := skew(readings)) > limit:
+        told = ", ".join(f"{name} {ahead:+.3f} s" for name, ahead in found.clocks.items())
+        message = f"clocks differ by {apart.total_seconds():.3f} s, more than guards.max_clock_skew: nothing is erased"
+        found.findings.append(Finding("error", "clocks", f"{message} (against this host: {told})", "chronyc makestep"))
+    if app.settings.control.dsn is not None:
+        await _pooler(app.settings.control.dsn.get_secret_value(), "control", found)
+
+
+async def _pooler(dsn: str, subject: str, found: _Found) -> None:
+    try:
+        finding = pooler.finding(subject, await pooler.look(dsn, subject))
+    except Exception as error:
+        found.broken(subject, error)
+        return
+    if finding is not None:
+        found.findings.append(finding)
+
+
+async def _directory(app: App, found: _Found) -> None:
+    directory = app.engine.directory
+    if directory is None:
+        return
+
+    def hashed(account: str) -> str:
+        return hmac.digest(app.engine.account_key, account.encode(), hashlib.sha256)[:16].hex()
+
+    spec = app.spec
+    classes = {target.data_class.name: target.data_class for target in spec.targets if target.knows_account}
+    rules = Rules(spec.policy, spec.rules, tuple(classes.values()), datetime.now(UTC), hashed)
+    try:
+        found.findings += await directory.check(rules)
+    except Exception as error:
+        found.broken("accounts", error)
+
+
+async def _target(app: App, store: PostgresStore, found: _Found) -> bool:
+    """Whether its table could be looked at."""
+    try:
+        await store.open(app.engine.directory)
+        found.findings += await store.check()
+    except Exception as error:
+        found.broken(store.name, error)
+        return False
+    await _pooler(store.config.dsn.get_secret_value(), store.name, found)
+    return True
+
+
+def _order(stores: Sequence[PostgresStore]) -> list[Finding]:
+    """Foreign keys between targets: whose records go first, and which have to go that no target erases."""
+    tables = {(database_of(store.config.dsn), store.shape.table.sql): store.name for store in stores}
+    found = []
+    for store in stores:
+        mine = store.shape.table
+        for child in mine.children:
+            name = tables.get((database_of(store.config.dsn), child.table))
+            if child.table == mine.sql:
+                text = f"rows refer to rows of the same table by {child.name}: each level of them takes a sweep"
+                found.append(Finding("info", store.name, text, f"retentiond sweep --target {store.name}"))
+            elif name is not None:
+                text = f"target {name} refers to it by {child.name}: a record goes once all that refer to it are gone"
+                remedy = f"retentiond sweep --target {name} --target {store.name}"
+                found.append(Finding("info", store.name, text, remedy))
+            else:
+                text = f"{child.table} refers to it by {child.name} and is no target: what it refers to is never erased"
+                remedy = f"RETENTIOND_TARGETS__NAME__TABLE={child.table.replace(chr(34), '')}   # and the other keys"
+                found.append(Finding("warning", store.name, text, remedy))
+    return found
+
+
+def _document(finding: Finding) -> dict[str, str]:
+    return {
+        "severity": finding.severity,
+        "subject": finding.subject,
+        "message": finding.message,
+        "remedy": finding.remedy,
+    }
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for each in findings:
+        colour = _COLOURS[each.severity]
+        console.print(f"[{colour}]{each.severity}[/]: {escape(each.subject)}: {escape(each.message)}")
+        if each.remedy:
+            console.print(f"  remedy: {escape(each.remedy)}")
+    counts = Counter(each.severity for each in findings)
+    note(", ".join(f"{counts[each]} {each}" for each in _ORDER if counts[each]) or "no findings")
+
+
+COMMANDS = [check]

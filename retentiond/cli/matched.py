@@ -1,0 +1,64 @@
+"""How many records a hold covers, asked of each target when it is placed, and what is said of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import click
+
+from retentiond.cli.output import note
+from retentiond.daemon import App
+from retentiond.domain.holds import Hold, covers_target
+from retentiond.errors import RetentiondError
+from retentiond.stores.base import Matches
+
+_COUNT_SECONDS, _LEAST_SECONDS = 20.0, 1.0
+
+
+async def matches(app: App, placed: Hold) -> dict[str, Matches | None]:
+    """How many records the hold covers in each target that it bears on, whatever their verdict; None: can't be read."""
+    found: dict[str, Matches | None] = {}
+    until = time.monotonic() + _COUNT_SECONDS
+    for target in app.spec.targets:
+        if not covers_target(placed.scope, target=target.name, class_name=target.data_class.name):
+            continue
+        store = app.engine.stores[target.name]
+        try:
+            # What is left of the time, but enough for an estimate.
+            found[target.name] = await store.matches(
+                await store.hold(placed), seconds=max(until - time.monotonic(), _LEAST_SECONDS)
+            )
+        except RetentiondError:
+            found[target.name] = None
+    return found
+
+
+def summed(found: Mapping[str, Matches | None]) -> dict[str, object]:
+    """The counts as they are in the document of `hold place`."""
+    counted = {name: each for name, each in found.items() if each is not None}
+    return {
+        "records_matched": sum(each.records for each in counted.values()),
+        "records_matched_estimate": not all(each.exact for each in counted.values()),
+        "matches": {name: {"records": each.records, "estimate": not each.exact} for name, each in counted.items()},
+        "targets_not_counted": [name for name, each in found.items() if each is None],
+    }
+
+
+def show_matched(matched: Mapping[str, object]) -> None:
+    """Print them for people."""
+    about = "about " if matched["records_matched_estimate"] else ""
+    click.echo(f"{'matches':<14}{about}{matched['records_matched']} records")
+    found = matched["matches"]
+    for name, each in found.items() if isinstance(found, dict) else ():
+        click.echo(f"{'':<14}  {name}: {'about ' if each['estimate'] else ''}{each['records']}")
+
+
+def warn_of_matched(matched: Mapping[str, object]) -> None:
+    """Warn, on standard error, of targets that could not be counted, and of a hold that matches nothing."""
+    if blind := matched["targets_not_counted"]:
+        assert isinstance(blind, list)
+        note(f"warning: {', '.join(blind)} can't be read now and is not counted; the hold covers it all the same")
+    if not matched["records_matched"] and not matched["records_matched_estimate"]:
+        note("warning: the hold matches no record that there is now")
+        note("  remedy: compare its scope with the ids in the database; it holds what may come, until it is released")

@@ -1,0 +1,83 @@
+"""Progress on standard error: a line that moves on a terminal, a line when a target begins and ends elsewhere.
+
+With `--json` and no terminal there is none: nobody looks. Standard output never carries any of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress as Bars
+from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from retentiond.cli.output import note
+from retentiond.sweep.events import BatchDone, Event
+
+
+class _Count(ProgressColumn):
+    """How many records, and how many a second."""
+
+    def render(self, task: Task) -> Text:
+        if not task.fields["what"]:
+            return Text()
+        count = task.fields["read"]()
+        seconds = task.finished_time if task.finished else task.elapsed
+        rate = f", {count / seconds:,.0f}/s" if seconds and count else ""
+        return Text(f"{count:,} {task.fields['what']}{rate}")
+
+
+class Progress:
+    """A context: `begin` names the target at work, `end` says what came of it; as an observer it counts batches."""
+
+    def __init__(self, *, json: bool) -> None:
+        console = Console(stderr=True, highlight=False)
+        bars = Bars(SpinnerColumn(), TextColumn("{task.description}"), _Count(), TimeElapsedColumn(), console=console)
+        self._bars = bars if console.is_terminal else None
+        self._quiet = json
+        self._changed: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Count what a sweep tells."""
+        if isinstance(event, BatchDone):
+            name = event.target.name
+            self._changed[name] = self._changed.get(name, 0) + event.changed
+
+    def begin(self, name: str, doing: str, what: str, read: Callable[[], int] | None = None) -> None:
+        """`doing` (sweeping, counting) target `name`; `read` gives the number of records that are `what` so far.
+
+        Without `read` it is the number that the batches told; without `what` none is shown.
+        """
+        if self._bars is None:
+            if not self._quiet:
+                note(f"{doing} {name}")
+            return
+        self._bars.add_task(f"{doing} {escape(name)}", total=None, what=what, read=read or self._changed_of(name))
+
+    def end(self, name: str, told: str) -> None:
+        """The target is done, and what came of it."""
+        if self._bars is None:
+            if not self._quiet:
+                note(f"{name}: {told}")
+            return
+        for task in self._bars.tasks:
+            if not task.finished:
+                self._bars.update(task.id, description=f"{escape(name)}: {escape(told)}", total=1, completed=1)
+
+    def _changed_of(self, name: str) -> Callable[[], int]:
+        return lambda: self._changed.get(name, 0)
