@@ -33,7 +33,7 @@ from retentiond.sweep.scheduler import Turns
 
 log = structlog.get_logger()
 _TICK_SECONDS = 1.0
-_ENTER_SECONDS = 60.0
+_ENTER_SECONDS = 5.0
 _ABANDON_SECONDS = 5.0
 _LOOK_SECONDS = 60.0
 

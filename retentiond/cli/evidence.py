@@ -138,7 +138,7 @@ async def accept(reason: str, json_: bool) -> int:
     It is in the ledger, with the checkpoint that is given up. Each host with a state_dir of its own has to be told.
 
     \b
-    Example:
+    Examples:
       retentiond ledger accept --reason "restored from the backup of 3 May; holds were compared"
 
     \b

@@ -6,8 +6,6 @@ the account directory was changed, the sweep stops there and the next one is gua
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from retentiond.control import approvals
 from retentiond.domain.permit import Lease
 from retentiond.domain.plan import TargetPlan
@@ -22,28 +20,25 @@ from retentiond.sweep.spec import Target
 _NO_LIMIT = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """How many records a sweep may act on (None: any number), and what was counted if it had to be."""
+async def backlog(
+    tools: Tools, store: Store, target: Target, plan: TargetPlan, lease: Lease, outcome: Outcome
+) -> int | None:
+    """How many records the sweep may act on (None: any number), with what had to be counted in `outcome.counted`.
 
-    bound: int | None = None
-    counted: Outcome | None = None
-
-
-async def backlog(tools: Tools, store: Store, target: Target, plan: TargetPlan, lease: Lease) -> Allowed:
-    """What the sweep may do; raises Guarded, with the question on the waiting list, where it takes an approval."""
+    Raises Guarded, with the question on the waiting list, where it takes an approval.
+    """
     limits = tools.spec.limits
     fraction = limits.max_fraction * await store.total() if limits.max_fraction < 1 else _NO_LIMIT
     most = min(fraction, limits.max_records if limits.max_records is not None else _NO_LIMIT)
     if most == _NO_LIMIT:
-        return Allowed()
+        return None
     limit = int(max(most, limits.min_records))
-    counted = await count_due(store, plan, Outcome())
-    due = counted.would
+    outcome.counted = await count_due(store, plan, Outcome())
+    due = outcome.counted.would
     if due <= limit:
         async with tools.database.transaction() as tx:
             await not_asked(tx, tools.journal, "sweep", target.name, by=tools.worker)
-        return Allowed(limit, counted)
+        return limit
     async with tools.database.transaction() as tx:
         approval = await approvals.find(tx, "sweep", target.name, plan.digest)
         if approval is not None and (approval.bound is None or due <= approval.bound):
@@ -52,7 +47,7 @@ async def backlog(tools: Tools, store: Store, target: Target, plan: TargetPlan, 
                 "used", subject="sweep", target=target.name, digest=plan.digest, bound=approval.bound, by=tools.worker
             )
             await tools.journal.append(tx, used)
-            return Allowed(approval.bound, counted)
+            return approval.bound
         await approvals.request(tx, "sweep", target.name, plan.digest, due, {"limit": limit})
     raise Guarded(
         "fraction" if fraction <= most else "records",

@@ -63,12 +63,10 @@ class Sweeper:
 
         `cursor` is where an earlier sweep was cut short: this one goes on from there, and comes round to it at the end.
         """
-        allowed = await backlog(self._tools, self._store, self._target, self._plan, self._lease)
-        self.outcome.counted = allowed.counted
-        if allowed.counted is not None and not allowed.counted.would:
-            self.outcome.kept_as(allowed.counted)
+        self._bound = await backlog(self._tools, self._store, self._target, self._plan, self._lease, self.outcome)
+        if self.outcome.counted is not None and not self.outcome.counted.would:
+            self.outcome.kept_as(self.outcome.counted)
             return self.outcome
-        self._bound = allowed.bound
         self._joined = await self._store.holds_state(*await self._tools.database.name())
         for leg in self._legs(cursor):
             await self._walk(leg, wait_for_locks=False)

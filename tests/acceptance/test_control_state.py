@@ -48,7 +48,7 @@ async def test_a_daemon_on_a_fresh_control_database_says_so_and_goes_on_once_it_
 ):
     async with start_retentiond("run", env=env | {"RETENTIOND_HTTP__PORT": "0"}) as daemon:
         address = (await daemon.wait_for(r"http://127\.0\.0\.1:\d+")).group()
-        await daemon.wait_for("control_state")
+        await daemon.wait_for("holds may be missing")
         async with aiohttp.ClientSession(address) as session:
             answer = await session.get("/readyz")
             assert answer.status == 503

@@ -41,10 +41,11 @@ def count_sql(
 
 def past_term(plan: TargetPlan, params: Params) -> str:
     """How many seconds a due record is past its term, or its account past the grace of its deletion: the larger."""
-    gone = "CASE WHEN isfinite(deleted_at) THEN {} - deleted_at END"
-    parts = [gone.format("cutoff") if plan.counts_from_deletion else "cutoff - anchor"]
+    # A term that never ends has the cutoff -infinity, from which nothing can be subtracted.
+    past = "CASE WHEN isfinite({0}) AND isfinite({1}) THEN {0} - {1} END"
+    parts = [past.format("cutoff", "deleted_at" if plan.counts_from_deletion else "anchor")]
     if plan.knows_account and plan.has_directory and not plan.data_class.minimum:
-        parts.append(gone.format(params.moment(plan.deletion_cutoff)))
+        parts.append(past.format(f"({params.moment(plan.deletion_cutoff)})", "deleted_at"))
     # A term that is not over gives a negative number, which is never the larger of a due record's.
     return f"EXTRACT(epoch FROM GREATEST({', '.join(parts)}))"
 

@@ -18,7 +18,7 @@ from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.stores.postgres.walks import BEYOND
 from retentiond.sweep.outcome import Outcome
-from retentiond.sweep.sweeper import count_due
+from retentiond.sweep.plans import count_due
 
 NOW = datetime(2026, 3, 31, 8, 0, tzinfo=UTC)
 POLICY = {

@@ -11,7 +11,7 @@ from retentiond.domain.duration import instant
 from retentiond.errors import Unreachable
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.spec import Target
-from retentiond.sweep.sweeper import count_due
+from retentiond.sweep.plans import count_due
 from tests.integration.stores.test_counting import ACCOUNTS, NOW, opened
 
 TIERS = ("free", "pro")
