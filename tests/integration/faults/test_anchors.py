@@ -13,7 +13,7 @@ async def make(rig, type_, values, **settings):
     """Rows of nobody (the tier free, 90 days), one for each value, with ids from 1 on."""
     await rig.db.execute(ACCOUNTS + f"CREATE TABLE logs (id int PRIMARY KEY, account_id bigint, created_at {type_})")
     for number, value in enumerate(values, 1):
-        await rig.db.execute("INSERT INTO logs VALUES ($1, NULL, $2::text::%s)" % type_, number, value)
+        await rig.db.execute(f"INSERT INTO logs VALUES ($1, NULL, $2::text::{type_})", number, value)
     rig.target("logs", **settings)
 
 
