@@ -32,13 +32,13 @@ SINGLE = {
     "an unknown kind of store": ("targets: {logs: {store: mongodb, class: build_logs}}", "targets.logs.store"),
     "an unknown class": ("targets: {logs: {store: postgres, class: logz, dsn: 'postgresql://h/d', table: t, anchor: a}}", "targets.logs.class"),
     "a class without a term": (
-        "policy: {classes: {visits: {minimum: false}}}\n"
-        "targets: {logs: {store: postgres, class: visits, dsn: 'postgresql://h/d', table: t, anchor: a}}",
+        ("policy: {classes: {visits: {minimum: false}}}\n"
+        "targets: {logs: {store: postgres, class: visits, dsn: 'postgresql://h/d', table: t, anchor: a}}"),
         "policy.classes.visits.ttl",
     ),
     "two targets over the same records": (
-        "targets:\n  one: &t {store: postgres, class: build_logs, dsn: 'postgresql://h/d', table: t, anchor: a}\n"
-        "  two: {store: postgres, class: invoices, dsn: 'postgresql://x:y@h:5432/d', table: public.t, anchor: b}",
+        ("targets:\n  one: &t {store: postgres, class: build_logs, dsn: 'postgresql://h/d', table: t, anchor: a}\n"
+        "  two: {store: postgres, class: invoices, dsn: 'postgresql://x:y@h:5432/d', table: public.t, anchor: b}"),
         "targets.two",
     ),
     "a term under a day": ("policy: {classes: {build_logs: {ttl: PT1H}}}", "policy.classes.build_logs.ttl"),

@@ -119,12 +119,14 @@ async def test_two_processes_at_once_erase_each_record_once(rig):
 
 async def test_a_sweep_told_to_stop_ends_after_its_batch_or_leaves_it_undone(rig):
     await rig.company(due=60)
-    async with gate(rig.dsn, "BEFORE DELETE ON logs FOR EACH ROW") as stop:
-        async with start_retentiond("run", env=rig.environment()) as daemon:
-            await stop.reached()
-            daemon.send_signal(signal.SIGTERM)
-            await stop.open()
-            assert await daemon.wait() == 0
+    async with (
+        gate(rig.dsn, "BEFORE DELETE ON logs FOR EACH ROW") as stop,
+        start_retentiond("run", env=rig.environment()) as daemon,
+    ):
+        await stop.reached()
+        daemon.send_signal(signal.SIGTERM)
+        await stop.open()
+        assert await daemon.wait() == 0
     left = await rig.db.fetchval("SELECT count(*) FROM logs")
     assert left >= 53, "no batch after the one in flight"
     await rig.require_told(logs=63 - left)
