@@ -122,9 +122,21 @@ def cluster(version: int = 16, **settings: str) -> Iterator[Server]:
         try:
             yield Server("127.0.0.1", port, version, data, bin_, account)
         finally:
-            _run([bin_ / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"], child)
+            if (data / "postmaster.pid").exists():  # a test may have crashed it
+                _run([bin_ / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"], child)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def crash(server: Server) -> None:
+    """Stop the server as a power cut does to it: nothing that it had not yet written is written."""
+    _run([server.bin / "pg_ctl", "-D", server.data, "-w", "-m", "immediate", "stop"], as_account(server.account))
+
+
+def restart(server: Server) -> None:
+    """Start a server that has crashed, at the same address; returns when it has recovered."""
+    log = server.data / "server.log"
+    _run([server.bin / "pg_ctl", "-D", server.data, "-w", "-t", "60", "-l", log, "start"], as_account(server.account))
 
 
 def _run(command: list, child: dict) -> None:
