@@ -115,6 +115,10 @@ class Refused(RetentiondError):
     """The target's database refused a statement."""
 
 
+class Locked(Refused):
+    """The application holds locks on records that are due."""
+
+
 class Defect(RetentiondError):
     """An error that nobody foresaw: a mistake of retentiond's own."""
 

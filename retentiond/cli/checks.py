@@ -125,7 +125,7 @@ async def _directory(app: App, found: _Found) -> None:
 async def _target(app: App, store: PostgresStore, found: _Found) -> bool:
     """Whether its table could be looked at."""
     try:
-        await store.open(app.engine.directory)
+        await app.engine.open(app.spec.target(store.name))
         found.findings += await store.check()
     except Exception as error:
         found.broken(store.name, error)

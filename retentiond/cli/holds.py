@@ -161,11 +161,11 @@ def _check_names(app: App, scope: Scope) -> None:
 
 async def open_stores(app: App) -> None:
     """Open what can be opened; a target that can't be reached keeps a hold pending where it has an open permit."""
-    for store in app.engine.stores.values():
+    for target in app.spec.targets:
         try:
-            await store.open(app.engine.directory)
+            await app.engine.open(target)
         except RetentiondError as error:
-            note(f"target {store.name}: {error.message}")
+            note(f"target {target.name}: {error.message}")
 
 
 async def _until_active(app: App, placed: Hold, timeout: float) -> Hold:

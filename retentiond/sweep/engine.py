@@ -109,11 +109,18 @@ class Engine:
         self._tell(target, sweep, outcome)
         return outcome
 
+    async def open(self, target: Target) -> PostgresStore:
+        """The target's store, open, with the directory where its verdicts need one; raises Blind, Unreachable."""
+        store = self.stores[target.name]
+        needed = target.knows_account or target.tier_source == "directory"
+        await store.open(self.directory if needed else None)
+        return store
+
     async def in_order(self, targets: Sequence[Target]) -> list[Target]:
         """The targets, those whose records refer to another's before it; in a circle as they were given."""
         for target in targets:
             with suppress(RetentiondError):  # its own sweep will say what is wrong with it
-                await self.stores[target.name].open(self.directory)
+                await self.open(target)
         by_name = {target.name: target for target in targets}
         before = {name: {child for child in by_name if name in self._parents(child)} for name in by_name}
         try:
@@ -128,7 +135,7 @@ class Engine:
 
     async def prepare(self, store: PostgresStore, target: Target) -> TargetPlan:
         """Open the store, agree on `now`, survey the directory; raises what makes the target unfit to be swept."""
-        await store.open(self.directory)
+        await self.open(target)
         now = await self.now(store)
         surveyed = NOTHING_REMEMBERED
         if self.directory is not None and target.knows_account:
@@ -137,8 +144,7 @@ class Engine:
 
     async def plan(self, target: Target) -> TargetPlan:
         """The plan that a sweep would have now, with nothing written; raises what makes the target unfit."""
-        store = self.stores[target.name]
-        await store.open(self.directory)
+        store = await self.open(target)
         now = min((await store.clock()).now, datetime.now(UTC))
         surveyed = NOTHING_REMEMBERED
         if self.directory is not None and target.knows_account:
@@ -147,8 +153,7 @@ class Engine:
 
     async def explain(self, target: Target, record: str) -> Verdict:
         """The verdict on one record by its key, with what is remembered of its account; raises NotFound, Blind."""
-        store = self.stores[target.name]
-        await store.open(self.directory)
+        store = await self.open(target)
         plan = await make_plan(self.tools, store, target, min((await store.clock()).now, datetime.now(UTC)))
         found, facts = await store.record(plan, record)
         if self.directory is not None and found.account is not None:

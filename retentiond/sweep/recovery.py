@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from retentiond.control import permits
 from retentiond.control.database import Database
-from retentiond.domain.permit import Lease
+from retentiond.domain.permit import Lease, Permit
 from retentiond.errors import Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
@@ -51,6 +51,20 @@ async def settle_open_permits(database: Database, journal: Journal, store: Store
             if await permits.end_orphan(tx, permit.number, fate, lease=lease):
                 await journal.append(tx, *entries)
     return doubtful
+
+
+async def give_up(
+    database: Database, store: Store, permit: Permit, entry: kinds.Entry | None, journal: Journal
+) -> None:
+    """End one's own permit whose batch the target refused: its transaction is rolled back, which the target confirms.
+
+    `entry` is what the ledger has to be told of it, if anything. Raises Fenced, Unreachable.
+    """
+    await _wait_until_over(store, permit.number)
+    async with database.transaction() as tx:
+        await permits.end(tx, permit, "refused")
+        if entry is not None:
+            await journal.append(tx, entry)
 
 
 def _outcome(prepared: Mapping[str, object]) -> dict[str, kinds.Json]:

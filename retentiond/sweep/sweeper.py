@@ -21,18 +21,20 @@ from retentiond.domain.duration import instant
 from retentiond.domain.evidence import keyed_digest
 from retentiond.domain.permit import Lease, Permit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import EpochMoved, Refused, UsageError
+from retentiond.errors import EpochMoved, Locked, Refused, UsageError
 from retentiond.ledger import kinds
 from retentiond.stores.base import Batch, Store, Tally, Window
 from retentiond.sweep.events import BatchDone, Throttled
 from retentiond.sweep.guards import backlog
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.plans import Tools, with_holds
+from retentiond.sweep.recovery import give_up
 from retentiond.sweep.spec import Target
 from retentiond.sweep.throttle import Pacer
 
 _MAX_EPOCH_RETRIES = 100
 _NUMBERS = 32
+_MOST_ASIDE = 100
 
 
 class Sweeper:
@@ -55,6 +57,9 @@ class Sweeper:
         self._numbers: list[int] = []
         self._began = time.monotonic()
         self._joined = False
+        self._permit: Permit | None = None
+        self._aside = 0
+        self._last_refusal: Refused | None = None
         self.outcome = outcome
         self.stop = asyncio.Event()
 
@@ -73,10 +78,11 @@ class Sweeper:
         if self.outcome.locked:
             await self._again_for_locked()
         if self.outcome.failed:
+            why = f"; the last was refused: {self._last_refusal.message}" if self._last_refusal else ""
             self.outcome.broken(
                 Refused(
-                    f"{self.outcome.failed} records of target {self._target.name} are due but were not erased",
-                    remedy="see the table's triggers; a trigger that returns NULL vetoes the delete",
+                    f"{self.outcome.failed} records of target {self._target.name} are due but were not erased{why}",
+                    remedy="see the table's triggers and constraints; a trigger that returns NULL vetoes the change",
                 ),
                 "failed",
             )
@@ -130,6 +136,12 @@ class Sweeper:
                     raise
                 self._plan = await with_holds(self._tools.database, self._store, self._plan)
                 continue
+            except Refused as error:
+                after, ended = await self._refused(window, error)
+                if ended:
+                    return
+                continue
+            self._aside = 0
             seconds = time.monotonic() - began
             self._pacer.after(seconds)
             after = found.after
@@ -137,6 +149,37 @@ class Sweeper:
                 return
             await self._rest(seconds, found.changed)
         self.outcome.outcome = "capped"
+
+    async def _refused(self, window: Window, error: Refused) -> tuple[tuple[str, ...] | None, bool]:
+        """The batch was refused: where to go on, with half of it or past the one record, and whether that is the end.
+
+        One that can't go must not keep the others (4-safety, "Postgres, what bites" 10). Where many in a row can't, it
+        is not the records: the error ends the sweep.
+        """
+        permit, self._permit = self._permit, None
+        if window.size > 1:
+            self._pacer.trouble(window.size)
+            await self._give_up(permit, None)
+            return window.after, False
+        judged = await self._store.count(self._plan, window)
+        if not judged.selected:
+            await self._give_up(permit, None)
+            raise error
+        self._aside += 1
+        locked = isinstance(error, Locked)
+        one = Tally(selected=1, locked=int(locked), failed=int(not locked))
+        told = None if locked or permit is None else self._entry(permit, one, time.monotonic())
+        await self._give_up(permit, told)
+        self.outcome.locked += one.locked
+        self.outcome.failed += one.failed
+        self._last_refusal = error
+        if self._aside > _MOST_ASIDE:
+            raise error
+        return judged.after, judged.after is None
+
+    async def _give_up(self, permit: Permit | None, told: kinds.Entry | None) -> None:
+        if permit is not None:
+            await give_up(self._tools.database, self._store, permit, told, self._tools.journal)
 
     async def _within_bound(self, window: Window) -> Window | None:
         """The window, narrowed where it could hold more than the approval still allows; None when that is used up.
@@ -179,6 +222,7 @@ class Sweeper:
                 digest=self._plan.digest,
                 intent={"sweep": self._sweep, "batch": batch_id, "walk": window.walk, "size": window.size},
             )
+            self._permit = permit
             found = await self._erase(batch, permit, window, batch_id)
             if self._joined:
                 await self._settle(batch.connection, permit, found, window, began)
@@ -188,6 +232,7 @@ class Sweeper:
         if not self._joined:
             async with database.transaction() as tx:
                 await self._settle(tx, permit, found, window, began)
+        self._permit = None
         self.outcome.erased(found)
         self._tools.observer(
             BatchDone(

@@ -30,9 +30,9 @@ class Pacer:
         factor = min(max(self.pace.batch_seconds / max(seconds, 1e-6), _LEAST), _MOST)
         self.size = min(max(int(self.size * factor), self.pace.min_batch), self.pace.max_batch)
 
-    def trouble(self) -> None:
-        """Halve, down to the least batch."""
-        self.size = max(self.size // 2, self.pace.min_batch)
+    def trouble(self, size: int) -> None:
+        """Halve what was refused, down to one record: only so is it found that can't go."""
+        self.size = max(size // 2, 1)
 
     def rest(self, seconds: float, records: int) -> tuple[str, float]:
         """The reason for and the seconds of the rest after a batch that took `seconds` and changed `records`."""

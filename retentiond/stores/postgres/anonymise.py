@@ -18,6 +18,9 @@ from retentiond.stores.postgres.shape import Params
 Method = Literal["null", "constant", "hash", "truncate_ip"]
 _PREFIX = "hmac:"
 _BLOCK = 64
+_SEAL = 16
+_VALIDATES_SINCE = 160_000
+_V4 = r"((25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(25[0-5]|2[0-4]\d|1?\d?\d)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The anonymisation of a table: a rule for each column, and the marker column if one is named."""
+    """The anonymisation of a table: a rule for each column, the marker column if one is named, the server's version."""
 
     columns: tuple[tuple[Column, Rule], ...]
     marker: Column | None
     key: bytes
+    version: int = 0
 
     def assignments(self, params: Params) -> str:
         """The SET list over the alias `r`."""
@@ -54,8 +58,12 @@ class Change:
     def _is_done(self, column: Column, rule: Rule, params: Params) -> str:
         name = f"r.{quote(column.name)}"
         if rule.method == "hash":
-            return f"COALESCE(pg_catalog.starts_with({name}::text, '{_PREFIX}'), true)"
-        return f"({name} IS NOT DISTINCT FROM {self._value(column, rule, params)})"
+            return f"COALESCE({self._is_hashed(name, params)}, true)"
+        same = f"({name} IS NOT DISTINCT FROM {self._value(column, rule, params)})"
+        if rule.method == "truncate_ip" and column.base not in ("inet", "cidr"):
+            # A text that is no address can't be cut: it is not done, and is refused when it is to be.
+            return f"CASE WHEN {name} IS NULL OR {_is_address(name, self.version)} THEN {same} ELSE false END"
+        return same
 
     def _value(self, column: Column, rule: Rule, params: Params) -> str:
         name = f"r.{quote(column.name)}"
@@ -70,13 +78,23 @@ class Change:
         return self._hashed(name, column, params)
 
     def _hashed(self, name: str, column: Column, params: Params) -> str:
+        digest = self._hmac(f"{name}::text", params)
+        fresh = f"'{_PREFIX}' || {digest} || ':' || left({self._hmac(digest, params)}, {_SEAL})"
+        kept = self._is_hashed(name, params)
+        return f"(CASE WHEN {kept} THEN {name}::text WHEN {name} IS NOT NULL THEN {fresh} END)::{column.type}"
+
+    def _is_hashed(self, name: str, params: Params) -> str:
+        """Whether the value is a hash of ours: its seal is a hash of the hash, which nobody else can make."""
+        digest = f"substr({name}::text, {len(_PREFIX) + 1}, 64)"
+        seal = f"substr({name}::text, {len(_PREFIX) + 66})"
+        looks = f"{name}::text ~ '^{_PREFIX}[0-9a-f]{{64}}:[0-9a-f]{{{_SEAL}}}$'"
+        return f"CASE WHEN {looks} THEN {seal} = left({self._hmac(digest, params)}, {_SEAL}) ELSE {name} IS NULL END"
+
+    def _hmac(self, text: str, params: Params) -> str:
         # HMAC-SHA-256 (RFC 2104) of built-in functions, so that no extension is needed.
         inner = params.add(bytes(b ^ 0x36 for b in self.key.ljust(_BLOCK, b"\0")), "bytea")
         outer = params.add(bytes(b ^ 0x5C for b in self.key.ljust(_BLOCK, b"\0")), "bytea")
-        digest = f"sha256({outer} || sha256({inner} || convert_to({name}::text, 'UTF8')))"
-        fresh = f"'{_PREFIX}' || encode({digest}, 'hex')"
-        kept = f"pg_catalog.starts_with({name}::text, '{_PREFIX}')"
-        return f"(CASE WHEN {kept} THEN {name}::text WHEN {name} IS NOT NULL THEN {fresh} END)::{column.type}"
+        return f"encode(sha256({outer} || sha256({inner} || convert_to({text}, 'UTF8'))), 'hex')"
 
 
 def make_change(
@@ -87,6 +105,7 @@ def make_change(
     account: str | None,
     verdict_columns: Collection[str],
     secret: bytes,
+    version: int,
 ) -> Change:
     """The change of a target; without rules the account reference is removed (1-promise, `usage_metrics`).
 
@@ -107,4 +126,10 @@ def make_change(
         )
     columns = tuple((table.column(name, "anonymise.columns"), rule) for name, rule in rules.items())
     named = table.column(marker, "anonymise.marker") if marker else None
-    return Change(columns, named, hashlib.sha256(b"anonymise" + secret).digest())
+    return Change(columns, named, hashlib.sha256(b"anonymise" + secret).digest(), version)
+
+
+def _is_address(name: str, version: int) -> str:
+    if version >= _VALIDATES_SINCE:
+        return f"pg_input_is_valid({name}::text, 'inet')"
+    return f"{name}::text ~ '^({_V4}|[0-9a-fA-F]*:[0-9a-fA-F:.]*)$'"

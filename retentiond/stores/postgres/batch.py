@@ -6,6 +6,8 @@ hold asks for the same lock and gets it only when the transaction is over (4-saf
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,10 +15,11 @@ import asyncpg
 
 from retentiond.domain.permit import Permit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Blind
+from retentiond.errors import Blind, Locked, Refused, quoted
 from retentiond.stores.base import Tally, Window
+from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.connection import Connection, one, translated
-from retentiond.stores.postgres.erase import Erasing, Locked
+from retentiond.stores.postgres.erase import Erasing, Places
 from retentiond.stores.postgres.pieces import Piece
 from retentiond.stores.postgres.shape import Params
 
@@ -37,6 +40,15 @@ SELECT pg_advisory_xact_lock($1), set_config('TimeZone', 'UTC', true), set_confi
             THEN set_config('transaction_timeout', $5, true) END,
        pg_current_xact_id()::text AS xid
 """
+
+
+@contextmanager
+def _refused(what: str) -> Iterator[None]:
+    """What the server refuses of the deleting statement itself is Refused: fewer records may go."""
+    try:
+        yield
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise Refused(f"{what}: {quoted(error)}", remedy="see the table's triggers and the grants they need") from error
 
 
 class PostgresBatch:
@@ -72,10 +84,12 @@ class PostgresBatch:
         """
         if permit.number != self._number or permit.epoch != self._plan.epoch:
             raise Blind("the permit is not of this transaction and these holds")
+        self._require_rights()
         piece = await self._store.piece(self.connection, self._plan, window)
         if piece is None:
             return Tally(transaction=self.transaction_id)
-        gone, skipped = await self._act(piece, salt)
+        with _refused(f"target {self._store.name}"):
+            gone, skipped = await self._act(piece, salt)
         # A window of so many records from which as many went has none left to be judged.
         whole = gone.changed == window.size and piece.until is not None
         left = Tally() if whole else await self._store.judge(self.connection, piece)
@@ -95,6 +109,21 @@ class PostgresBatch:
             transaction=self.transaction_id,
         )
 
+    def _require_rights(self) -> None:
+        """What is refused from here on is refused for a record, by a trigger or a constraint."""
+        table, changes = self._store.shape.table, self._store.change is not None
+        missing = [] if table.can_select else ["SELECT"]
+        missing += ["UPDATE"] if changes and not table.can_update else []
+        missing += ["DELETE"] if not changes and not table.can_delete else []
+        # Parents are locked by SELECT … FOR UPDATE, which needs the right on one column at least.
+        missing += [f"UPDATE ({quote(table.key[0])})"] if self._store.locks_first and not table.can_update else []
+        if missing:
+            rights = ", ".join(missing)
+            raise Blind(
+                f"the role of target {self._store.name} lacks {rights} on {table.schema}.{table.name}",
+                remedy=f"GRANT {rights} ON {table.sql} TO the role of the dsn; see `retentiond check`",
+            )
+
     async def _act(self, piece: Piece, salt: str) -> tuple[Tally, bool]:
         """Erase; the tally, and whether rows that others hold were left out."""
         savepoint = self.connection.transaction()
@@ -102,25 +131,27 @@ class PostgresBatch:
         try:
             locked = await self._lock(piece, skip_locked=False) if self._store.locks_first else None
             found = await self._erase(piece, salt, locked)
-        except asyncpg.LockNotAvailableError:
+        except asyncpg.LockNotAvailableError as error:
+            if not piece.shape.table.can_update:
+                raise Locked("records that are due are locked by other transactions") from error
             await savepoint.rollback()
             return await self._erase(piece, salt, await self._lock(piece, skip_locked=True)), True
         await savepoint.commit()
         return found, False
 
-    async def _erase(self, piece: Piece, salt: str, locked: Locked | None) -> Tally:
+    async def _erase(self, piece: Piece, salt: str, locked: Places | None) -> Tally:
         erasing = self._erasing(piece)
         if not erasing.possible:
             return Tally()
         sql = erasing.erase_sql(salt, locked)
         return erasing.tally(await one(self.connection, sql, *erasing.params.values))
 
-    async def _lock(self, piece: Piece, *, skip_locked: bool) -> Locked:
+    async def _lock(self, piece: Piece, *, skip_locked: bool) -> Places:
         erasing = self._erasing(piece)
         if not erasing.possible:
-            return Locked((), ())
+            return Places((), ())
         row = await one(self.connection, erasing.lock_sql(skip_locked=skip_locked), *erasing.params.values)
-        return Locked(tuple(row["parts"]), tuple(row["places"]))
+        return Places(tuple(row["parts"]), tuple(row["places"]))
 
     async def _late(self, piece: Piece, salt: str) -> int:
         """How many records of those still due only became so after the statement: a second try would take them.

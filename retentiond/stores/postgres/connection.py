@@ -36,9 +36,6 @@ def translated(what: str) -> Iterator[None]:
     """Turn what asyncpg raises into Blind (the database refuses) or Unreachable (it does not answer)."""
     try:
         yield
-    except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
-        remedy = "see pg_locks and pg_stat_activity for what is in the way, then run it again"
-        raise Blind(f"{what} did not answer in time: {type(error).__name__}", remedy=remedy) from error
     except asyncpg.InsufficientPrivilegeError as error:
         remedy = "GRANT the privilege to the role of the dsn; row level security needs BYPASSRLS or a policy for it"
         raise Blind(f"{what}: {quoted(error)}", remedy=remedy) from error
@@ -57,8 +54,16 @@ def translated(what: str) -> Iterator[None]:
         TimeoutError,
     ) as error:
         raise Unreachable(f"{what}: {quoted(error)}", remedy="check the dsn and the server") from error
-    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.DatatypeMismatchError) as error:
+    except (
+        asyncpg.UndefinedTableError,
+        asyncpg.UndefinedColumnError,
+        asyncpg.UndefinedFunctionError,
+        asyncpg.DatatypeMismatchError,
+    ) as error:
         raise Blind(f"{what}: the schema has changed: {quoted(error)}", remedy="run `retentiond check`") from error
+    except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
+        remedy = "see pg_locks and pg_stat_activity for what is in the way, then run it again"
+        raise Refused(f"{what} did not answer in time: {type(error).__name__}", remedy=remedy) from error
     except asyncpg.PostgresError as error:
         remedy = "see the log of that database, and `retentiond check`"
         raise Refused(f"{what}: {quoted(error)}", remedy=remedy) from error

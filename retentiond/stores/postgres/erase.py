@@ -31,7 +31,7 @@ _TEXTS = ("text", "varchar", "bpchar", "citext", "name")
 
 
 @dataclass(frozen=True, slots=True)
-class Locked:
+class Places:
     """Rows locked by this transaction: their partitions and their places in them."""
 
     parts: tuple[int, ...]
@@ -65,7 +65,7 @@ class Erasing:
         """Whether anything can be due at all; else there is no statement."""
         return bool(self._kinds)
 
-    def erase_sql(self, salt: str, locked: Locked | None) -> str:
+    def erase_sql(self, salt: str, locked: Places | None) -> str:
         """One row: what was deleted or changed; `tiers` are counts by the terms' labels."""
         chosen = self._chosen(locked)
         acts = ", ".join(f"{branch.name} AS ({self._act(branch, chosen)})" for branch in self._kinds)
@@ -77,7 +77,7 @@ class Erasing:
         return (
             f"WITH {acts} SELECT count(*) AS changed, COALESCE(sum(size), 0)::bigint AS bytes,"
             f" {instant_sql('min(anchor)')} AS oldest, {instant_sql('max(anchor)')} AS newest,"
-            f" {self._digest(salt)} AS ids_digest, ARRAY[{tiers}] AS tiers FROM ({gone}) g"
+            f" {self._digest(salt)} AS ids_digest, ARRAY[{tiers}] AS tiers FROM ({gone}) g WHERE done"
         )
 
     def lock_sql(self, *, skip_locked: bool) -> str:
@@ -118,11 +118,13 @@ class Erasing:
             verb = f"DELETE FROM {table} r{' USING ' + others if others else ''}"
         else:
             verb = f"UPDATE {table} r SET {self.change.assignments(self.params)}{' FROM ' + others if others else ''}"
+        # A trigger may have kept the old value: what is not done is not counted, and is still due.
+        done = "true" if self.change is None else self.change.done(self.params)
         which = " AND r.ctid = l.place AND r.tableoid = l.part" if chosen else ""
         return (
             f"{verb} WHERE {self._where(branch)}{which}"
             f" RETURNING {keys}, {anchor_expression(self.shape)} AS anchor, {branch.number} AS n,"
-            f" {stored_bytes(self.shape.table)} AS size"
+            f" {stored_bytes(self.shape.table)} AS size, {done} AS done"
         )
 
     def _where(self, branch: _Branch) -> str:
@@ -135,7 +137,7 @@ class Erasing:
             tests.append(f"NOT {blocked(self.shape)}")
         return " AND ".join(tests)
 
-    def _chosen(self, locked: Locked | None) -> str:
+    def _chosen(self, locked: Places | None) -> str:
         if locked is None:
             return ""
         parts, places = self.params.add(list(locked.parts), "int8[]"), self.params.add(list(locked.places), "text[]")

@@ -74,6 +74,7 @@ class PostgresStore:
         self._directory = directory
         async with self._database.transaction() as connection:
             table = await read_table(connection, self.config.table, tuple(self.config.key or ()) or None)
+            version: int = await connection.fetchval("SELECT current_setting('server_version_num')::int")
         config = self.config
         anchor = table.column(config.anchor, f"targets.{self.name}.anchor")
         if anchor.base not in _ANCHORS:
@@ -102,7 +103,13 @@ class PostgresStore:
             marker = config.anonymise.marker if config.anonymise else None
             fixed = {config.anchor, *([config.tier_column] if config.tier_column else [])}
             self.change = make_change(
-                table, rules, marker=marker, account=config.account, verdict_columns=fixed, secret=self._secret
+                table,
+                rules,
+                marker=marker,
+                account=config.account,
+                verdict_columns=fixed,
+                secret=self._secret,
+                version=version,
             )
         return self._shape
 

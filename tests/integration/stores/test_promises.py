@@ -10,8 +10,8 @@ from retentiond.cli.targets import Broken
 from retentiond.domain.duration import instant
 from retentiond.errors import Unreachable
 from retentiond.sweep.outcome import Outcome
-from retentiond.sweep.spec import Target
 from retentiond.sweep.plans import count_due
+from retentiond.sweep.spec import Target
 from tests.integration.stores.test_counting import ACCOUNTS, NOW, opened
 
 TIERS = ("free", "pro")
