@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from retentiond.errors import UNEXPECTED, Blind, Guarded, RetentiondError, quoted
+from retentiond.errors import Blind, Guarded, RetentiondError, Unexpected
 from retentiond.metrics import Metrics
 from retentiond.sweep.events import BatchDone, Event, Failed, GuardState, SweepDone, guards_after
 
@@ -56,6 +56,7 @@ class Watch:
                 kind=event.kind,
                 message=event.message,
                 remedy=event.remedy,
+                **({"trace": event.trace} if event.trace else {}),
             )
         elif isinstance(event, GuardState):
             standing = self.guards.setdefault(event.guard, set())
@@ -78,7 +79,7 @@ class Watch:
 
     def defect(self, error: BaseException) -> None:
         """Count and log an error that stands for nothing any more."""
-        self.metrics(Failed(None, UNEXPECTED, ""))
+        self.metrics(Failed(None, Unexpected.of(error).kind, ""))
         log.error("unexpected", exc_info=error)
 
     def stand(self, check: str, error: RetentiondError) -> None:
@@ -87,14 +88,13 @@ class Watch:
 
     def fault(self, check: str, error: BaseException, *, part: str = "") -> None:
         """Let that check fail with the error until `clear` of the same part; a defect is logged with its traceback."""
-        ours = error if isinstance(error, RetentiondError) else _defect(error)
-        kind = error.kind if isinstance(error, RetentiondError) else UNEXPECTED
-        self.metrics(Failed(None, kind, ours.message))
+        ours = error if isinstance(error, RetentiondError) else Unexpected.of(error)
+        self.metrics(Failed(None, ours.kind, ours.message))
         before = self._faults.get((check, part))
         self._faults[check, part] = ours
         if before is not None and before.message == ours.message:
             return
-        told = {"check": check, "kind": kind, "message": ours.message, "remedy": ours.remedy}
+        told = {"check": check, "kind": ours.kind, "message": ours.message, "remedy": ours.remedy}
         if ours is error:
             log.warning("not well", **told)
         else:
@@ -144,11 +144,3 @@ class Watch:
 def target_check(target: str) -> str:
     """The name of a target's check."""
     return f"target {target}"
-
-
-def _defect(error: BaseException) -> RetentiondError:
-    """An error that is none of ours, without what it may say of records."""
-    return RetentiondError(
-        f"unexpected: {quoted(error)}",
-        remedy="it is tried again; if it stays, report it with the traceback in the log",
-    )

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Final
-
-UNEXPECTED: Final = "unexpected"
-"""The kind of an error that is none of ours: a defect."""
+from typing import ClassVar
 
 # SQLSTATE classes whose message speaks of the server, the session or names in a schema, and never of a row's values:
 # connection, transaction state, login, catalogue and schema names, rollback, syntax and rights, resources, limits,
@@ -119,15 +116,15 @@ class Locked(Refused):
     """The application holds locks on records that are due."""
 
 
-class Defect(RetentiondError):
+class Unexpected(RetentiondError):
     """An error that nobody foresaw: a mistake of retentiond's own."""
 
     @classmethod
-    def of(cls, error: Exception) -> Defect:
-        """That error, by its type alone: its text may quote data."""
+    def of(cls, error: BaseException) -> Unexpected:
+        """That error, without what it may say of records."""
         return cls(
-            f"an unexpected {type(error).__name__}",
-            remedy="the daemon's log has where; please report it",
+            f"unexpected: {quoted(error)}",
+            remedy="it is tried again; if it stays, report it with the traceback in the log",
         )
 
 
@@ -159,7 +156,7 @@ class LedgerError(RetentiondError):
 
 def kinds() -> tuple[str, ...]:
     """The kinds of all errors of ours that have been imported, and of defects: what `errors_total{kind}` can be."""
-    return (*sorted({_kind_of(each) for each in _below(RetentiondError)}), UNEXPECTED)
+    return tuple(sorted({_kind_of(each) for each in _below(RetentiondError)}))
 
 
 def quoted(error: BaseException) -> str:

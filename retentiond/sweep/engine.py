@@ -24,13 +24,13 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.domain.verdict import Verdict, judge
 from retentiond.errors import (
     Blind,
-    Defect,
     Fenced,
     Guarded,
     Paused,
     PlanMode,
     PolicySuperseded,
     RetentiondError,
+    Unexpected,
     Unreachable,
 )
 from retentiond.ledger import kinds
@@ -104,7 +104,7 @@ class Engine:
             else:
                 await self._planned(store, target, outcome)
         except Exception as error:
-            self._broken(target, outcome, error)
+            self._broken(outcome, error)
         outcome.seconds = time.monotonic() - began
         self._tell(target, sweep, outcome)
         return outcome
@@ -175,7 +175,7 @@ class Engine:
             try:
                 next_due = await self._swept(store, target, lease, sweep, outcome)
             except Exception as error:
-                self._broken(target, outcome, error)
+                self._broken(outcome, error)
             await self._finish(target, lease, outcome, next_due)
         finally:
             self.running.pop(target.name, None)
@@ -272,21 +272,21 @@ class Engine:
         except Unreachable:
             return  # The lease runs out by itself.
 
-    def _broken(self, target: Target, outcome: Outcome, error: Exception) -> None:
+    def _broken(self, outcome: Outcome, error: Exception) -> None:
         """Say in the outcome what ended the sweep: a defect in one must leave the others working, and must be seen."""
         if isinstance(error, RetentiondError):
             outcome.broken(error, ending(error))
             return
-        outcome.broken(Defect.of(error), "failed")
+        outcome.broken(Unexpected.of(error), "failed")
         # Where it happened, without the error's text, which may quote data.
-        self.tools.observer(Failed(target.name, "defect", "".join(traceback.format_tb(error.__traceback__))))
+        outcome.trace = "".join(traceback.format_tb(error.__traceback__))
 
     def _tell(self, target: Target, sweep: str, outcome: Outcome) -> None:
         observer = self.tools.observer
         document = outcome.document(plan_mode=not self.tools.spec.enforce)
         if (error := outcome.error) is not None and outcome.outcome != "paused":
             remedy = str(error["remedy"]) if error["remedy"] else None
-            observer(Failed(target.name, str(error["kind"]), str(error["message"]), remedy, sweep))
+            observer(Failed(target.name, str(error["kind"]), str(error["message"]), remedy, sweep, outcome.trace))
         for state in guards_after(target.name, document):
             observer(state)
         observer(SweepDone(target, sweep, document))

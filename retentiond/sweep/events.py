@@ -46,13 +46,17 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Something went wrong; `kind` is the error's name, `target` None where no single target is concerned."""
+    """Something went wrong; `kind` is the error's name, `target` None where no single target is concerned.
+
+    `trace` is where an unexpected one came from, without its text.
+    """
 
     target: str | None
     kind: str
     message: str
     remedy: str | None = None
     sweep: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

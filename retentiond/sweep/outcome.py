@@ -14,6 +14,7 @@ class Outcome:
 
     `oldest` and `newest` are anchors of what is due (or was erased), RFC 3339 in UTC. `tiers` and `overdue_seconds` are
     filled in by counting alone; in a sweep that erases, `counted` is what its guard counted before the first batch.
+    `trace` is where an unexpected error came from.
     """
 
     outcome: str = "drained"
@@ -39,6 +40,7 @@ class Outcome:
     by_tier: dict[str, int] = field(default_factory=dict)
     tiers: dict[str, TierTally] = field(default_factory=dict)
     counted: Outcome | None = None
+    trace: str | None = None
 
     def judged(self, found: Tally) -> None:
         """Add a window that was judged and not touched."""

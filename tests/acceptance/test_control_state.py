@@ -84,11 +84,17 @@ async def test_the_daemon_waits_for_a_control_database_that_comes_up_later(env, 
         "run", env=env | {"RETENTIOND_CONTROL__DSN": late, "RETENTIOND_HTTP__PORT": "0"}
     ) as daemon:
         await daemon.wait_for("retry_scheduled")
-        server = await asyncio.start_server(lambda r, w: _forward(r, w, here.hostname, here.port), "127.0.0.1", port)
-        async with server:
+        forwarding = set()
+
+        async def forward(reader, writer):
+            forwarding.add(asyncio.current_task())
+            await _forward(reader, writer, here.hostname, here.port)
+
+        async with await asyncio.start_server(forward, "127.0.0.1", port):
             await daemon.wait_for(r"http://127\.0\.0\.1:\d+")
             daemon.send_signal(signal.SIGTERM)
             assert await daemon.wait() == 0
+        await asyncio.gather(*forwarding)
 
 
 async def test_a_command_does_not_wait_for_a_control_database_that_is_down(env, company):  # noqa: F811 - fixtures
@@ -102,10 +108,12 @@ async def test_a_command_does_not_wait_for_a_control_database_that_is_down(env, 
 
 async def _forward(reader, writer, host, port):
     upstream, downstream = await asyncio.open_connection(host, port)
-    with suppress(ConnectionError):
+    with suppress(OSError):
         await asyncio.gather(_copy(reader, downstream), _copy(upstream, writer))
     for each in (downstream, writer):
         each.close()
+        with suppress(OSError):
+            await each.wait_closed()
 
 
 async def _copy(reader, writer):

@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from retentiond import logs
-from retentiond.control import overview
+from retentiond.control import overview, units
 from retentiond.daemon import open_app
 from retentiond.daemon_loop import Daemon
 from retentiond.daemon_ready import HOLDS, LOOP, MODE, checks
@@ -72,6 +72,8 @@ async def test_a_defect_in_one_targets_sweep_is_shown_counted_and_tried_again(da
     await ticked(daemon)
     assert await company.fetchval(DUE) > 0
     daemon._turns.forgive()
+    async with daemon.app.database.transaction() as tx:
+        await units.make_due(tx)
     await ticked(daemon)
     assert await company.fetchval(DUE) == 0
     daemon.watch.require_swept("request_logs")

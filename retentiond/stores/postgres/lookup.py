@@ -13,7 +13,7 @@ from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import NotFound
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.connection import Connection
-from retentiond.stores.postgres.shape import Params, Shape, anchor_expression, canonical, raw_bound
+from retentiond.stores.postgres.shape import Params, Shape, anchor_expression, canonical, raw_bound, sayable
 
 
 async def read_record(
@@ -29,8 +29,8 @@ async def read_record(
     account = canonical(shape.account, f"r.{quote(shape.account.name)}") if shape.account else "NULL::text"
     tier = f"r.{quote(shape.tier.name)}::text" if shape.tier else "NULL::text"
     sql = (
-        f"SELECT {shape.key_of('r')} AS key, {anchor_expression(shape)} AS anchor, {account} AS account, {tier} AS tier"
-        f" FROM {shape.table.sql} r WHERE {match}"
+        f"SELECT {shape.key_of('r')} AS key, {sayable(anchor_expression(shape))} AS anchor,"
+        f" {account} AS account, {tier} AS tier FROM {shape.table.sql} r WHERE {match}"
     )
     try:
         row = await connection.fetchrow(sql, *params.values)
@@ -73,7 +73,7 @@ async def next_expiry(connection: Connection, shape: Shape, plan: TargetPlan) ->
     early = raw_bound(shape, horizon - timedelta(days=5), params)
     anchor_of = anchor_expression(shape)
     sql = (
-        f"SELECT {anchor_of} AS anchor FROM {shape.table.sql} r"
+        f"SELECT {sayable(anchor_of)} AS anchor FROM {shape.table.sql} r"
         f" WHERE {raw} >= {early} AND {anchor_of} >= {params.moment(horizon)} ORDER BY {raw} LIMIT 1"
     )
     anchor = await connection.fetchval(sql, *params.values)

@@ -13,14 +13,12 @@ import orjson
 
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.connection import Connection
-from retentiond.stores.postgres.shape import Shape, anchor_expression
+from retentiond.stores.postgres.shape import Shape, anchor_expression, sayable
 
 STATEMENT_MS = 5_000
 """Milliseconds that finding it may take."""
 
 _FEW_ROWS = 200_000
-# Python can't say an earlier instant; the age of such a record is told as if it were from then.
-_FIRST = "timestamptz '0001-01-02 00:00:00+00'"
 
 
 async def oldest(connection: Connection, shape: Shape) -> datetime | None:
@@ -33,9 +31,7 @@ async def oldest(connection: Connection, shape: Shape) -> datetime | None:
     else:
         return None
     try:
-        found: datetime | None = await connection.fetchval(
-            f"SELECT greatest(anchor, {_FIRST}) FROM ({sql}) o WHERE anchor IS NOT NULL"
-        )
+        found: datetime | None = await connection.fetchval(f"SELECT {sayable('o.anchor')} FROM ({sql}) o")
     except asyncpg.QueryCanceledError:
         return None
     return found.astimezone(UTC) if found else None

@@ -167,6 +167,12 @@ def raw_bound(shape: Shape, moment: datetime, params: Params) -> str:
     return f"{params.add(moment.timestamp() * scale + scale, 'float8')}::{base}"
 
 
+def sayable(moment: str) -> str:
+    """An instant kept within what Python can say, which orders it against every cutoff as it was."""
+    within = f"LEAST(GREATEST({moment}, timestamptz '0001-01-02 00:00+00'), timestamptz '9999-12-30 00:00+00')"
+    return f"CASE WHEN {moment} IS NOT NULL THEN {within} END"
+
+
 def beyond_time(shape: Shape) -> str:
     """Whether the anchor is later than any instant can be: infinite, or a number that is no time."""
     name = f"r.{quote(shape.anchor.name)}"

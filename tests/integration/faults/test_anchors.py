@@ -71,7 +71,7 @@ async def test_an_accounts_erasure_takes_null_and_infinite_anchors_too(rig, type
 async def test_an_anchor_before_the_common_era_is_taken_and_told(rig):
     await make(rig, "timestamptz", ["4713-01-01 00:00:00+00 BC", "0001-01-01 00:00:00+00 BC", "294276-12-31"])
     outcome = await rig.only()
-    assert (outcome.outcome, await rig.ids()) == ("drained", [3])
+    assert (outcome.outcome, await rig.ids()) == ("drained", [3]), outcome.error
     await rig.require_told(logs=2)
 
 
