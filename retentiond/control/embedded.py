@@ -61,9 +61,11 @@ class EmbeddedPostgres:
     async def start(cls, state_dir: Path, *, create: bool, copies: Path | None = None) -> EmbeddedPostgres:
         """Use the server of `state_dir`, an existing folder, starting it where it doesn't run yet.
 
-        `create`: make the data folder where there is none; else that raises `StateMissing`. `copies`: where root puts
-        copies of binaries that the server's account can't reach, instead of a folder that stays. Raises `UsageError` when
-        the extra `embedded` is not installed, `Unreachable` with the end of the server's log when it does not come up.
+        `create`: make the data folder where there is none; else that raises `StateMissing`. `copies`: the folder for
+        copies of binaries that the server's account can't reach, instead of the usual one, which stays.
+
+        Raises `UsageError` when the extra `embedded` is not installed, `Unreachable` with the end of the server's log
+        when it does not come up.
         """
         entering = asyncio.ensure_future(asyncio.to_thread(_enter, state_dir.resolve(), create, copies))
         try:
