@@ -23,7 +23,7 @@ def write_environment(path: Path, variables: Mapping[str, str]) -> None:
     path.write_text(_FORGET + "\n".join([*exports, command]) + "\n", encoding="utf-8")
 
 
-def hints(environment: Path, address: str, evidence: Path, record: str) -> Sequence[str]:
+def hints(environment: Path, address: str, evidence: Path, log: Path, record: str) -> Sequence[str]:
     """The lines to print; `record` is one of request_logs that is held, `evidence` a folder to write to."""
     return (
         "The daemon goes on keeping them; Ctrl-C ends it. In another terminal:",
@@ -37,5 +37,6 @@ def hints(environment: Path, address: str, evidence: Path, record: str) -> Seque
         f"  retentiond ledger verify {shlex.quote(str(evidence))}",
         f"  curl {address}/metrics",
         f"  curl {address}/readyz",
+        f"  tail {shlex.quote(str(log))}",
         "",
     )

@@ -157,7 +157,7 @@ async def _go_on(demo: Demo, app: App, child: Child, folder: Path, variables: di
     """Say what to try, and serve until a signal comes; raises what the daemon ended with."""
     environment = folder / "env"
     hints.write_environment(environment, variables)
-    for line in hints.hints(environment, child.address, folder / "evidence", await held_record(app)):
+    for line in hints.hints(environment, child.address, folder / "evidence", child.log, await held_record(app)):
         demo.console.print(line, markup=False, soft_wrap=True)
     raise await child.ended()
 
