@@ -82,7 +82,7 @@ async def run_demo(demo: Demo) -> int:
             except asyncio.CancelledError:
                 if signals.number is None:
                     raise
-                demo.console.print("\nstopping: the daemon finishes its batch, then all is removed")
+                demo.console.print("\nstopping, and removing all that was made")
         if demo.kept or signals.number is None:
             return 0 if demo.kept else 1
         return 128 + signals.number
