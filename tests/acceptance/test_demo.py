@@ -163,6 +163,16 @@ async def test_it_goes_on_serving_and_what_it_says_to_try_works_also_beside_anot
     assert_nothing_is_left(place, sockets)
 
 
+async def test_a_daemon_that_ends_by_itself_ends_the_demo_and_is_said(env, place):
+    async with start_retentiond("demo", env=env) as demo:
+        await demo.wait_for(r"tail .*\n", DEADLINE)
+        (daemon,) = [each for each in psutil.Process(demo.pid).children() if each.cmdline()[-1] == "run"]
+        daemon.kill()
+        assert await demo.wait() == 4
+        assert "daemon ended by itself with exit code -9; the end of its log:" in demo.output
+    assert_nothing_is_left(place)
+
+
 async def try_out(source, command, place):
     if command.startswith("curl "):
         async with aiohttp.ClientSession() as session, session.get(command.split()[1]) as answer:
@@ -198,13 +208,15 @@ async def check_what_was_said(said):
 
 async def test_what_is_not_kept_in_time_ends_it_with_1_and_is_said_on_a_terminal_too(place):
     leader, follower = pty.openpty()
+    measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
     with tempfile.TemporaryDirectory(dir="/tmp") as home:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "retentiond", "demo", "--once", "--time-limit", "0"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=follower,
             stderr=follower,
-            env={"PATH": os.environ["PATH"], "HOME": home, "TMPDIR": str(place), "TERM": "xterm", "NO_COLOR": "1"},
+            env={"PATH": os.environ["PATH"], "HOME": home, "TMPDIR": str(place), "TERM": "xterm", "NO_COLOR": "1"}
+            | measured,
             start_new_session=True,
         )
         os.close(follower)
@@ -240,7 +252,7 @@ def public_python():
     for path in (Path(sys.executable).resolve(), Path("/usr/bin") / name, Path("/usr/local/bin") / name):
         if path.exists() and reachable(path):
             return str(path)
-    if os.environ.get("CI") == "true":
+    if os.environ.get("CI"):
         pytest.fail(f"no {name} that every account can run")
     pytest.skip(f"no {name} that every account can run")
 
