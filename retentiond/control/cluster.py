@@ -14,7 +14,15 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from retentiond.control.installation import ROOT_FOLDER, Account, can_enter, current_account, installation, run
+from retentiond.control.installation import (
+    ROOT_FOLDER,
+    Account,
+    can_enter,
+    current_account,
+    installation,
+    make_passable,
+    run,
+)
 from retentiond.errors import StateMissing, Unreachable
 
 __all__ = ["USER", "located", "made", "version_of"]
@@ -102,7 +110,7 @@ def _elsewhere(state_dir: Path) -> Path:
     # Named after the state folder, for people, and never the same twice: a state folder that was removed and made again
     # must not come upon what the old one left.
     mark = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:16]
-    ROOT_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+    make_passable(ROOT_FOLDER)
     return ROOT_FOLDER / f"{mark}-{os.urandom(4).hex()}"
 
 

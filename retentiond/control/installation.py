@@ -23,7 +23,7 @@ from typing import IO
 
 from retentiond.errors import Unreachable, UsageError
 
-__all__ = ["ROOT_FOLDER", "Account", "can_enter", "current_account", "installation", "run"]
+__all__ = ["ROOT_FOLDER", "Account", "can_enter", "current_account", "installation", "make_passable", "run"]
 
 ROOT_FOLDER = Path("/var/lib/retentiond-embedded")
 """Where root puts what the unprivileged account can't reach in its own place: copies of binaries, data folders."""
@@ -122,6 +122,13 @@ def _libraries(source: Path) -> Path:
     return source.parent.parent / f"{_PACKAGE}.libs"
 
 
+def make_passable(folder: Path) -> None:
+    """Make a folder that every account can pass, whatever the umask is; one that is there stays as it is."""
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+
+
 def _copied(source: Path, version: int, copies: Path) -> Path:
     """Copy the binaries to a folder in `copies`, unless they are there already. A half-made copy is never used."""
     made = (source / "bin" / "postgres").stat()
@@ -130,7 +137,7 @@ def _copied(source: Path, version: int, copies: Path) -> Path:
     inside = goal / _PACKAGE / source.name
     if goal.exists():
         return inside
-    copies.mkdir(mode=0o755, parents=True, exist_ok=True)
+    make_passable(copies)
     draft = Path(tempfile.mkdtemp(prefix=".bin-", dir=copies))
     try:
         shutil.copytree(source, draft / _PACKAGE / source.name, symlinks=True)

@@ -194,10 +194,7 @@ async def _folder() -> AsyncIterator[Path]:
 @asynccontextmanager
 async def _server(folder: Path) -> AsyncIterator[EmbeddedPostgres]:
     """The embedded Postgres in that folder, its binaries too where they have to be copied."""
-    copies = folder / "binaries"
-    copies.mkdir()
-    copies.chmod(0o755)  # whatever the umask is
-    server = await EmbeddedPostgres.start(folder, create=True, copies=copies)
+    server = await EmbeddedPostgres.start(folder, create=True, copies=folder / "binaries")
     try:
         yield server
     finally:
