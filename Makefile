@@ -1,8 +1,18 @@
-# Few targets; each does its own set-up. Needs python3.11 or newer; everything else comes from requirements-dev.lock.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
+# Few targets; each does its own set-up. Needs Python 3.11 or newer with venv; all else comes from requirements-dev.lock.
+# PYTHON=… names another interpreter. Found by trying: a shim of a version manager may be there and not work.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Outside of .venv, because it has to be there before that and when that is half made.
+UNFINISHED := .venv.unfinished
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The floor under the coverage of the whole of `make test`; with TEST_ARGS nothing is measured.
+COVERED := 91
+COVERAGE = $(if $(TEST_ARGS),,--cov --cov-report=term --cov-fail-under=$(COVERED))
 DEMO_ARGS ?=
+BENCH_ARGS ?=
+TEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-system check bench
@@ -11,17 +21,17 @@ help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP)  ## the daemon on an embedded Postgres with made data (DEMO_ARGS=--once ends when all promises are kept)
-	$(BIN)/python -m retentiond demo $(DEMO_ARGS)
+	@$(BIN)/python -m retentiond demo $(DEMO_ARGS)
 
-test: $(STAMP)  ## all tests that need nothing but Python
-	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile $(TEST_ARGS)
+test: $(STAMP)  ## all tests that need nothing but Python, and their coverage (TEST_ARGS=tests/unit for some)
+	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile $(COVERAGE) $(TEST_ARGS)
 
 test-system: $(STAMP)  ## tests that need faketime, or pgbouncer (installed where root and apt-get are there)
 	@for tool in faketime pgbouncer; do \
 		if ! command -v $$tool >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			apt-get update -q && apt-get install -q -y --no-install-recommends $$tool || echo "$$tool can't be installed"; \
 		fi; done
-	@command -v faketime >/dev/null || [ "$$CI" != true ] || { echo "faketime is missing, and CI does without no test" >&2; exit 1; }
+	@command -v faketime >/dev/null || { echo "faketime is missing; remedy: install the package of that name" >&2; exit 1; }
 	$(BIN)/python -m pytest -m system $(TEST_ARGS)
 
 check: $(STAMP)  ## ruff, mypy, import-linter
@@ -29,13 +39,21 @@ check: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## measure; results as JSON in benchmarks/results
-	$(BIN)/python -m benchmarks
-	$(BIN)/python -m benchmarks.idle
+bench: $(STAMP)  ## measure; results as JSON in benchmarks/results (BENCH_ARGS=--help)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-# An existing .venv is used as it is found. --no-build-isolation: the build backend is in the lock as well.
+# An existing .venv is used as it is found, unless an installation into it was interrupted: what pip had half written then
+# counts for it as installed. --no-build-isolation: the build backend is in the lock as well.
 $(STAMP): requirements-dev.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $(STAMP)
+	@if [ -e $(UNFINISHED) ] && [ -e .venv ]; then echo "an installation was interrupted: making .venv anew"; rm -rf .venv; fi
+	@if [ ! -x $(BIN)/python ] && [ -z "$(PYTHON)" ]; then \
+		echo "no Python 3.11 or newer with venv and ensurepip was found" >&2; \
+		echo "  remedy: install one (Debian, Ubuntu: apt-get install python3-venv), or name it: make PYTHON=/path/to/python3" >&2; \
+		exit 1; \
+	fi
+	@touch $(UNFINISHED)
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv --clear .venv
+	$(PIP) -r requirements-dev.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	@rm -f $(UNFINISHED)
+	@touch $(STAMP)

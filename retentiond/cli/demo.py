@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 from rich.console import Console
 
@@ -10,28 +12,36 @@ from retentiond.cli.output import EXIT_CODES, as_json, command, json_option
 
 @click.command(epilog=EXIT_CODES)
 @click.option("--once", is_flag=True, help="End when all promises are kept, instead of serving until Ctrl-C.")
+@click.option("--evidence", type=click.Path(path_type=Path), help="Export the ledger to this folder once they are.")
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0),
+    default=300.0,
+    show_default=True,
+    help="Seconds that the daemon gets to keep them; then the demo ends with exit code 1 and says what is not kept.",
+)
 @json_option
 @command
-async def demo(once: bool, json_: bool) -> int:
+async def demo(once: bool, evidence: Path | None, time_limit: float, json_: bool) -> int:
     r"""Watch the daemon make the privacy policy true on made data.
 
-    An embedded Postgres gets a company of 20,000 accounts and eight years of records, some of them under a hold.
-    Needs no configuration and reads none; it takes about a minute, works in a temporary folder, and leaves nothing
-    behind. While it serves, it prints the variables with which the other commands reach it.
+    An embedded Postgres gets a company of 20,000 accounts and eight years of records, some of them under a hold. The
+    daemon then erases what is overdue, in about a minute, and goes on serving. Needs no configuration and reads none;
+    works in a temporary folder that it removes.
+
+    Ctrl-C ends it at any moment: with exit code 0 once all promises are kept, with 130 before.
 
     \b
     Examples:
       retentiond demo
-      retentiond demo --once
-
-    \b
-    JSON, at the end: {"targets": {T: {"overdue_before", "overdue", "held", "minimum"}}}
+      retentiond demo --once --evidence ./evidence
     """
-    from retentiond.demo.run import run_demo
+    from retentiond.demo.run import Demo, Options, run_demo
 
-    code, found = await run_demo(once=once, console=Console(highlight=False, stderr=json_))
+    course = Demo(Options(once, time_limit, evidence), Console(highlight=False, stderr=json_))
+    code = await run_demo(course)
     if json_:
-        as_json({"targets": found})
+        as_json(course.document())
     return code
 
 

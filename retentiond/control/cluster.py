@@ -14,7 +14,15 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from retentiond.control.installation import ROOT_FOLDER, Account, can_enter, current_account, installation, run
+from retentiond.control.installation import (
+    ROOT_FOLDER,
+    Account,
+    can_enter,
+    current_account,
+    installation,
+    make_passable,
+    run,
+)
 from retentiond.errors import StateMissing, Unreachable
 
 __all__ = ["USER", "located", "made", "version_of"]
@@ -77,20 +85,20 @@ def version_of(data: Path) -> int:
     return int((data / "PG_VERSION").read_text(encoding="utf-8").strip())
 
 
-def made(state_dir: Path, *, create: bool) -> tuple[Path, Account]:
+def made(state_dir: Path, *, create: bool, copies: Path | None = None) -> tuple[Path, Account]:
     """The data folder and the account that runs it; made where there is none and `create` says so.
 
     To be called under the start lock. Raises `StateMissing` when there is none and none may be made.
     """
     data = located(state_dir)
     if data is not None:
-        return data, current_account(data)
+        return data, current_account(data, copies)
     if not create:
         raise StateMissing(
             f"there is no control state in {state_dir}",
             remedy="run `retentiond run` first, or set control.dsn or state_dir to the daemon's",
         )
-    account = current_account(None)
+    account = current_account(None, copies)
     if not account.switch or can_enter(account, state_dir):
         return _initialised(account, state_dir / _FOLDER), account
     data = _initialised(account, _elsewhere(state_dir))
@@ -102,7 +110,7 @@ def _elsewhere(state_dir: Path) -> Path:
     # Named after the state folder, for people, and never the same twice: a state folder that was removed and made again
     # must not come upon what the old one left.
     mark = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:16]
-    ROOT_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+    make_passable(ROOT_FOLDER)
     return ROOT_FOLDER / f"{mark}-{os.urandom(4).hex()}"
 
 

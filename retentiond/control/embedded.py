@@ -58,13 +58,16 @@ class EmbeddedPostgres:
         self.dsn = f"postgresql://{USER}@/{USER}?host={quote(str(sockets), safe='')}&port=5432"
 
     @classmethod
-    async def start(cls, state_dir: Path, *, create: bool) -> EmbeddedPostgres:
+    async def start(cls, state_dir: Path, *, create: bool, copies: Path | None = None) -> EmbeddedPostgres:
         """Use the server of `state_dir`, an existing folder, starting it where it doesn't run yet.
 
-        `create`: make the data folder where there is none; else that raises `StateMissing`. Raises `UsageError` when
-        the extra `embedded` is not installed, `Unreachable` with the end of the server's log when it does not come up.
+        `create`: make the data folder where there is none; else that raises `StateMissing`. `copies`: the folder for
+        copies of binaries that the server's account can't reach, instead of the usual one, which stays.
+
+        Raises `UsageError` when the extra `embedded` is not installed, `Unreachable` with the end of the server's log
+        when it does not come up.
         """
-        entering = asyncio.ensure_future(asyncio.to_thread(_enter, state_dir.resolve(), create))
+        entering = asyncio.ensure_future(asyncio.to_thread(_enter, state_dir.resolve(), create, copies))
         try:
             server = await asyncio.shield(entering)
         except asyncio.CancelledError:
@@ -102,11 +105,11 @@ async def _ensure_database(dsn: str, data: Path) -> None:
         await connection.close()
 
 
-def _enter(state_dir: Path, create: bool) -> EmbeddedPostgres:
+def _enter(state_dir: Path, create: bool, copies: Path | None) -> EmbeddedPostgres:
     """Blocking: find or make, adopt or start; returns with the shared lock held."""
     try:
         with _alone(state_dir, create=create):
-            data, account = cluster.made(state_dir, create=create)
+            data, account = cluster.made(state_dir, create=create, copies=copies)
             users = _open(state_dir / "postgres.users", state_dir)
             try:
                 running = _adopted(data, account) or _started(data, account)

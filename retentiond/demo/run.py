@@ -1,7 +1,7 @@
-"""The demo's course: make the company, place a hold, approve the first backlog, sweep until every promise is kept.
+"""The demo's course: make the company, place a hold, start the daemon, approve the first backlog, watch, go on serving.
 
-It leaves its folder behind only while it runs. With `--once` it ends when all promises are kept; else it goes on
-serving as the daemon would, until Ctrl-C.
+All it makes lies in one temporary folder. Whatever ends it, the daemon drains, the server stops and the folder goes:
+that runs outside of the task which a signal cancels.
 """
 
 from __future__ import annotations
@@ -9,166 +9,193 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.resources import files
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 from rich.console import Console
-from rich.table import Table
 
-from retentiond.control import approvals, holds
-from retentiond.control.database import Database
+from retentiond.control import approvals, units
 from retentiond.control.embedded import EmbeddedPostgres
-from retentiond.control.hold_rows import HoldDraft
-from retentiond.daemon import App, enter_mode, open_app
-from retentiond.daemon_loop import run_daemon
-from retentiond.domain.holds import Scope
+from retentiond.control.installation import can_enter, current_account
+from retentiond.daemon import App, open_app
+from retentiond.demo import hints
+from retentiond.demo.child import PORT, Child, Reading, running
+from retentiond.demo.company import BY, configuration, held_record, make_company, place_hold
+from retentiond.demo.interrupts import Interrupts, interrupts
+from retentiond.demo.standing import Promise, Standing
+from retentiond.demo.view import View, make_view
+from retentiond.errors import UsageError
+from retentiond.ledger import kinds
+from retentiond.ledger.export import export
 from retentiond.settings import load
-from retentiond.sweep.outcome import Outcome
-from retentiond.sweep.plans import count_due, make_plan
 
-_BY = "demo"
-_TARGETS = {
-    "request_logs": ("operational_logs", "created_at"),
-    "build_logs": ("build_logs", "at"),
-    "audit_log": ("audit_log", "at"),
-    "invoices": ("invoices", "issued"),
-    "prompts": ("prompts", "at"),
-    "usage_metrics": ("usage_metrics", "at"),
-}
-_MAKE_MS = 120_000
+_REFRESH_SECONDS = 1.0
+_HTTP_SECONDS = 10.0
 
 
-def environment(dsn: str, folder: Path) -> dict[str, str]:
-    """The daemon's whole configuration, as environment variables."""
-    found = {
-        "RETENTIOND_MODE": "enforce",
-        "RETENTIOND_STATE_DIR": str(folder),
-        "RETENTIOND_ACCOUNTS__DSN": dsn,
-        "RETENTIOND_ACCOUNTS__TABLE": "public.accounts",
-        "RETENTIOND_ACCOUNTS__DELETED_AT": "deleted_at",
-        "RETENTIOND_ACCOUNTS__OVERRIDES": "retention",
-        "RETENTIOND_ACCOUNTS__TIER_CHANGED_AT": "tier_changed_at",
-        "RETENTIOND_LOG_FORMAT": "console",
-    }
-    for name, (class_name, anchor) in _TARGETS.items():
-        prefix = f"RETENTIOND_TARGETS__{name.upper()}__"
-        found |= {
-            prefix + "STORE": "postgres",
-            prefix + "CLASS": class_name,
-            prefix + "DSN": dsn,
-            prefix + "TABLE": f"public.{name}",
-            prefix + "ANCHOR": anchor,
-            prefix + "ACCOUNT": "account_id",
-        }
-    return found
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`once`: end when all promises are kept. `evidence`: a folder for the ledger's export, made then.
+
+    `time_limit`: seconds that the daemon gets to keep them.
+    """
+
+    once: bool
+    time_limit: float
+    evidence: Path | None = None
 
 
-async def run_demo(*, once: bool, console: Console) -> tuple[int, dict[str, object]]:
-    """The demo, told to the console; the exit code, and for each target what was due before and what is after."""
-    folder = Path(tempfile.mkdtemp(prefix="retentiond-demo-"))
-    # The account that runs Postgres for root has to be able to enter it.
-    folder.chmod(0o711)
-    server = await EmbeddedPostgres.start(folder, create=True)
+@dataclass(slots=True)
+class Demo:
+    """How far it came; `promises` are as last shown."""
+
+    options: Options
+    console: Console
+    promises: Sequence[Promise] = ()
+    before: Sequence[Promise] = ()
+    kept: bool = False
+
+    def document(self) -> dict[str, object]:
+        """What `demo --json` prints."""
+        before = {(each.class_name, each.tier): each.overdue for each in self.before}
+        rows = [
+            {**each.document(), "overdue_before": before.get((each.class_name, each.tier), 0)} for each in self.promises
+        ]
+        return {"kept": self.kept, "promises": rows}
+
+
+async def run_demo(demo: Demo) -> int:
+    """The demo to its end; the exit code: 0 once all promises are kept, 1 when they are not within the time limit.
+
+    A signal ends it in order: with 0 once they are kept, before with 128 + its number.
+    """
+    with interrupts(demo.console) as signals:
+        async with AsyncExitStack() as stack:
+            work: asyncio.Task[object] = asyncio.create_task(_course(demo, stack, signals))
+            signals.end(work)
+            try:
+                await work
+            except asyncio.CancelledError:
+                if signals.number is None:
+                    raise
+                demo.console.print("\nstopping, and removing all that was made")
+        if demo.kept or signals.number is None:
+            return 0 if demo.kept else 1
+        return 128 + signals.number
+
+
+async def _course(demo: Demo, stack: AsyncExitStack, signals: Interrupts) -> None:
+    _require_writable(demo.options.evidence)
+    say = demo.console.print
+    folder = await stack.enter_async_context(_folder())
+    server = await stack.enter_async_context(_server(folder))
+    say("making a company: 20,000 accounts, 620,000 records of eight years")
+    await make_company(server.dsn)
+    variables = configuration(server.dsn, folder)
+    app = await stack.enter_async_context(open_app(load(variables), create=True))
+    hold = await place_hold(app)
+    say(f"a legal hold on {len(hold.scope.accounts)} accounts is active: {hold.id}", soft_wrap=True)
+    standing = Standing(app)
+    await standing.count_all()
+    demo.promises = demo.before = standing.promises(Reading({}, {}))
+    child = await stack.enter_async_context(running(variables, folder, signals.hurry))
+    say(f"the daemon serves {child.address}{'' if child.address.endswith(f':{PORT}') else f' (port {PORT} is taken)'}")
+    await _watch(demo, standing, child)
+    if not demo.kept:
+        late = ", ".join(f"{each.class_name} {each.tier}" for each in demo.promises if not each.kept)
+        say(f"not kept within {demo.options.time_limit:g} s: {late}", soft_wrap=True)
+        return
+    if demo.options.evidence is not None:
+        signed = await export(
+            app.database, demo.options.evidence, app.journal.key, app.journal.origin, app.journal.high_water
+        )
+        say(f"{signed.size} entries of the ledger written to {demo.options.evidence}", soft_wrap=True)
+    say("\nall promises are kept")
+    if not demo.options.once:
+        await _go_on(demo, app, child, folder, variables)
+
+
+async def _watch(demo: Demo, standing: Standing, child: Child) -> None:
+    deadline = time.monotonic() + demo.options.time_limit
+    approved: set[str] = set()
+    timeout = aiohttp.ClientTimeout(total=_HTTP_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        with make_view(demo.console) as view:
+            view.show(demo.promises)
+            while not demo.kept and time.monotonic() < deadline:
+                began = time.monotonic()
+                await _approve_first(standing.app, view, approved)
+                reading = await child.read(session)
+                await standing.count_drained(reading)
+                demo.promises, demo.kept = standing.promises(reading), standing.kept
+                view.show(demo.promises)
+                if not demo.kept:
+                    await asyncio.sleep(max(0.0, began + _REFRESH_SECONDS - time.monotonic()))
+
+
+async def _approve_first(app: App, view: View, approved: set[str]) -> None:
+    """Approve what the guard stopped, once for each target: the first backlog. Later ones wait for an operator."""
+    async with app.database.transaction() as tx:
+        for each in await approvals.waiting(tx):
+            if each.kind != "sweep" or each.target in approved:
+                continue
+            granted = await approvals.grant(tx, each.kind, each.target, each.digest, each.count, BY)
+            entry = kinds.approval(
+                "granted", subject=each.kind, target=each.target, digest=each.digest, bound=granted.bound, by=BY
+            )
+            await app.journal.append(tx, entry)
+            await units.make_due(tx, [each.target])
+            approved.add(each.target)
+            view.say(f"{each.target}: a guard stopped a first sweep of {each.count} records; the demo approves it")
+
+
+async def _go_on(demo: Demo, app: App, child: Child, folder: Path, variables: dict[str, str]) -> None:
+    """Say what to try, and serve until a signal comes; raises what the daemon ended with."""
+    environment = folder / "env"
+    hints.write_environment(environment, variables)
+    for line in hints.hints(environment, child.address, folder / "evidence", child.log, await held_record(app)):
+        demo.console.print(line, markup=False, soft_wrap=True)
+    raise await child.ended()
+
+
+def _require_writable(evidence: Path | None) -> None:
+    """Refuse a folder that can't be written to before anything takes long."""
+    if evidence is None:
+        return
     try:
-        console.print("Making a company: 20,000 accounts, eight years of records …")
-        await _make_company(server.dsn)
-        variables = environment(server.dsn, folder)
-        async with open_app(load(variables), create=True) as app:
-            await enter_mode(app, _BY)
-            await _place_hold(app, console)
-            found = await _keep_promises(app, console)
-            async with app.database.transaction() as tx:
-                await app.journal.checkpoint(tx)
-        if once:
-            return 0, found
-        _print_hints(console, variables)
-        return await run_daemon(load(variables)), found
+        evidence.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=evidence).close()
+    except OSError as error:
+        raise UsageError(
+            f"the ledger can't be exported to {evidence}: {error.strerror}", remedy="name a folder that can be written"
+        ) from error
+
+
+@asynccontextmanager
+async def _folder() -> AsyncIterator[Path]:
+    """A folder for all that the demo makes, removed at the end."""
+    account = current_account(None)
+    place = Path(tempfile.gettempdir())
+    if account.switch and not can_enter(account, place):
+        place = Path("/tmp")  # noqa: S108 - made by mkdtemp, 0711, and all that is in it is private or ours
+    folder = Path(tempfile.mkdtemp(prefix="retentiond-demo-", dir=place))
+    try:
+        # The account that runs Postgres for root has to be able to pass it.
+        folder.chmod(0o711 if account.switch else 0o700)
+        yield folder
+    finally:
+        await asyncio.to_thread(shutil.rmtree, folder)
+
+
+@asynccontextmanager
+async def _server(folder: Path) -> AsyncIterator[EmbeddedPostgres]:
+    """The embedded Postgres in that folder, its binaries too where they have to be copied."""
+    server = await EmbeddedPostgres.start(folder, create=True, copies=folder / "binaries")
+    try:
+        yield server
     finally:
         await server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-async def _make_company(dsn: str) -> None:
-    database = await Database.connect(dsn)
-    try:
-        async with database.transaction(timeout_ms=_MAKE_MS) as tx:
-            await tx.execute(files("retentiond.demo").joinpath("company.sql").read_text())
-    finally:
-        await database.close()
-
-
-async def _place_hold(app: App, console: Console) -> None:
-    draft = HoldDraft(
-        matter="2026-17",
-        reason="subpoena (made up)",
-        scope=Scope(accounts=tuple(str(n) for n in range(1, 101))),
-        review_by=None,
-        notice=None,
-    )
-    placed = await holds.place(app.database, draft, _BY, record=app.hold_recorder(_BY))
-    await holds.activate_pending(app.database, app.fences(), record=app.hold_recorder(_BY))
-    console.print(f"A legal hold on 100 accounts is active: {placed.id}")
-
-
-async def _keep_promises(app: App, console: Console) -> dict[str, object]:
-    before = await _overdue(app)
-    console.print(_promises("Before", before))
-    async with asyncio.TaskGroup() as group:
-        for target in app.spec.targets:
-            group.create_task(_sweep_approved(app, target.name, console))
-    after = await _overdue(app)
-    console.print(_promises("After", after))
-    return {
-        name: {"overdue_before": before[name].would, "overdue": left.would, "held": left.held, "minimum": left.minimum}
-        for name, left in after.items()
-    }
-
-
-async def _sweep_approved(app: App, name: str, console: Console) -> None:
-    target = app.spec.target(name)
-    outcome = await app.engine.sweep(target)
-    if outcome.outcome == "guarded":
-        async with app.database.transaction() as tx:
-            awaited = next(w for w in await approvals.waiting(tx) if w.target == name)
-            await approvals.grant(tx, "sweep", name, app.spec.digest, awaited.count, _BY)
-        console.print(f"{name}: the guard stopped a first backlog of {awaited.count} records; approved")
-        outcome = await app.engine.sweep(target)
-    acted = "erased" if target.action == "delete" else "anonymised"
-    told = f"{outcome.changed} {acted}, {outcome.held} held, in {outcome.seconds:.1f} s"
-    console.print(f"{name}: {outcome.outcome}, {told}")
-
-
-async def _overdue(app: App) -> Mapping[str, Outcome]:
-    found = {}
-    for target in app.spec.targets:
-        store = app.engine.stores[target.name]
-        await store.open(app.engine.directory)
-        found[target.name] = await count_due(
-            store, await make_plan(app.engine.tools, store, target, datetime.now(UTC)), Outcome()
-        )
-    return found
-
-
-def _promises(title: str, found: Mapping[str, Outcome]) -> Table:
-    shown = Table(title=title, title_justify="left")
-    for column in ("target", "overdue", "held", "legal minimum", "promise"):
-        shown.add_column(column, justify="left" if column in ("target", "promise") else "right")
-    for name, outcome in found.items():
-        kept = "[green]kept[/]" if outcome.would == 0 else "[red]behind[/]"
-        shown.add_row(name, str(outcome.would), str(outcome.held), str(outcome.minimum), kept)
-    return shown
-
-
-def _print_hints(console: Console, variables: Mapping[str, str]) -> None:
-    console.print("\nThe daemon goes on; Ctrl-C ends it. In another terminal:\n")
-    for name, value in variables.items():
-        console.print(f"  export {name}='{value}'", soft_wrap=True)
-    for line in (
-        "hold place --matter 2026-18 --reason audit --account 4711",
-        "explain request_logs 17",
-        "promises",
-        "ledger verify",
-    ):
-        console.print(f"  .venv/bin/retentiond {line}")

