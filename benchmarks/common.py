@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
+
 from retentiond.control.database import Database
 from retentiond.control.embedded import EmbeddedPostgres
 
@@ -35,6 +37,14 @@ class Ground:
         """Run it in one transaction, however long it takes; the command's status."""
         async with self.database.transaction(timeout_ms=_LONG_MS) as tx:
             return str(await tx.execute(sql))
+
+    async def outside(self, sql: str) -> int:
+        """One statement outside any transaction, on a connection of its own: so its statistics are complete."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            return int(await connection.fetchval(sql, timeout=_LONG_MS / 1000) or 0)
+        finally:
+            await connection.close()
 
     def environment(self, **more: str) -> dict[str, str]:
         """The configuration of one target over `records`, with no rest between batches."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import time
 
-import asyncpg
-
 from benchmarks.common import ACCOUNTS, Ground, ground, save
 from retentiond.daemon import enter_mode, open_app
 from retentiond.settings import load
@@ -39,24 +37,15 @@ WHERE r.line <> '' AND r.created_at < now() - CASE a.tier WHEN 'free' THEN inter
 async def run(rows: int) -> None:
     async with ground() as here:
         await here.execute(ACCOUNTS + _MAKE.format(rows=rows))
-        await outside(here, "VACUUM ANALYZE records")
+        await here.outside("VACUUM ANALYZE records")
         await sweeps(here, 1)  # makes the state, and remembers the accounts
-        before = await outside(here, _BUFFERS)
+        before = await here.outside(_BUFFERS)
         seconds, surveyed = await sweeps(here, _TIMES)
-        used = (await outside(here, _BUFFERS) - before) / _TIMES
+        used = (await here.outside(_BUFFERS) - before) / _TIMES
         began = time.monotonic()
-        await outside(here, _COUNT)
+        await here.outside(_COUNT)
         counted = time.monotonic() - began
     report(rows, seconds, surveyed, used, counted)
-
-
-async def outside(here: Ground, sql: str) -> int:
-    """One statement outside any transaction, on a connection of its own: the statistics of ended ones are complete."""
-    connection = await asyncpg.connect(here.dsn)
-    try:
-        return int(await connection.fetchval(sql) or 0)
-    finally:
-        await connection.close()
 
 
 async def sweeps(here: Ground, times: int) -> tuple[float, float]:
@@ -69,7 +58,7 @@ async def sweeps(here: Ground, times: int) -> tuple[float, float]:
         for _ in range(times):
             began = time.monotonic()
             now = (await app.database.clock()).now
-            await survey(app.database, engine.directory, app.spec, now, engine.account_key)
+            await survey(engine.tools, engine.directory, now, engine.account_key)
             between = time.monotonic()
             outcome = await engine.sweep(app.spec.target("records"))
             surveyed.append(between - began)

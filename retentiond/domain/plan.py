@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Literal
 
 from retentiond.domain.accounts import (
@@ -39,7 +40,7 @@ class Group:
     override: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)  # a plan is itself alone, so that what follows from it can be kept
 class TargetPlan:
     """All that decides the verdicts of one target at `now` (UTC).
 
@@ -119,6 +120,10 @@ class TargetPlan:
 
     def resolutions(self) -> Mapping[Group, Resolution]:
         """Each group's resolution outside the downgrade grace: every pair that a record of the target can have."""
+        return self._resolutions
+
+    @cached_property
+    def _resolutions(self) -> Mapping[Group, Resolution]:
         overrides = dict.fromkeys([None, *(group.override for group in self.groups)])
         groups: Iterable[Group] = self.groups
         if self.tier_source == "constant":
@@ -129,6 +134,10 @@ class TargetPlan:
 
     def horizon(self) -> datetime | None:
         """No record with a later anchor can be expired; None: nothing can expire by its anchor."""
+        return self._horizon
+
+    @cached_property
+    def _horizon(self) -> datetime | None:
         if self.counts_from_deletion:
             return None
         edges = [found.cutoff for found in self.resolutions().values() if found.cutoff]

@@ -1,6 +1,6 @@
 """The pace of one target: batch sizes that fit a time budget, rest between batches, records a second.
 
-A batch that took longer than its budget halves the next one or more; a quick one grows it at most twofold
+A batch that took longer than its budget halves the next one or more; a quick one grows it at most fourfold
 (4-safety, "Postgres, what bites" 10). Never waits inside a transaction: the sweeper rests before it begins one.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from retentiond.sweep.spec import Pace
 
 _FIRST = 1_000
-_LEAST, _MOST = 0.1, 2.0
+_LEAST, _MOST = 0.1, 4.0
 
 
 @dataclass(slots=True)

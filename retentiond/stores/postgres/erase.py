@@ -66,18 +66,20 @@ class Erasing:
         return bool(self._kinds)
 
     def erase_sql(self, salt: str, locked: Places | None) -> str:
-        """One row: what was deleted or changed; `tiers` are counts by the terms' labels."""
+        """One row: what was deleted or changed; `tiers` are counts by the terms' labels but the first, the rest's."""
         chosen = self._chosen(locked)
         acts = ", ".join(f"{branch.name} AS ({self._act(branch, chosen)})" for branch in self._kinds)
         gone = " UNION ALL ".join(f"SELECT * FROM {branch.name}" for branch in self._kinds)
         tiers = ", ".join(
-            f"count(*) FILTER (WHERE n = ANY('{{{','.join(map(str, numbers))}}}'))"
-            for numbers in self.terms.labels().values()
+            f"count(*) FILTER (WHERE {' OR '.join(f'n = {number}' for number in numbers)})"
+            for numbers in list(self.terms.labels().values())[1:]
         )
+        # A trigger may have kept the old value: what is not done is not counted, and is still due.
+        which = "" if self.change is None else " WHERE done"
         return (
             f"WITH {acts} SELECT count(*) AS changed, COALESCE(sum(size), 0)::bigint AS bytes,"
             f" {instant_sql('min(anchor)')} AS oldest, {instant_sql('max(anchor)')} AS newest,"
-            f" {self._digest(salt)} AS ids_digest, ARRAY[{tiers}] AS tiers FROM ({gone}) g WHERE done"
+            f" {self._digest(salt)} AS ids_digest, ARRAY[{tiers}]::bigint[] AS tiers FROM ({gone}) g{which}"
         )
 
     def lock_sql(self, *, skip_locked: bool) -> str:
@@ -96,7 +98,7 @@ class Erasing:
 
     def tally(self, row: asyncpg.Record) -> Tally:
         """The row of `erase_sql` as a Tally."""
-        counts = zip(self.terms.labels(), row["tiers"], strict=True)
+        counts = zip(self.terms.labels(), [row["changed"] - sum(row["tiers"]), *row["tiers"]], strict=True)
         return Tally(
             scanned=row["changed"],
             selected=row["changed"],
@@ -118,13 +120,12 @@ class Erasing:
             verb = f"DELETE FROM {table} r{' USING ' + others if others else ''}"
         else:
             verb = f"UPDATE {table} r SET {self.change.assignments(self.params)}{' FROM ' + others if others else ''}"
-        # A trigger may have kept the old value: what is not done is not counted, and is still due.
-        done = "true" if self.change is None else self.change.done(self.params)
+        done = "" if self.change is None else f", {self.change.done(self.params)} AS done"
         which = " AND r.ctid = l.place AND r.tableoid = l.part" if chosen else ""
         return (
             f"{verb} WHERE {self._where(branch)}{which}"
             f" RETURNING {keys}, {anchor_expression(self.shape)} AS anchor, {branch.number} AS n,"
-            f" {stored_bytes(self.shape.table)} AS size, {done} AS done"
+            f" {stored_bytes(self.shape.table)} AS size{done}"
         )
 
     def _where(self, branch: _Branch) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 import orjson
 
@@ -44,13 +45,16 @@ class Terms:
         return number != UNTOLD and self.resolutions[number - 1].cutoff is not None
 
     def labels(self) -> dict[str, list[int]]:
-        """The numbers under which each tier's records are due."""
-        found: dict[str, list[int]] = {"unknown": [UNTOLD]}
+        """The numbers under which each tier's records can be due."""
+        found: dict[str, list[int]] = {}
         for number, resolution in enumerate(self.resolutions, 1):
             found.setdefault(resolution.tier, []).append(number)
+        # An account whose term can't be told is erased all the same once it is deleted: it counts as unknown.
+        found.setdefault("unknown", []).append(UNTOLD)
         return found
 
 
+@lru_cache(maxsize=32)
 def number_terms(plan: TargetPlan) -> Terms:
     """The terms of a plan, numbered from 1; what has a fault is 0."""
     resolutions: dict[Resolution, int] = {}
