@@ -103,7 +103,8 @@ def command(body: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[..
 
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            code = asyncio.run(body(*args, **kwargs))
+            with asyncio.Runner(loop_factory=_loop) as runner:
+                code = runner.run(body(*args, **kwargs))
         except RetentiondError as error:
             report(error)
             raise SystemExit(error.exit_code) from error
@@ -119,6 +120,14 @@ def command(body: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[..
     wrapped = update_wrapper(run, body)
     wrapped.__doc__ = as_written(body.__doc__)
     return wrapped
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()
 
 
 def as_written(help_: str | None) -> str | None:

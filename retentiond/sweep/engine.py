@@ -17,7 +17,7 @@ from graphlib import CycleError, TopologicalSorter
 from uuid import uuid4
 
 from retentiond.control import flags, units
-from retentiond.domain.accounts import NOTHING_REMEMBERED
+from retentiond.domain.accounts import NOTHING_REMEMBERED, Surveyed
 from retentiond.domain.clock import ClockReading, agreed_now, require_no_jump, skew
 from retentiond.domain.permit import Lease, Unit
 from retentiond.domain.plan import TargetPlan
@@ -46,6 +46,7 @@ from retentiond.sweep.survey import look, recall, survey
 from retentiond.sweep.sweeper import Sweeper
 
 _LEASE_POLL_SECONDS = 0.5
+_SHARED_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -58,6 +59,8 @@ class Engine:
     account_key: bytes
     running: dict[str, Sweeper] = field(default_factory=dict)
     stopping: bool = False
+    _surveying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _surveyed: tuple[float, Surveyed] | None = None
 
     async def now(self, store: PostgresStore) -> datetime:
         """The earliest of the clocks involved; raises Guarded where they can't be trusted, Unreachable."""
@@ -139,8 +142,17 @@ class Engine:
         now = await self.now(store)
         surveyed = NOTHING_REMEMBERED
         if self.directory is not None and target.knows_account:
-            surveyed = await survey(self.tools, self.directory, now, self.account_key)
+            surveyed = await self._survey(self.directory, now)
         return await make_plan(self.tools, store, target, now, surveyed)
+
+    async def _survey(self, directory: Directory, now: datetime) -> Surveyed:
+        """The survey; one that began a moment ago does for sweeps that begin together."""
+        async with self._surveying:
+            began = time.monotonic()
+            if self._surveyed is None or began - self._surveyed[0] > _SHARED_SECONDS:
+                self._surveyed = None
+                self._surveyed = (began, await survey(self.tools, directory, now, self.account_key))
+            return self._surveyed[1]
 
     async def plan(self, target: Target) -> TargetPlan:
         """The plan that a sweep would have now, with nothing written; raises what makes the target unfit."""
