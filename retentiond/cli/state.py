@@ -57,8 +57,9 @@ async def resume(json_: bool) -> int:
     async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
         done = await flags.resume(tx)
         if done:
-            await app.journal.append(tx, kinds.mode("resume", mode=app.settings.mode, by=by_whom(), key=app.texts_key))
+            # The ledger's head is locked last, as everywhere: sweeps hold their unit when they come to it.
             await units.make_due(tx)
+            await app.journal.append(tx, kinds.mode("resume", mode=app.settings.mode, by=by_whom(), key=app.texts_key))
     as_json({"paused": False, "changed": done}) if json_ else click.echo("resumed" if done else "was not paused")
     return 0
 
@@ -88,6 +89,7 @@ async def approve(target: str | None, clock: bool, json_: bool) -> int:
     async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
         awaited = _awaited(await approvals.waiting(tx), target, app.spec.digest)
         granted = await approvals.grant(tx, awaited.kind, awaited.target, awaited.digest, awaited.count, by_whom())
+        await units.make_due(tx)
         await app.journal.append(
             tx,
             kinds.approval(
@@ -99,7 +101,6 @@ async def approve(target: str | None, clock: bool, json_: bool) -> int:
                 by=by_whom(),
             ),
         )
-        await units.make_due(tx)
     document = {"kind": granted.kind, "target": granted.target, "bound": granted.bound, "digest": granted.digest}
     told = f"approved: {granted.kind} {granted.target}, at most {granted.bound} {_UNITS[granted.kind]}"
     as_json(document) if json_ else click.echo(told)
