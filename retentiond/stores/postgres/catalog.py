@@ -31,13 +31,16 @@ FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_type bt ON bt.oid = t.typbasetype
 WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
+# An expression has no column's name, and keeps its place as a null. Only a btree gives its columns in their order.
 _INDEXES = """
 SELECT i.indisprimary AS is_primary, i.indisunique AND i.indpred IS NULL AND i.indimmediate AS is_unique,
        i.indpred IS NOT NULL AS partial,
        ARRAY(SELECT a.attname FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(num, pos)
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
+             LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
              WHERE k.pos <= i.indnkeyatts ORDER BY k.pos)::text[] AS columns
-FROM pg_catalog.pg_index i WHERE i.indrelid = $1::bigint::oid AND i.indisvalid ORDER BY i.indisprimary DESC
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+JOIN pg_catalog.pg_am m ON m.oid = c.relam
+WHERE i.indrelid = $1::bigint::oid AND i.indisvalid AND m.amname = 'btree' ORDER BY i.indisprimary DESC
 """
 _CHILDREN = """
 SELECT f.conname AS name, n.nspname AS schema, c.relname AS child, f.confdeltype::text AS on_delete,
@@ -161,7 +164,7 @@ async def read_table(connection: Connection, table: str, key: tuple[str, ...] | 
         can_update=row["can_update"],
         columns=columns,
         key=key or _key(indexes),
-        leading=frozenset(i["columns"][0] for i in indexes if i["columns"] and not i["partial"]),
+        leading=frozenset(i["columns"][0] for i in indexes if i["columns"][0] and not i["partial"]),
         children=tuple(_child(c) for c in await connection.fetch(_CHILDREN, oid)),
         triggers=tuple(t["name"] for t in await connection.fetch(_TRIGGERS, oid)),
     )
@@ -183,7 +186,7 @@ def _key(indexes: list[asyncpg.Record]) -> tuple[str, ...]:
     for index in indexes:
         if index["is_primary"]:
             return tuple(index["columns"])
-    return next((tuple(i["columns"]) for i in indexes if i["is_unique"]), ())
+    return next((tuple(i["columns"]) for i in indexes if i["is_unique"] and None not in i["columns"]), ())
 
 
 def _child(row: asyncpg.Record) -> Child:

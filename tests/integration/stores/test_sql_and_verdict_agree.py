@@ -277,6 +277,13 @@ def test_a_sweep_erases_exactly_what_the_verdict_says(postgres_server, document,
     asyncio.run(agree(dsn, dsn, document, scopes, seed, setup))
 
 
+@settings(PROFILE, max_examples=15)
+@given(document=policies(), scopes=st.lists(SCOPES, max_size=2), seed=st.integers(0, 2**32), setup=SETUPS)
+def test_it_does_so_on_the_newest_postgres_too(postgres18_server, document, scopes, seed, setup):
+    dsn = asyncio.run(fresh(postgres18_server.dsn(), "agree"))
+    asyncio.run(agree(dsn, dsn, document, scopes, seed, setup))
+
+
 @settings(PROFILE, max_examples=25)
 @given(document=policies(), scopes=st.lists(SCOPES, max_size=2), seed=st.integers(0, 2**32), setup=SETUPS)
 def test_a_directory_in_another_database_gives_the_same_verdicts(postgres_server, document, scopes, seed, setup):
