@@ -35,6 +35,9 @@ async def demo(once: bool, evidence: Path | None, time_limit: float, json_: bool
     Examples:
       retentiond demo
       retentiond demo --once --evidence ./evidence
+
+    \b
+    JSON: {"kept", "promises": [{"class", "tier", "term", "overdue", "held", "kept", "overdue_before"}]}
     """
     from retentiond.demo.run import Demo, Options, run_demo
 
