@@ -21,7 +21,7 @@ from retentiond.domain.duration import instant
 from retentiond.domain.evidence import keyed_digest
 from retentiond.domain.permit import Lease, Permit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import EpochMoved, Locked, Refused, UsageError
+from retentiond.errors import Blind, EpochMoved, Locked, Refused, UsageError
 from retentiond.ledger import kinds
 from retentiond.stores.base import Batch, Store, Tally, Window
 from retentiond.sweep.events import BatchDone, Throttled
@@ -103,8 +103,8 @@ class Sweeper:
 
     async def _again_for_locked(self) -> None:
         """A blocking pass for rows that the application had locked; what is still locked then is left and said."""
-        self.outcome.locked = 0
-        # This pass judges again what the first one has counted, so only what it erases is added.
+        # This pass meets again what the first one has counted: what it can't take counts once, what is kept stays as it was.
+        self.outcome.locked = self.outcome.failed = 0
         kept = (self.outcome.held, self.outcome.minimum, self.outcome.unresolved, self.outcome.blocked)
         for leg in self._legs(None):
             await self._walk(leg, wait_for_locks=True)
@@ -136,6 +136,10 @@ class Sweeper:
                     raise
                 self._plan = await with_holds(self._tools.database, self._store, self._plan)
                 continue
+            except Blind:
+                permit, self._permit = self._permit, None
+                await self._give_up(permit, None)
+                raise
             except Refused as error:
                 after, ended = await self._refused(window, error)
                 if ended:
