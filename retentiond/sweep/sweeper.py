@@ -103,7 +103,7 @@ class Sweeper:
 
     async def _again_for_locked(self) -> None:
         """A blocking pass for rows that the application had locked; what is still locked then is left and said."""
-        # This pass meets again what the first one has counted: what it can't take counts once, what is kept stays as it was.
+        # This pass meets again what the first one has counted, so only what it erases is added.
         self.outcome.locked = self.outcome.failed = 0
         kept = (self.outcome.held, self.outcome.minimum, self.outcome.unresolved, self.outcome.blocked)
         for leg in self._legs(None):
