@@ -21,7 +21,7 @@ from retentiond.domain.duration import instant
 from retentiond.domain.evidence import keyed_digest
 from retentiond.domain.permit import Lease, Permit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Blind, EpochMoved, Locked, Refused, UsageError
+from retentiond.errors import Blind, EpochMoved, Guarded, Locked, Refused, UsageError
 from retentiond.ledger import kinds
 from retentiond.stores.base import Batch, Store, Tally, Window
 from retentiond.sweep.events import BatchDone, Throttled
@@ -136,7 +136,7 @@ class Sweeper:
                     raise
                 self._plan = await with_holds(self._tools.database, self._store, self._plan)
                 continue
-            except Blind:
+            except (Blind, Guarded):
                 permit, self._permit = self._permit, None
                 await self._give_up(permit, None)
                 raise
@@ -190,12 +190,22 @@ class Sweeper:
 
         What was approved was counted, so this bites only when more has become due in the meantime.
         """
-        left = None if self._bound is None else self._bound - self.outcome.changed
+        left = None if self._bound is None else max(self._bound - self.outcome.changed, 0)
         if left is None or left >= window.size:
             return window
         if (await self._store.count(self._plan, window)).selected <= left:
             return window
         return replace(window, size=left) if left else None
+
+    def _require_within_bound(self, found: Tally) -> None:
+        """Raise before the commit of a batch that found more due than was counted: the directory may be damaged."""
+        if self._bound is not None and self.outcome.changed + found.changed > self._bound:
+            raise Guarded(
+                "fraction",
+                f"more records of target {self._target.name} became due in the middle of a sweep than the "
+                f"{self._bound} that it was allowed",
+                remedy="see what changed in the account directory; the next sweep counts anew and asks",
+            )
 
     def _open(self) -> bool:
         """Whether the target's window is open, by the sweep's `now` and the time since then."""
@@ -228,6 +238,7 @@ class Sweeper:
             )
             self._permit = permit
             found = await self._erase(batch, permit, window, batch_id)
+            self._require_within_bound(found)
             if self._joined:
                 await self._settle(batch.connection, permit, found, window, began)
             elif found.changed:

@@ -15,9 +15,9 @@ import asyncpg
 
 from retentiond.domain.permit import Permit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Blind, Locked, Refused, quoted
+from retentiond.errors import Blind, Locked, Refused, Unreachable, quoted
 from retentiond.stores.base import Tally, Window
-from retentiond.stores.postgres.catalog import quote
+from retentiond.stores.postgres.catalog import fingerprint, quote
 from retentiond.stores.postgres.connection import Connection, one, translated
 from retentiond.stores.postgres.erase import Erasing, Places
 from retentiond.stores.postgres.pieces import Piece
@@ -85,6 +85,7 @@ class PostgresBatch:
         if permit.number != self._number or permit.epoch != self._plan.epoch:
             raise Blind("the permit is not of this transaction and these holds")
         self._require_rights()
+        await self._require_unchanged()
         piece = await self._store.piece(self.connection, self._plan, window)
         if piece is None:
             return Tally(transaction=self.transaction_id)
@@ -93,8 +94,8 @@ class PostgresBatch:
         # A window of so many records from which as many went has none left to be judged.
         whole = gone.changed == window.size and piece.until is not None
         left = Tally() if whole else await self._store.judge(self.connection, piece)
-        locked = left.selected if skipped else 0
-        failed = 0 if skipped or not left.selected else max(left.selected - await self._late(piece, salt), 0)
+        # What nothing can have vetoed became due only now, or is held by others: a later pass takes it.
+        later = skipped or not self._store.may_veto
         return replace(
             gone,
             scanned=gone.scanned + left.scanned,
@@ -103,11 +104,31 @@ class PostgresBatch:
             minimum=left.minimum,
             unresolved=left.unresolved,
             blocked=left.blocked,
-            locked=locked,
-            failed=failed,
+            locked=left.selected if later else 0,
+            failed=0 if later else left.selected,
             after=piece.after,
             transaction=self.transaction_id,
         )
+
+    async def _require_unchanged(self) -> None:
+        """Keep the table as it is until the end of the batch, and see that it is what the SQL was made for.
+
+        The lock is the delete's own, taken early: it lets the application read and write, but no foreign key be added
+        and no column changed.
+        """
+        table = self._store.shape.table
+        try:
+            await self.connection.execute(f"LOCK TABLE {table.sql} IN ROW EXCLUSIVE MODE")
+        except asyncpg.LockNotAvailableError as error:
+            raise Unreachable(
+                f"target {self._store.name}: another session has {table.schema}.{table.name} locked as a whole",
+                remedy="see pg_locks for which; the sweep is tried again",
+            ) from error
+        if await fingerprint(self.connection, table.oid) != table.fingerprint:
+            raise Blind(
+                f"the schema of target {self._store.name} was changed in the middle of a sweep",
+                remedy="run `retentiond check`; the next sweep takes the new schema over where it fits",
+            )
 
     def _require_rights(self) -> None:
         """What is refused from here on is refused for a record, by a trigger or a constraint."""
@@ -126,24 +147,58 @@ class PostgresBatch:
 
     async def _act(self, piece: Piece, salt: str) -> tuple[Tally, bool]:
         """Erase; the tally, and whether rows that others hold were left out."""
-        savepoint = self.connection.transaction()
-        await savepoint.start()
-        try:
-            locked = await self._lock(piece, skip_locked=False) if self._store.locks_first else None
-            found = await self._erase(piece, salt, locked)
-        except asyncpg.LockNotAvailableError as error:
+        patient = True
+        if not self._store.locks_first:
+            try:
+                if (found := await self._at_once(piece, salt)) is not None:
+                    return found, False
+            except asyncpg.LockNotAvailableError:
+                patient = False
             if not piece.shape.table.can_update:
-                raise Locked("records that are due are locked by other transactions") from error
-            await savepoint.rollback()
-            return await self._erase(piece, salt, await self._lock(piece, skip_locked=True)), True
-        await savepoint.commit()
-        return found, False
+                raise Locked("records that are due are in use by other transactions")
+        return await self._locking(piece, salt, patient=patient)
 
-    async def _erase(self, piece: Piece, salt: str, locked: Places | None) -> Tally:
+    async def _at_once(self, piece: Piece, salt: str) -> Tally | None:
+        """Erase by one statement; None, and nothing done, where it waited for rows that were changed meanwhile.
+
+        PostgreSQL judges such a row again, but by the account as the statement's snapshot has it, which the same
+        transaction may have changed as well.
+        """
         erasing = self._erasing(piece)
         if not erasing.possible:
             return Tally()
-        sql = erasing.erase_sql(salt, locked)
+        savepoint = self.connection.transaction()
+        await savepoint.start()
+        try:
+            row = await one(self.connection, erasing.erase_sql(salt, None), *erasing.params.values)
+        except asyncpg.LockNotAvailableError:
+            await savepoint.rollback()
+            raise
+        if row["newer"]:
+            await savepoint.rollback()
+            return None
+        await savepoint.commit()
+        return erasing.tally(row)
+
+    async def _locking(self, piece: Piece, salt: str, *, patient: bool) -> tuple[Tally, bool]:
+        """Lock what is due, then judge it again by a later snapshot and erase; rows of others are left out at last."""
+        if patient:
+            savepoint = self.connection.transaction()
+            await savepoint.start()
+            try:
+                places = await self._lock(piece, skip_locked=False)
+            except asyncpg.LockNotAvailableError:
+                await savepoint.rollback()
+            else:
+                await savepoint.commit()
+                return await self._erase(piece, salt, places), False
+        return await self._erase(piece, salt, await self._lock(piece, skip_locked=True)), True
+
+    async def _erase(self, piece: Piece, salt: str, places: Places) -> Tally:
+        erasing = self._erasing(piece)
+        if not erasing.possible:
+            return Tally()
+        sql = erasing.erase_sql(salt, places)
         return erasing.tally(await one(self.connection, sql, *erasing.params.values))
 
     async def _lock(self, piece: Piece, *, skip_locked: bool) -> Places:
@@ -152,20 +207,6 @@ class PostgresBatch:
             return Places((), ())
         row = await one(self.connection, erasing.lock_sql(skip_locked=skip_locked), *erasing.params.values)
         return Places(tuple(row["parts"]), tuple(row["places"]))
-
-    async def _late(self, piece: Piece, salt: str) -> int:
-        """How many records of those still due only became so after the statement: a second try would take them.
-
-        The try is undone; they are the next sweep's. What it can't take either has failed.
-        """
-        savepoint = self.connection.transaction()
-        await savepoint.start()
-        try:
-            return (await self._erase(piece, salt, None)).changed
-        except asyncpg.LockNotAvailableError:
-            return 0
-        finally:
-            await savepoint.rollback()
 
     def _erasing(self, piece: Piece) -> Erasing:
         params = Params()

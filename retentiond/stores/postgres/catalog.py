@@ -16,6 +16,7 @@ from retentiond.stores.postgres.connection import Connection
 
 _RELATION = """
 SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind, c.relrowsecurity AS rls,
+       c.relhasrules AS rules,
        pg_catalog.pg_get_userbyid(c.relowner) AS owner,
        pg_catalog.has_table_privilege(c.oid, 'SELECT') AS can_select,
        pg_catalog.has_table_privilege(c.oid, 'DELETE') AS can_delete,
@@ -42,7 +43,15 @@ FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_am m ON m.oid = c.relam
 WHERE i.indrelid = $1::bigint::oid AND i.indisvalid AND m.amname = 'btree' ORDER BY i.indisprimary DESC
 """
-_CHILDREN = """
+# A foreign key may refer to a table above or below the target: a partition, its root, a table that inherits. A row of
+# the target is that table's too, and takes its children along.
+_FAMILY = """
+WITH RECURSIVE below (oid) AS (
+    SELECT $1::bigint::oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below b ON i.inhparent = b.oid
+), family (oid) AS (
+    SELECT oid FROM below UNION SELECT relid::oid FROM pg_catalog.pg_partition_ancestors($1::bigint::oid::regclass)
+)"""
+_CHILDREN = f"""{_FAMILY}
 SELECT f.conname AS name, n.nspname AS schema, c.relname AS child, f.confdeltype::text AS on_delete,
        ARRAY(SELECT a.attname FROM unnest(f.conkey) WITH ORDINALITY k(num, pos) JOIN pg_catalog.pg_attribute a
              ON a.attrelid = f.conrelid AND a.attnum = k.num ORDER BY k.pos)::text[] AS columns,
@@ -52,11 +61,28 @@ SELECT f.conname AS name, n.nspname AS schema, c.relname AS child, f.confdeltype
                AND i.indkey[0] = f.conkey[1]) AS indexed
 FROM pg_catalog.pg_constraint f JOIN pg_catalog.pg_class c ON c.oid = f.conrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE f.confrelid = $1::bigint::oid AND f.contype = 'f' AND f.conparentid = 0 ORDER BY f.conname
+WHERE f.confrelid IN (SELECT oid FROM family) AND f.contype = 'f' AND f.conparentid = 0 ORDER BY f.conname, c.oid
 """
-_TRIGGERS = """
-SELECT t.tgname AS name FROM pg_catalog.pg_trigger t
-WHERE t.tgrelid = $1::bigint::oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 24) <> 0 ORDER BY 1
+# All that the SQL was made for, as one text: it is compared in each batch, under a lock that keeps it as it is. A new
+# partition, with its copies of keys and triggers, changes nothing of it.
+_FINGERPRINT = f"""{_FAMILY}
+SELECT pg_catalog.md5(pg_catalog.concat_ws(E'\\n',
+    (SELECT pg_catalog.concat_ws(' ', c.oid, c.relkind, c.relrowsecurity, c.relhasrules)
+     FROM pg_catalog.pg_class c WHERE c.oid = $1::bigint::oid),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull,
+            a.attgenerated), ',' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+     WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', f.oid, f.conrelid, f.confdeltype, f.confupdtype), ','
+            ORDER BY f.oid) FROM pg_catalog.pg_constraint f
+     WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid IN (SELECT oid FROM family)),
+    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.oid, t.tgenabled), ',' ORDER BY t.oid)
+     FROM pg_catalog.pg_trigger t
+     WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgrelid IN (SELECT oid FROM family))))
+"""
+_TRIGGERS = f"""{_FAMILY}
+SELECT DISTINCT t.tgname AS name FROM pg_catalog.pg_trigger t
+WHERE t.tgrelid IN (SELECT oid FROM family) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 24) <> 0
+ORDER BY 1
 """
 
 
@@ -115,6 +141,8 @@ class Table:
     leading: frozenset[str]
     children: tuple[Child, ...]
     triggers: tuple[str, ...]
+    rules: bool = False
+    fingerprint: str = ""
 
     @property
     def sql(self) -> str:
@@ -167,6 +195,8 @@ async def read_table(connection: Connection, table: str, key: tuple[str, ...] | 
         leading=frozenset(i["columns"][0] for i in indexes if i["columns"][0] and not i["partial"]),
         children=tuple(_child(c) for c in await connection.fetch(_CHILDREN, oid)),
         triggers=tuple(t["name"] for t in await connection.fetch(_TRIGGERS, oid)),
+        rules=row["rules"],
+        fingerprint=await fingerprint(connection, oid),
     )
     if not found.key:
         raise Blind(
@@ -180,6 +210,11 @@ async def read_table(connection: Connection, table: str, key: tuple[str, ...] | 
                 remedy=f"ALTER TABLE {found.sql} ALTER COLUMN {quote(name)} SET NOT NULL; or name others in `key`",
             )
     return found
+
+
+async def fingerprint(connection: Connection, oid: int) -> str:
+    """What a table, its family, columns, foreign keys and triggers are now: another text where any has changed."""
+    return str(await connection.fetchval(_FINGERPRINT, oid))
 
 
 def _key(indexes: list[asyncpg.Record]) -> tuple[str, ...]:

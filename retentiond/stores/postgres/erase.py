@@ -3,10 +3,12 @@
 It is one DELETE (or UPDATE) a kind of account, fused with the account directory: its WHERE has the whole verdict on
 the row's own columns, so a row that was refreshed since the statement began is judged again by Postgres itself and
 stays (4-safety, "Postgres, what bites" 2). Accounts are only ever joined inner: what READ COMMITTED evaluates again
-for a changed row then holds for that row (the inside of an anti-join it would take for empty).
+for a changed row then holds for that row (the inside of an anti-join it would take for empty). But the account it is
+judged by is still the snapshot's: `newer` tells that such a row was among them, and then nothing of it must stand.
 
-Where a row may be locked, or foreign keys refer to it, the rows are locked first and the statement is confined to
-those: whoever inserts a child has to lock its parent, so a later statement that finds none can rely on it.
+Where a row may be locked, was changed meanwhile, or has foreign keys that refer to it, the rows are locked first and
+the statement, with a later snapshot, is confined to those: whoever inserts a child has to lock its parent, so a
+statement that finds none can rely on it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,12 @@ from retentiond.stores.postgres.shape import Context, Params, Shape, anchor_expr
 from retentiond.stores.postgres.terms import accounts_sql, number_sql, number_terms
 from retentiond.stores.postgres.walks import Walk
 
+# A version as old as a transaction that the snapshot may not have seen. Our own transaction has a number by now, and
+# `age` counts back from that.
+_OLDEST_NEWER = (
+    "(SELECT pg_catalog.pg_current_xact_id()::text::bigint"
+    " - pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint)"
+)
 _TEXTS = ("text", "varchar", "bpchar", "citext", "name")
 
 
@@ -79,7 +87,8 @@ class Erasing:
         return (
             f"WITH {acts} SELECT count(*) AS changed, COALESCE(sum(size), 0)::bigint AS bytes,"
             f" {instant_sql('min(anchor)')} AS oldest, {instant_sql('max(anchor)')} AS newest,"
-            f" {self._digest(salt)} AS ids_digest, ARRAY[{tiers}]::bigint[] AS tiers FROM ({gone}) g{which}"
+            f" {self._digest(salt)} AS ids_digest, ARRAY[{tiers}]::bigint[] AS tiers,"
+            f" COALESCE(min(age) <= {_OLDEST_NEWER}, false) AS newer FROM ({gone}) g{which}"
         )
 
     def lock_sql(self, *, skip_locked: bool) -> str:
@@ -125,7 +134,7 @@ class Erasing:
         return (
             f"{verb} WHERE {self._where(branch)}{which}"
             f" RETURNING {keys}, {anchor_expression(self.shape)} AS anchor, {branch.number} AS n,"
-            f" {stored_bytes(self.shape.table)} AS size{done}"
+            f" {stored_bytes(self.shape.table)} AS size, pg_catalog.age(r.xmin) AS age{done}"
         )
 
     def _where(self, branch: _Branch) -> str:
@@ -189,7 +198,9 @@ class Erasing:
         source, looked = shape.directory, self.context.looked
         lacks = f" WHERE NOT {directory_has(source, 'm.id')}" if source is not None else ""
         if looked is not None:
-            plan = replace(plan, missing=tuple(each for each in plan.missing if each.id not in set(looked.ids)))
+            # One that was not asked about may have come back.
+            lacking = set(looked.asked) - set(looked.ids)
+            plan = replace(plan, missing=tuple(each for each in plan.missing if each.id in lacking))
         lost = missing_rows(plan, shape.account, params)
         number = self._number_without(self.terms.absent)
         due = expired(shape, plan, self.terms.cutoff(f"({number})", params))

@@ -167,8 +167,21 @@ class PostgresStore:
 
     @property
     def locks_first(self) -> bool:
-        """Whether rows are locked before they are judged: foreign keys refer to them."""
-        return self.action == "delete" and bool(self.shape.table.children)
+        """Whether rows are locked before they are judged.
+
+        Foreign keys refer to them; or they are changed by what the directory says, where a row that was refreshed
+        meanwhile can't be told by its version afterwards.
+        """
+        shape = self.shape
+        if self.change is not None:
+            return shape.account is not None and self._directory is not None
+        return bool(shape.table.children)
+
+    @property
+    def may_veto(self) -> bool:
+        """Whether the table itself can keep a record that the statement was to erase: triggers, rules, a new value."""
+        table = self.shape.table
+        return self.change is not None or bool(table.triggers) or table.rules
 
     async def count(self, plan: TargetPlan, window: Window) -> Tally:
         """Judge a window without touching it."""
