@@ -17,7 +17,7 @@ from retentiond.domain.permit import Permit
 from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Blind, Locked, Refused, Unreachable, quoted
 from retentiond.stores.base import Tally, Window
-from retentiond.stores.postgres.catalog import fingerprint, quote
+from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.connection import Connection, one, translated
 from retentiond.stores.postgres.erase import Erasing, Places
 from retentiond.stores.postgres.pieces import Piece
@@ -124,7 +124,7 @@ class PostgresBatch:
                 f"target {self._store.name}: another session has {table.schema}.{table.name} locked as a whole",
                 remedy="see pg_locks for which; the sweep is tried again",
             ) from error
-        if await fingerprint(self.connection, table.oid) != table.fingerprint:
+        if not await self._store.is_unchanged(self.connection):
             raise Blind(
                 f"the schema of target {self._store.name} was changed in the middle of a sweep",
                 remedy="run `retentiond check`; the next sweep takes the new schema over where it fits",

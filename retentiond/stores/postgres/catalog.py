@@ -6,7 +6,7 @@ Every name that enters SQL comes from here, quoted, never from configuration tex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import asyncpg
@@ -64,14 +64,14 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE f.confrelid IN (SELECT oid FROM family) AND f.contype = 'f' AND f.conparentid = 0 ORDER BY f.conname, c.oid
 """
 # All that the SQL was made for, as one text: it is compared in each batch, under a lock that keeps it as it is. A new
-# partition, with its copies of keys and triggers, changes nothing of it.
+# partition, with its copies of keys and triggers, changes nothing of it, nor does a column that no verdict rests on.
 _FINGERPRINT = f"""{_FAMILY}
 SELECT pg_catalog.md5(pg_catalog.concat_ws(E'\\n',
     (SELECT pg_catalog.concat_ws(' ', c.oid, c.relkind, c.relrowsecurity, c.relhasrules)
      FROM pg_catalog.pg_class c WHERE c.oid = $1::bigint::oid),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull,
             a.attgenerated), ',' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
-     WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0),
+     WHERE a.attrelid = $1::bigint::oid AND a.attname = ANY($2::text[])),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', f.oid, f.conrelid, f.confdeltype, f.confupdtype), ','
             ORDER BY f.oid) FROM pg_catalog.pg_constraint f
      WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid IN (SELECT oid FROM family)),
@@ -142,7 +142,6 @@ class Table:
     children: tuple[Child, ...]
     triggers: tuple[str, ...]
     rules: bool = False
-    fingerprint: str = ""
 
     @property
     def sql(self) -> str:
@@ -196,7 +195,6 @@ async def read_table(connection: Connection, table: str, key: tuple[str, ...] | 
         children=tuple(_child(c) for c in await connection.fetch(_CHILDREN, oid)),
         triggers=tuple(t["name"] for t in await connection.fetch(_TRIGGERS, oid)),
         rules=row["rules"],
-        fingerprint=await fingerprint(connection, oid),
     )
     if not found.key:
         raise Blind(
@@ -212,9 +210,9 @@ async def read_table(connection: Connection, table: str, key: tuple[str, ...] | 
     return found
 
 
-async def fingerprint(connection: Connection, oid: int) -> str:
-    """What a table, its family, columns, foreign keys and triggers are now: another text where any has changed."""
-    return str(await connection.fetchval(_FINGERPRINT, oid))
+async def fingerprint(connection: Connection, oid: int, columns: Collection[str]) -> str:
+    """What a table, these columns, its family's foreign keys and triggers are now: another text where one changed."""
+    return str(await connection.fetchval(_FINGERPRINT, oid, sorted(columns)))
 
 
 def _key(indexes: list[asyncpg.Record]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from retentiond.stores.postgres import drift, inspect, matching, rows, walks
 from retentiond.stores.postgres import oldest as ages
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
 from retentiond.stores.postgres.batch import PostgresBatch
-from retentiond.stores.postgres.catalog import read_table
+from retentiond.stores.postgres.catalog import Table, fingerprint, read_table
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase, one
 from retentiond.stores.postgres.directory import Directory, read_facts
@@ -52,6 +52,7 @@ class PostgresStore:
         self._secret = secret
         self._database = TargetDatabase(config.dsn.get_secret_value(), what=f"target {name}")
         self._shape: Shape | None = None
+        self._fingerprint = ""
         self._directory: Directory | None = None
         self.change: Change | None = None
 
@@ -111,7 +112,16 @@ class PostgresStore:
                 secret=self._secret,
                 version=version,
             )
+        await self._take_fingerprint(table)
         return self._shape
+
+    async def _take_fingerprint(self, table: Table) -> None:
+        """What batches compare; the table is read once more, since the mark must be of what the shape was made from."""
+        async with self._database.transaction() as connection:
+            self._fingerprint = await fingerprint(connection, table.oid, self._columns())
+            again = await read_table(connection, self.config.table, tuple(self.config.key or ()) or None)
+        if again != table:
+            raise Blind(f"the schema of target {self.name} is being changed", remedy="the next sweep reads it anew")
 
     @property
     def shape(self) -> Shape:
@@ -176,6 +186,17 @@ class PostgresStore:
         if self.change is not None:
             return shape.account is not None and self._directory is not None
         return bool(shape.table.children)
+
+    async def is_unchanged(self, connection: Connection) -> bool:
+        """Whether the table is still what its SQL was made for."""
+        return await fingerprint(connection, self.shape.table.oid, self._columns()) == self._fingerprint
+
+    def _columns(self) -> set[str]:
+        """The columns that verdicts and changes rest on."""
+        shape = self.shape
+        named = {column.name for column in (shape.anchor, shape.account, shape.tier) if column}
+        changed = {column.name for column, _ in self.change.columns} if self.change else set()
+        return {*shape.table.key, *named, *changed}
 
     @property
     def may_veto(self) -> bool:
