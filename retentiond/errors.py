@@ -116,6 +116,10 @@ class Locked(Refused):
     """The application holds locks on records that are due."""
 
 
+class Hostile(Refused):
+    """A statement failed on a value in the data."""
+
+
 class Unexpected(RetentiondError):
     """An error that nobody foresaw: a mistake of retentiond's own."""
 

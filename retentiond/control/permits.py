@@ -178,6 +178,14 @@ async def outcome_of(tx: Tx, number: int) -> str | None:
     return None if row["outcome"] is None else str(row["outcome"])
 
 
+async def prepared_of(tx: Tx, permit: Permit) -> dict[str, Any] | None:
+    """What `prepare` has written for one's own permit; None where it never came to that."""
+    found: dict[str, Any] | None = from_json(
+        await tx.fetchval("SELECT prepared::text FROM retentiond.permits WHERE number = $1", permit.number)
+    )
+    return found
+
+
 async def open_permits(tx: Tx, *, unit: Unit | None = None, before: int | None = None) -> list[OpenPermit]:
     """The permits without an outcome, of one unit or all; with `before`, those issued under an earlier epoch."""
     rows = await tx.fetch(

@@ -136,7 +136,7 @@ class Batch(Protocol):
         """Destroy what is due in the window; raises Blind, Unreachable."""
 
     async def commit(self) -> None:
-        """Make it so; raises Unreachable when the answer never came."""
+        """Make it so; raises Refused where it surely was rolled back, else Unreachable."""
 
 
 class Store(Protocol):
@@ -186,17 +186,23 @@ class Store(Protocol):
     async def count(self, plan: TargetPlan, window: Window) -> Tally:
         """Judge a window without touching it."""
 
+    async def past(self, plan: TargetPlan, window: Window) -> tuple[str, ...] | None:
+        """Where the walk goes on after the window (None: at its end), told without judging what is in it."""
+
     async def matches(self, hold: TargetHold, *, seconds: float) -> Matches:
         """How many records the hold covers, whatever their verdict; an estimate where counting takes longer."""
 
     def batch(self, plan: TargetPlan, number: int, *, wait_for_locks: bool) -> AbstractAsyncContextManager[Batch]:
         """Open the transaction whose end is the fence of permit `number`."""
 
+    def settling(self, connection: Any) -> AbstractAsyncContextManager[None]:
+        """While a batch's transaction writes the control state as well: raises Unreachable for what then fails."""
+
     async def fence_passed(self, number: int) -> bool:
         """Whether the transaction of that permit is over; raises Unreachable."""
 
     async def fate(self, transaction: str) -> str:
-        """What became of a transaction: `committed`, `aborted`, `in progress` or `unknown`."""
+        """What became of a `Tally.transaction`: `committed`, `aborted`, `in progress` or `unknown`."""
 
     async def record(self, plan: TargetPlan, key: str) -> tuple[RecordFacts, AccountFacts]:
         """One record and what the directory says of its account; raises NotFound."""

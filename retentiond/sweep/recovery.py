@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
-from retentiond.control import permits
+from retentiond.control import permits, units
 from retentiond.control.database import Database
 from retentiond.domain.permit import Lease, Permit
 from retentiond.errors import Unreachable
@@ -54,15 +55,31 @@ async def settle_open_permits(database: Database, journal: Journal, store: Store
 
 
 async def give_up(
-    database: Database, store: Store, permit: Permit, entry: kinds.Entry | None, journal: Journal
+    database: Database,
+    store: Store,
+    permit: Permit,
+    entry: kinds.Entry | None,
+    journal: Journal,
+    cursor: Mapping[str, Any] | None = None,
 ) -> None:
     """End one's own permit whose batch the target refused: its transaction is rolled back, which the target confirms.
 
-    `entry` is what the ledger has to be told of it, if anything. Raises Fenced, Unreachable.
+    `entry` is what the ledger has to be told of it, if anything; with `cursor` the walk goes on from there. Raises
+    Fenced, and Unreachable where the target doesn't confirm it: the permit stays open for `settle_open_permits`.
     """
     await _wait_until_over(store, permit.number)
+    async with database.transaction(read_only=True) as tx:
+        prepared = await permits.prepared_of(tx, permit)
+    fate = await store.fate(str(prepared["transaction"])) if prepared else "aborted"
+    if fate != "aborted":
+        raise Unreachable(
+            f"the batch of permit {permit.number} was called refused, and its transaction is {fate}",
+            remedy="nothing to do: the next sweep writes what became of it",
+        )
     async with database.transaction() as tx:
         await permits.end(tx, permit, "refused")
+        if cursor is not None:
+            await units.save_cursor(tx, permit.lease, cursor)
         if entry is not None:
             await journal.append(tx, entry)
 

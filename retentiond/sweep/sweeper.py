@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,7 +22,7 @@ from retentiond.domain.duration import instant
 from retentiond.domain.evidence import keyed_digest
 from retentiond.domain.permit import Lease, Permit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Blind, EpochMoved, Guarded, Locked, Refused, UsageError
+from retentiond.errors import Blind, EpochMoved, Guarded, Hostile, Locked, Refused, UsageError
 from retentiond.ledger import kinds
 from retentiond.stores.base import Batch, Store, Tally, Window
 from retentiond.sweep.events import BatchDone, Throttled
@@ -74,7 +75,12 @@ class Sweeper:
             return self.outcome
         self._joined = await self._store.holds_state(*await self._tools.database.name())
         for leg in self._legs(cursor):
-            await self._walk(leg, wait_for_locks=False)
+            try:
+                await self._walk(leg, wait_for_locks=False)
+            except (Blind, Refused):
+                if leg.after is not None and not self._progress():
+                    await self._forget_cursor()
+                raise
         if self.outcome.locked:
             await self._again_for_locked()
         if self.outcome.failed:
@@ -100,6 +106,14 @@ class Sweeper:
         at = names.index(walk)
         rest = [Window(name, None, 0) for name in (*names[at + 1 :], *names[:at])]
         return [Window(walk, position, 0), *rest, Window(walk, None, 0, until=position)]
+
+    def _progress(self) -> bool:
+        return bool(self.outcome.batches or self.outcome.failed or self.outcome.locked)
+
+    async def _forget_cursor(self) -> None:
+        """A position that can't be gone on from, whatever is wrong with it, must not keep every later sweep there."""
+        async with self._tools.database.transaction() as tx:
+            await units.save_cursor(tx, self._lease, None)
 
     async def _again_for_locked(self) -> None:
         """A blocking pass for rows that the application had locked; what is still locked then is left and said."""
@@ -165,7 +179,11 @@ class Sweeper:
             self._pacer.trouble(window.size)
             await self._give_up(permit, None)
             return window.after, False
-        judged = await self._store.count(self._plan, window)
+        try:
+            judged = await self._judge_one(window)
+        except Refused:
+            await self._give_up(permit, None)
+            raise
         if not judged.selected:
             await self._give_up(permit, None)
             raise error
@@ -173,7 +191,7 @@ class Sweeper:
         locked = isinstance(error, Locked)
         one = Tally(selected=1, locked=int(locked), failed=int(not locked))
         told = None if locked or permit is None else self._entry(permit, one, time.monotonic())
-        await self._give_up(permit, told)
+        await self._give_up(permit, told, self._cursor(window, judged.after))
         self.outcome.locked += one.locked
         self.outcome.failed += one.failed
         self._last_refusal = error
@@ -181,9 +199,18 @@ class Sweeper:
             raise error
         return judged.after, judged.after is None
 
-    async def _give_up(self, permit: Permit | None, told: kinds.Entry | None) -> None:
+    async def _judge_one(self, window: Window) -> Tally:
+        """The one record judged; one whose values can't be judged counts as due, so that it is set aside and said."""
+        try:
+            return await self._store.count(self._plan, window)
+        except Hostile:
+            return Tally(selected=1, after=await self._store.past(self._plan, window))
+
+    async def _give_up(
+        self, permit: Permit | None, told: kinds.Entry | None, cursor: Mapping[str, Any] | None = None
+    ) -> None:
         if permit is not None:
-            await give_up(self._tools.database, self._store, permit, told, self._tools.journal)
+            await give_up(self._tools.database, self._store, permit, told, self._tools.journal, cursor)
 
     async def _within_bound(self, window: Window) -> Window | None:
         """The window, narrowed where it could hold more than the approval still allows; None when that is used up.
@@ -278,12 +305,15 @@ class Sweeper:
 
     async def _settle(self, tx: Tx, permit: Permit, found: Tally, window: Window, began: float) -> None:
         """The outcome: in the batch's own transaction where that can be, else in one of the control database."""
+        async with self._store.settling(tx) if self._joined else nullcontext():
+            await units.save_cursor(tx, self._lease, self._cursor(window, found.after))
+            await permits.end(tx, permit, "committed" if found.changed else "empty")
+            if found.changed or found.failed:
+                await self._tools.journal.append(tx, self._entry(permit, found, began))
+
+    def _cursor(self, window: Window, after: tuple[str, ...] | None) -> Mapping[str, Any]:
         order = list(self._store.order(self._plan, window.walk))
-        cursor = {"walk": window.walk, "order": order, "after": list(found.after) if found.after else None}
-        await units.save_cursor(tx, self._lease, cursor)
-        await permits.end(tx, permit, "committed" if found.changed else "empty")
-        if found.changed or found.failed:
-            await self._tools.journal.append(tx, self._entry(permit, found, began))
+        return {"walk": window.walk, "order": order, "after": list(after) if after else None}
 
     def _entry(self, permit: Permit, found: Tally, began: float) -> kinds.Entry:
         plan = self._plan

@@ -6,8 +6,8 @@ hold asks for the same lock and gets it only when the transaction is over (4-saf
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Blind, Locked, Refused, Unreachable, quoted
 from retentiond.stores.base import Tally, Window
 from retentiond.stores.postgres.catalog import quote
-from retentiond.stores.postgres.connection import Connection, one, translated
+from retentiond.stores.postgres.connection import Connection, committing, one
 from retentiond.stores.postgres.erase import Erasing, Places
 from retentiond.stores.postgres.pieces import Piece
 from retentiond.stores.postgres.shape import Params
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Each is a fraction of the permit's 30 s of life; they keep a hold's wait short, and are no part of the fence.
 _STATEMENT_MS, _IDLE_MS, _TRANSACTION_MS = 15_000, 8_000, 20_000
-_LOCK_MS, _PATIENT_LOCK_MS = 150, 3_000
+_LOCK_MS, _PATIENT_LOCK_MS, _SETTLE_LOCK_MS = 150, 3_000, 5_000
 # A commit that the outcome speaks of must survive a crash of the server, whatever the database's default is.
 _BEGIN = """
 SELECT pg_advisory_xact_lock($1), set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true),
@@ -38,7 +38,7 @@ SELECT pg_advisory_xact_lock($1), set_config('TimeZone', 'UTC', true), set_confi
             THEN set_config('synchronous_commit', 'on', true) END,
        CASE WHEN current_setting('server_version_num')::int >= 170000
             THEN set_config('transaction_timeout', $5, true) END,
-       pg_current_xact_id()::text AS xid
+       pg_current_xact_id()::text AS xid, {line} AS line
 """
 
 
@@ -49,6 +49,26 @@ def _refused(what: str) -> Iterator[None]:
         yield
     except asyncpg.InsufficientPrivilegeError as error:
         raise Refused(f"{what}: {quoted(error)}", remedy="see the table's triggers and the grants they need") from error
+
+
+@asynccontextmanager
+async def settling(connection: Connection, what: str) -> AsyncIterator[None]:
+    """While the control state is written in a batch's own transaction: what goes wrong is no record's fault.
+
+    It shares the ledger's head with every other unit, so it waits for locks as the control database's own
+    transactions do; what is left of the batch has its short patience again.
+    """
+    try:
+        row = await one(
+            connection,
+            "SELECT current_setting('lock_timeout') AS was, set_config('lock_timeout', $1, true)",
+            str(_SETTLE_LOCK_MS),
+        )
+        yield
+        await connection.fetchval("SELECT set_config('lock_timeout', $1, true)", row["was"])
+    except asyncpg.PostgresError as error:
+        remedy = "see pg_locks for who holds the control state; the next sweep takes the batch again"
+        raise Unreachable(f"{what}: the outcome can't be written: {quoted(error)}", remedy=remedy) from error
 
 
 class PostgresBatch:
@@ -74,8 +94,9 @@ class PostgresBatch:
         """Take the lock that is the fence, first of all; then the settings."""
         lock_ms = _PATIENT_LOCK_MS if self._patient else _LOCK_MS
         limits = [str(limit) for limit in (_STATEMENT_MS, lock_ms, _IDLE_MS, _TRANSACTION_MS)]
-        row = await one(self.connection, _BEGIN, self._store.lock_key(self._number), *limits)
-        self.transaction_id = row["xid"]
+        begin = _BEGIN.format(line=await self._store.line_sql())
+        row = await one(self.connection, begin, self._store.lock_key(self._number), *limits)
+        self.transaction_id = f"{row['xid']}@{row['line']}"
 
     async def erase(self, permit: Permit, window: Window, *, salt: str) -> Tally:
         """Destroy what is due in the window, under the permit whose number this transaction is the fence of.
@@ -214,9 +235,9 @@ class PostgresBatch:
         return Erasing(piece.shape, piece.plan, params, walk, piece.context, self._store.change)
 
     async def commit(self) -> None:
-        """Make it so; raises Unreachable when the answer never came."""
+        """Make it so; raises Unreachable when the answer never came, or tells nothing for sure."""
         self.over = True
-        with translated(f"target {self._store.name}"):
+        with committing(f"target {self._store.name}"):
             await self._transaction.commit()
 
     async def roll_back(self) -> None:

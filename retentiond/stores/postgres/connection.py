@@ -18,7 +18,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.permit import SAME_DATABASE
-from retentiond.errors import Blind, Refused, Unreachable, quoted
+from retentiond.errors import Blind, Hostile, Refused, Unreachable, quoted
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
@@ -29,6 +29,12 @@ SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', 
        set_config('idle_in_transaction_session_timeout', $3, true)
 """
 _CONNECT_SECONDS = 10.0
+# What only a server that has just rolled back says of a COMMIT: data, constraints, rollback, names and rights, views,
+# triggers. A pooler that lost the server answers too, with classes of its own (pgcat: 58000).
+_ROLLED_BACK = frozenset({"22", "23", "40", "42", "44", "P0"})
+_NOBODY_KNOWS = "40003"
+_TIMELINE = "pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8)"
+_LINES = (f"((SELECT system_identifier::text FROM pg_catalog.pg_control_system()) || '/' || {_TIMELINE})", _TIMELINE)
 
 
 @contextmanager
@@ -64,9 +70,28 @@ def translated(what: str) -> Iterator[None]:
     except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
         remedy = "see pg_locks and pg_stat_activity for what is in the way, then run it again"
         raise Refused(f"{what} did not answer in time: {type(error).__name__}", remedy=remedy) from error
+    except asyncpg.DataError as error:
+        remedy = "see the records' values in the columns that the target names, and `retentiond check`"
+        raise Hostile(f"{what}: {quoted(error)}", remedy=remedy) from error
     except asyncpg.PostgresError as error:
         remedy = "see the log of that database, and `retentiond check`"
         raise Refused(f"{what}: {quoted(error)}", remedy=remedy) from error
+
+
+@contextmanager
+def committing(what: str) -> Iterator[None]:
+    """As `translated`, for a COMMIT: Refused only where it surely was rolled back, else Unreachable."""
+    with translated(what):
+        try:
+            yield
+        except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError):
+            raise
+        except asyncpg.PostgresError as error:
+            state = str(error.sqlstate)
+            if state[:2] in _ROLLED_BACK and state != _NOBODY_KNOWS:
+                raise Refused(f"{what}: {quoted(error)}", remedy="see the table's triggers and constraints") from error
+            remedy = "nothing to do: the next sweep asks the server what became of the batch"
+            raise Unreachable(f"{what}: the answer to COMMIT is in doubt: {quoted(error)}", remedy=remedy) from error
 
 
 class TargetDatabase:
@@ -76,6 +101,7 @@ class TargetDatabase:
         self._dsn = dsn
         self._what = what
         self._pool: asyncpg.Pool | None = None
+        self._line_sql: str | None = None
 
     async def open(self) -> None:
         """Connect; raises Unreachable."""
@@ -124,6 +150,26 @@ class TargetDatabase:
         """What tells this database from every other while the server runs."""
         async with self.transaction() as connection:
             return str(await connection.fetchval(SAME_DATABASE))
+
+    async def line_sql(self) -> str:
+        """An expression for "the same server, not failed over": a transaction's id means something only there.
+
+        The best that this server lets us read: not every provider has timelines, or shows the system's identifier.
+        """
+        if self._line_sql is None:
+            self._line_sql = f"({SAME_DATABASE})"
+            for sql in _LINES:
+                try:
+                    async with self.transaction() as connection:
+                        await connection.fetchval(f"SELECT {sql}")
+                except (Blind, Refused):
+                    continue
+                except BaseException:
+                    self._line_sql = None
+                    raise
+                self._line_sql = sql
+                break
+        return self._line_sql
 
     async def clock(self) -> ClockReading:
         """The database's clock; raises Unreachable."""

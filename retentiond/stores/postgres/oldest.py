@@ -1,7 +1,7 @@
 """The oldest anchor of a table, for the metric that says how old data gets: cheap, or not told.
 
 By an index that leads with the anchor it is the first entry that is finite. Without one it is counted only where the
-planner believes the table small; a wrong belief ends at the statement's timeout.
+planner believes the table small; a wrong belief ends at the statement's timeout. What can't be told stops no sweep.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def oldest(connection: Connection, shape: Shape) -> datetime | None:
         return None
     try:
         found: datetime | None = await connection.fetchval(f"SELECT {sayable('o.anchor')} FROM ({sql}) o")
-    except asyncpg.QueryCanceledError:
+    except (asyncpg.QueryCanceledError, asyncpg.DataError):
         return None
     return found.astimezone(UTC) if found else None
 

@@ -142,8 +142,10 @@ def anchor_expression(shape: Shape, alias: str = "r") -> str:
     else:
         unit = _EPOCH_UNITS[shape.unit or "s"]
         low, high = (edge / unit for edge in _SECONDS_RANGE)
+        # A numeric may be out of a float's range, which would be an error and not a value to compare.
+        number = raw if base == "numeric" else f"{raw}::float8"
         return (
-            f"CASE WHEN {raw}::float8 BETWEEN {low!r} AND {high!r} THEN"
+            f"CASE WHEN {number} BETWEEN {low!r} AND {high!r} THEN"
             f" timestamptz 'epoch' + ({raw}::float8 * {unit!r}) * interval '1 second' END"
         )
     return f"CASE WHEN isfinite({raw}) THEN {moment} END" if base != "date" else moment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 
@@ -22,7 +22,7 @@ from retentiond.stores.base import Finding, Matches, Tally, Window
 from retentiond.stores.postgres import drift, inspect, matching, rows, walks
 from retentiond.stores.postgres import oldest as ages
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
-from retentiond.stores.postgres.batch import PostgresBatch
+from retentiond.stores.postgres.batch import PostgresBatch, settling
 from retentiond.stores.postgres.catalog import Table, fingerprint, read_table
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase, one
@@ -171,9 +171,9 @@ class PostgresStore:
         return walks.names(self.shape, plan)
 
     def order(self, plan: TargetPlan, walk: str) -> tuple[str, ...]:
-        """The names of the columns that positions of the walk are of."""
+        """The columns that positions of the walk are of, with their types: a position is read as those."""
         found = walks.walk_of(self.shape, plan, Params(), Window(walk, None, 1), ())
-        return tuple(column.name for column in found.columns)
+        return tuple(f"{column.name} {column.type}" for column in found.columns)
 
     @property
     def locks_first(self) -> bool:
@@ -229,6 +229,7 @@ class PostgresStore:
     @asynccontextmanager
     async def batch(self, plan: TargetPlan, number: int, *, wait_for_locks: bool) -> AsyncIterator[PostgresBatch]:
         """Open the transaction whose end is the fence of permit `number`; rolled back unless committed."""
+        await self.line_sql()  # asked once, and not while a transaction is open
         async with self._database.raw() as connection:
             transaction = connection.transaction(isolation="read_committed")
             await transaction.start()
@@ -238,6 +239,20 @@ class PostgresStore:
                 yield batch
             finally:
                 await batch.roll_back()
+
+    def settling(self, connection: Connection) -> AbstractAsyncContextManager[None]:
+        """For the time in which the control state is written in a batch's own transaction."""
+        return settling(connection, f"target {self.name}")
+
+    async def line_sql(self) -> str:
+        """An expression for the line of servers that a transaction's number belongs to."""
+        return await self._database.line_sql()
+
+    async def past(self, plan: TargetPlan, window: Window) -> tuple[str, ...] | None:
+        """Where the walk goes on after the window, told without judging its records."""
+        async with self._database.transaction() as connection:
+            piece = await self.piece(connection, plan, window)
+        return None if piece is None else piece.after
 
     async def fence_passed(self, number: int) -> bool:
         """Whether the transaction of that permit is over, asked of the primary."""
@@ -257,10 +272,16 @@ class PostgresStore:
         return int.from_bytes(digest[:8], "big", signed=True)
 
     async def fate(self, transaction: str) -> str:
-        """What became of a transaction: `committed`, `aborted`, `in progress`, or `unknown` where it is too old."""
+        """What became of a transaction: `committed`, `aborted`, `in progress`, or `unknown`.
+
+        Unknown is one that is too old, or that ran on another line of servers: after a failover its number may be
+        somebody else's.
+        """
+        number, _, line = transaction.partition("@")
+        sql = f"SELECT CASE WHEN {await self.line_sql()} = $2 THEN pg_xact_status($1::text::xid8) END"
         async with self._database.transaction() as connection:
             try:
-                found = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", transaction)
+                found = await connection.fetchval(sql, number, line)
             except asyncpg.InvalidParameterValueError:
                 # "transaction ID is in the future": this is not the database that the batch ran in.
                 return "unknown"
