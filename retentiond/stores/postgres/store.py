@@ -18,7 +18,7 @@ from retentiond.domain.permit import SAME_DATABASE
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import Blind, Unreachable
-from retentiond.stores.base import Finding, Matches, Tally, Window
+from retentiond.stores.base import EXACT_BELOW, Finding, Matches, Tally, Window
 from retentiond.stores.postgres import drift, inspect, matching, rows, walks
 from retentiond.stores.postgres import oldest as ages
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
@@ -35,8 +35,7 @@ from retentiond.stores.postgres.targetholds import target_hold
 
 _ANCHORS = ("timestamptz", "timestamp", "date", "int2", "int4", "int8", "numeric", "float4", "float8")
 _NUMBERS = _ANCHORS[3:]
-EXACT_BELOW = 200_000
-"""A total at or above this is the planner's estimate."""
+_COUNTED_IN_A_MS = 100
 
 
 class PostgresStore:
@@ -155,6 +154,14 @@ class PostgresStore:
                 return guess
             counted: int = await connection.fetchval(f"SELECT count(*) FROM {self.shape.table.sql}")
             return counted
+
+    async def counted(self, most: int) -> int:
+        """How many records there are, truly, but no more than `most` of them are looked at."""
+        statement_ms = 60_000 + most // _COUNTED_IN_A_MS
+        async with self._database.transaction(statement_ms=statement_ms) as connection:
+            sql = f"SELECT count(*) FROM (SELECT 1 FROM {self.shape.table.sql} LIMIT $1) r"
+            found: int = await connection.fetchval(sql, most)
+            return found
 
     def walks(self, plan: TargetPlan) -> tuple[str, ...]:
         """The walks of the plan, in their order."""
