@@ -168,7 +168,13 @@ class PostgresStore:
         return walks.names(self.shape, plan)
 
     def order(self, plan: TargetPlan, walk: str) -> tuple[str, ...]:
-        """The names of the columns that positions of the walk are of."""
+        """The names of the columns that positions of the walk are of; none where those of another day fit nowhere.
+
+        With the directory elsewhere the accounts come in the order of their texts, and a position can't be gone up to
+        in the order of the column.
+        """
+        if walk == walks.ERASURE and self.shape.directory is None:
+            return ()
         found = walks.walk_of(self.shape, plan, Params(), Window(walk, None, 1), ())
         return tuple(column.name for column in found.columns)
 
