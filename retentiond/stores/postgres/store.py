@@ -27,6 +27,7 @@ from retentiond.stores.postgres.catalog import read_table
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase, one
 from retentiond.stores.postgres.directory import Directory, read_facts
+from retentiond.stores.postgres.extent import Extent, read_extent, require_local
 from retentiond.stores.postgres.lookup import next_expiry, read_record
 from retentiond.stores.postgres.missing import due_missing
 from retentiond.stores.postgres.pieces import Piece, find_piece
@@ -73,6 +74,7 @@ class PostgresStore:
         self._directory = directory
         async with self._database.transaction() as connection:
             table = await read_table(connection, self.config.table, tuple(self.config.key or ()) or None)
+            await require_local(connection, self.config.table)
             version: int = await connection.fetchval("SELECT current_setting('server_version_num')::int")
         config = self.config
         anchor = table.column(config.anchor, f"targets.{self.name}.anchor")
@@ -111,6 +113,11 @@ class PostgresStore:
                 version=version,
             )
         return self._shape
+
+    async def extent(self) -> Extent:
+        """Which tables its records lie in, as the catalogues have it now; raises Unreachable."""
+        async with self._database.transaction() as connection:
+            return await read_extent(connection, self.config.table)
 
     @property
     def shape(self) -> Shape:
