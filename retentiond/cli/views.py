@@ -15,8 +15,7 @@ from retentiond.cli.targets import Broken, chosen, exit_code, open_plan, show_br
 from retentiond.daemon import App, open_app
 from retentiond.domain.duration import Duration, expires_at, parse_duration, rfc3339
 from retentiond.errors import UsageError
-from retentiond.stores.base import TierTally
-from retentiond.stores.postgres.store import EXACT_BELOW
+from retentiond.stores.base import EXACT_BELOW, TierTally
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.plans import count_due
 from retentiond.sweep.spec import Target

@@ -20,6 +20,8 @@ from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
 
 Severity = Literal["error", "warning", "info"]
+EXACT_BELOW = 200_000
+"""A store's total at or above this is an estimate, which may be wrong by any factor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +179,17 @@ class Store(Protocol):
     async def total(self) -> int:
         """How many records there are, roughly where exactly would be dear."""
 
+    async def counted(self, most: int) -> int:
+        """How many records there are, but at most `most`: exact, however large the estimate is."""
+
     def walks(self, plan: TargetPlan) -> tuple[str, ...]:
         """The walks that together reach every record that can be due."""
 
     def order(self, plan: TargetPlan, walk: str) -> tuple[str, ...]:
-        """What a walk goes in the order of, so that a position kept from another day can be told to fit."""
+        """What a walk goes in the order of, so that a position kept from another day can be told to fit.
+
+        Empty: none of another day does.
+        """
 
     async def count(self, plan: TargetPlan, window: Window) -> Tally:
         """Judge a window without touching it."""

@@ -35,6 +35,7 @@ from retentiond.errors import (
 )
 from retentiond.ledger import kinds
 from retentiond.stores.postgres.directory import Directory
+from retentiond.stores.postgres.extent import Extent
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep.events import ClocksRead, Failed, OldestSeen, SweepDone, guards_after
 from retentiond.sweep.outcome import Outcome
@@ -47,6 +48,7 @@ from retentiond.sweep.sweeper import Sweeper
 
 _LEASE_POLL_SECONDS = 0.5
 _SHARED_SECONDS = 2.0
+_EXTENT_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -61,6 +63,7 @@ class Engine:
     stopping: bool = False
     _surveying: asyncio.Lock = field(default_factory=asyncio.Lock)
     _surveyed: tuple[float, Surveyed] | None = None
+    _extents: dict[str, tuple[float, Extent | None]] = field(default_factory=dict)
 
     async def now(self, store: PostgresStore) -> datetime:
         """The earliest of the clocks involved; raises Guarded where they can't be trusted, Unreachable."""
@@ -113,11 +116,35 @@ class Engine:
         return outcome
 
     async def open(self, target: Target) -> PostgresStore:
-        """The target's store, open, with the directory where its verdicts need one; raises Blind, Unreachable."""
+        """The target's store, open, with the directory where its verdicts need one; raises Blind, Unreachable.
+
+        Blind also where another target is over some of the same records: a hold on that one would not be minded here.
+        """
         store = self.stores[target.name]
         needed = target.knows_account or target.tier_source == "directory"
         await store.open(self.directory if needed else None)
+        mine = await store.extent()
+        others = [name for name in self.stores if name != target.name]
+        for name, theirs in zip(others, await asyncio.gather(*map(self._extent, others)), strict=True):
+            if theirs is not None and mine.meets(theirs):
+                raise Blind(
+                    f"targets {target.name} and {name} are over the same records: tables {store.config.table} and "
+                    f"{self.stores[name].config.table} are one, or one is a part of the other",
+                    remedy=f"keep one of targets.{target.name} and targets.{name}, or give each its own partitions",
+                )
         return store
+
+    async def _extent(self, name: str) -> Extent | None:
+        """The extent of a target as of a moment ago; None where it can't be told: then it can't be swept either.
+
+        Not asked each time, so that a server which is slow to answer slows down no more than its own targets.
+        """
+        asked, found = self._extents.get(name, (-_EXTENT_SECONDS, None))
+        if time.monotonic() - asked >= _EXTENT_SECONDS:
+            with suppress(RetentiondError):
+                found = await self.stores[name].extent()
+            self._extents[name] = (time.monotonic(), found)
+        return found
 
     async def in_order(self, targets: Sequence[Target]) -> list[Target]:
         """The targets, those whose records refer to another's before it; in a circle as they were given."""

@@ -1,17 +1,20 @@
 """The guard over a sweep's size: `guards.max_fraction` and `guards.max_records` (4-safety, "Guards").
 
 It counts before the first batch, and what it allows bounds the whole sweep: if more becomes due meanwhile, say because
-the account directory was changed, the sweep stops there and the next one is guarded anew.
+the account directory was changed, the sweep stops there and the next one is guarded anew. An estimate of how many
+records there are may stop a sweep, and never lets one through: after a mass delete it is too high by any factor.
 """
 
 from __future__ import annotations
+
+from math import ceil
 
 from retentiond.control import approvals
 from retentiond.domain.permit import Lease
 from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Guarded
 from retentiond.ledger import kinds
-from retentiond.stores.base import Store
+from retentiond.stores.base import EXACT_BELOW, Store
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.plans import Tools, count_due
 from retentiond.sweep.questions import not_asked
@@ -28,13 +31,19 @@ async def backlog(
     Raises Guarded, with the question on the waiting list, where it takes an approval.
     """
     limits = tools.spec.limits
-    fraction = limits.max_fraction * await store.total() if limits.max_fraction < 1 else _NO_LIMIT
+    total = await store.total() if limits.max_fraction < 1 else 0
+    fraction = limits.max_fraction * total if limits.max_fraction < 1 else _NO_LIMIT
     most = min(fraction, limits.max_records if limits.max_records is not None else _NO_LIMIT)
     if most == _NO_LIMIT:
         return None
     limit = int(max(most, limits.min_records))
     outcome.counted = await count_due(store, plan, Outcome())
     due = outcome.counted.would
+    if 0 < due <= limit and total >= EXACT_BELOW and limits.max_fraction:
+        # As many as `due` needs, and some more, so that a little that becomes due meanwhile may go as well.
+        there = await store.counted(ceil(due / limits.max_fraction) + EXACT_BELOW)
+        fraction = limits.max_fraction * there
+        limit = min(limit, int(max(fraction, limits.min_records)))
     if due <= limit:
         async with tools.database.transaction() as tx:
             await not_asked(tx, tools.journal, "sweep", target.name, by=tools.worker)

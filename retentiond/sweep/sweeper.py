@@ -101,7 +101,8 @@ class Sweeper:
         walk = str(cursor["walk"]) if cursor else ""
         if position is None or walk not in names or cursor is None:
             return [Window(name, None, 0) for name in names]
-        if tuple(cursor.get("order", ())) != self._store.order(self._plan, walk):
+        order = self._store.order(self._plan, walk)
+        if not order or tuple(cursor.get("order", ())) != order:
             return [Window(name, None, 0) for name in names]
         at = names.index(walk)
         rest = [Window(name, None, 0) for name in (*names[at + 1 :], *names[:at])]

@@ -109,7 +109,8 @@ def make_change(
 ) -> Change:
     """The change of a target; without rules the account reference is removed (1-promise, `usage_metrics`).
 
-    Raises Blind where a column is missing, or is one of `verdict_columns` (anchor, tier) or of the key.
+    Raises Blind where a column is missing, is one of `verdict_columns` (anchor, tier) or of the key, or is followed by
+    rows of other tables, which holds on those would not keep from being changed.
     """
     if not rules:
         if account is None:
@@ -124,9 +125,25 @@ def make_change(
             "are what a record's verdict and its evidence rest on",
             remedy="take it out of `anonymise.columns`; name another column, or `marker`",
         )
+    _require_no_followers(table, {*rules, *([marker] if marker else [])})
     columns = tuple((table.column(name, "anonymise.columns"), rule) for name, rule in rules.items())
     named = table.column(marker, "anonymise.marker") if marker else None
     return Change(columns, named, hashlib.sha256(b"anonymise" + secret).digest(), version)
+
+
+def _require_no_followers(table: Table, changed: Collection[str]) -> None:
+    for child in table.children:
+        touched = sorted({*changed} & {*child.parent_columns})
+        if touched and child.on_update in "cnd":
+            columns, parents = (", ".join(map(quote, each)) for each in (child.columns, child.parent_columns))
+            name = quote(child.name)
+            raise Blind(
+                f"column {touched[0]!r} of table {table.schema}.{table.name} is to be anonymised, and by foreign key "
+                f"{child.name} that would change rows of {child.table}, held ones as well",
+                remedy=f"ALTER TABLE {child.table} DROP CONSTRAINT {name}, ADD CONSTRAINT {name}"
+                f" FOREIGN KEY ({columns}) REFERENCES {table.sql} ({parents});"
+                f" or take {touched[0]} out of `anonymise.columns`",
+            )
 
 
 def _is_address(name: str, version: int) -> str:

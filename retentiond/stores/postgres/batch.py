@@ -18,7 +18,7 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Blind, Locked, Refused, Unreachable, quoted
 from retentiond.stores.base import Tally, Window
 from retentiond.stores.postgres.catalog import quote
-from retentiond.stores.postgres.connection import Connection, committing, one
+from retentiond.stores.postgres.connection import TEXT_SETTINGS, Connection, committing, one
 from retentiond.stores.postgres.erase import Erasing, Places
 from retentiond.stores.postgres.pieces import Piece
 from retentiond.stores.postgres.shape import Params
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 _STATEMENT_MS, _IDLE_MS, _TRANSACTION_MS = 15_000, 8_000, 20_000
 _LOCK_MS, _PATIENT_LOCK_MS, _SETTLE_LOCK_MS = 150, 3_000, 5_000
 # A commit that the outcome speaks of must survive a crash of the server, whatever the database's default is.
-_BEGIN = """
-SELECT pg_advisory_xact_lock($1), set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true),
+_BEGIN = f"""
+SELECT pg_advisory_xact_lock($1), {TEXT_SETTINGS},
        set_config('row_security', 'off', true), set_config('statement_timeout', $2, true),
        set_config('lock_timeout', $3, true), set_config('idle_in_transaction_session_timeout', $4, true),
        CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
             THEN set_config('synchronous_commit', 'on', true) END,
        CASE WHEN current_setting('server_version_num')::int >= 170000
             THEN set_config('transaction_timeout', $5, true) END,
-       pg_current_xact_id()::text AS xid, {line} AS line
+       pg_current_xact_id()::text AS xid, {{line}} AS line
 """
 
 

@@ -53,6 +53,7 @@ WITH RECURSIVE below (oid) AS (
 )"""
 _CHILDREN = f"""{_FAMILY}
 SELECT f.conname AS name, n.nspname AS schema, c.relname AS child, f.confdeltype::text AS on_delete,
+       f.confupdtype::text AS on_update,
        ARRAY(SELECT a.attname FROM unnest(f.conkey) WITH ORDINALITY k(num, pos) JOIN pg_catalog.pg_attribute a
              ON a.attrelid = f.conrelid AND a.attnum = k.num ORDER BY k.pos)::text[] AS columns,
        ARRAY(SELECT a.attname FROM unnest(f.confkey) WITH ORDINALITY k(num, pos) JOIN pg_catalog.pg_attribute a
@@ -116,6 +117,7 @@ class Child:
     parent_columns: tuple[str, ...]
     on_delete: str
     indexed: bool
+    on_update: str = "a"
 
     @property
     def changes_children(self) -> bool:
@@ -231,4 +233,5 @@ def _child(row: asyncpg.Record) -> Child:
         parent_columns=tuple(row["parent_columns"]),
         on_delete=row["on_delete"],
         indexed=row["indexed"],
+        on_update=row["on_update"],
     )

@@ -22,9 +22,15 @@ from retentiond.errors import Blind, Hostile, Refused, Unreachable, quoted
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
-_SETTINGS = """
-SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true),
-       set_config('IntervalStyle', 'postgres', true), set_config('row_security', 'off', true),
+TEXT_SETTINGS = """
+       set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true),
+       set_config('IntervalStyle', 'postgres', true), set_config('extra_float_digits', '1', true),
+       set_config('bytea_output', 'hex', true)
+"""
+"""What the text of a value depends on: keys of holds, positions of walks and batches must all be told alike."""
+
+_SETTINGS = f"""
+SELECT {TEXT_SETTINGS}, set_config('row_security', 'off', true),
        set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
        set_config('idle_in_transaction_session_timeout', $3, true)
 """
@@ -94,6 +100,16 @@ def committing(what: str) -> Iterator[None]:
             raise Unreachable(f"{what}: the answer to COMMIT is in doubt: {quoted(error)}", remedy=remedy) from error
 
 
+class _Pooled(asyncpg.Connection):
+    """asyncpg's connection without what a transaction pooler can't bear."""
+
+    __slots__ = ()
+
+    def get_reset_query(self) -> str:
+        """Nothing: all that we set is local to a transaction, and a reset runs outside of one."""
+        return ""
+
+
 class TargetDatabase:
     """A small pool of connections to one target's database."""
 
@@ -113,6 +129,7 @@ class TargetDatabase:
                     max_size=4,
                     statement_cache_size=0,
                     timeout=_CONNECT_SECONDS,
+                    connection_class=_Pooled,
                     server_settings={"application_name": "retentiond"},
                 )
 

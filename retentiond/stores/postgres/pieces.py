@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from retentiond.domain.plan import TargetPlan
+from retentiond.errors import Blind
 from retentiond.stores.base import Window
 from retentiond.stores.postgres import walks
 from retentiond.stores.postgres.catalog import quote
@@ -48,6 +49,12 @@ async def find_piece(
         return None
     until = await _end(connection, shape, plan, window, accounts or ())
     after = until if until is not None else (more,) if more is not None else None
+    if after is not None and after == window.after:
+        # Its text does not say the position in full: the walk would come back to it for ever.
+        raise Blind(
+            f"a walk over table {shape.table.schema}.{shape.table.name} ({window.walk}) does not get past a position",
+            remedy="see the types of the key and the anchor: a value's text must give the same value again",
+        )
     piece = Piece(shape, plan, window, accounts or (), until, after, Context())
     return await _with_context(connection, piece, directory)
 

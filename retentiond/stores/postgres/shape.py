@@ -13,6 +13,7 @@ from retentiond.stores.postgres.catalog import Column, Table, quote
 
 _EPOCH_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 _SECONDS_RANGE = (-62_135_596_800, 253_402_300_799)
+_DECIMALS = 9
 _INTEGERS = ("int2", "int4", "int8")
 _NUMBERS = (*_INTEGERS, "numeric", "float4", "float8")
 _TIMES: Mapping[str, Callable[[str], date]] = {
@@ -141,14 +142,21 @@ def anchor_expression(shape: Shape, alias: str = "r") -> str:
         moment = f"CASE WHEN isfinite({raw}) THEN (({raw} + 1)::timestamp AT TIME ZONE {zone}) END"
     else:
         unit = _EPOCH_UNITS[shape.unit or "s"]
-        low, high = (edge / unit for edge in _SECONDS_RANGE)
-        # A numeric may be out of a float's range, which would be an error and not a value to compare.
-        number = raw if base == "numeric" else f"{raw}::float8"
+        low, high = (_edge(shape, edge) for edge in _SECONDS_RANGE)
+        # A numeric may lie beyond every float8, or nearer to 0 than any but 0: the cast of either is an error, which
+        # would stop the target. So it is compared as what it is, and rounded before it is cast.
+        number = f"pg_catalog.round({raw}, {_DECIMALS})::float8" if base == "numeric" else f"{raw}::float8"
         return (
-            f"CASE WHEN {number} BETWEEN {low!r} AND {high!r} THEN"
-            f" timestamptz 'epoch' + ({raw}::float8 * {unit!r}) * interval '1 second' END"
+            f"CASE WHEN {raw} BETWEEN {low} AND {high} THEN"
+            f" timestamptz 'epoch' + ({number} * {unit!r}) * interval '1 second' END"
         )
     return f"CASE WHEN isfinite({raw}) THEN {moment} END" if base != "date" else moment
+
+
+def _edge(shape: Shape, seconds: int) -> str:
+    """An end of the times that there can be, as a literal that numbers of the anchor's type are compared with."""
+    edge = round(seconds / _EPOCH_UNITS[shape.unit or "s"])
+    return f"{edge}" if shape.anchor.base in (*_INTEGERS, "numeric") else f"({edge})::float8"
 
 
 def raw_bound(shape: Shape, moment: datetime, params: Params) -> str:
@@ -166,7 +174,9 @@ def raw_bound(shape: Shape, moment: datetime, params: Params) -> str:
     scale = 1 / _EPOCH_UNITS[shape.unit or "s"]
     if base in _INTEGERS:
         return params.add(int(moment.timestamp() * scale) + 1, "int8")
-    return f"{params.add(moment.timestamp() * scale + scale, 'float8')}::{base}"
+    bound = params.add(moment.timestamp() * scale + scale, "float8")
+    # As a float4 it could be rounded to below values that it is to be after.
+    return f"{bound}::numeric" if base == "numeric" else bound
 
 
 def sayable(moment: str) -> str:
@@ -180,8 +190,7 @@ def beyond_time(shape: Shape) -> str:
     name = f"r.{quote(shape.anchor.name)}"
     if shape.anchor.base not in _NUMBERS:
         return f"{name} = 'infinity'"
-    latest = int(_SECONDS_RANGE[1] / _EPOCH_UNITS[shape.unit or "s"])
-    return f"{name} > {latest}" if shape.anchor.base in (*_INTEGERS, "numeric") else f"{name} > {latest}::float8"
+    return f"{name} > {_edge(shape, _SECONDS_RANGE[1])}"
 
 
 def before(shape: Shape, cutoff: str) -> str:

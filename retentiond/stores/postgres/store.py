@@ -18,7 +18,7 @@ from retentiond.domain.permit import SAME_DATABASE
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import Blind, Unreachable
-from retentiond.stores.base import Finding, Matches, Tally, Window
+from retentiond.stores.base import EXACT_BELOW, Finding, Matches, Tally, Window
 from retentiond.stores.postgres import drift, inspect, matching, rows, walks
 from retentiond.stores.postgres import oldest as ages
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
@@ -27,6 +27,7 @@ from retentiond.stores.postgres.catalog import Table, fingerprint, read_table
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase, one
 from retentiond.stores.postgres.directory import Directory, read_facts
+from retentiond.stores.postgres.extent import Extent, read_extent, require_local
 from retentiond.stores.postgres.lookup import next_expiry, read_record
 from retentiond.stores.postgres.missing import due_missing
 from retentiond.stores.postgres.pieces import Piece, find_piece
@@ -35,8 +36,7 @@ from retentiond.stores.postgres.targetholds import target_hold
 
 _ANCHORS = ("timestamptz", "timestamp", "date", "int2", "int4", "int8", "numeric", "float4", "float8")
 _NUMBERS = _ANCHORS[3:]
-EXACT_BELOW = 200_000
-"""A total at or above this is the planner's estimate."""
+_COUNTED_IN_A_MS = 100
 
 
 class PostgresStore:
@@ -75,6 +75,7 @@ class PostgresStore:
         self._directory = directory
         async with self._database.transaction() as connection:
             table = await read_table(connection, self.config.table, tuple(self.config.key or ()) or None)
+            await require_local(connection, self.config.table)
             version: int = await connection.fetchval("SELECT current_setting('server_version_num')::int")
         config = self.config
         anchor = table.column(config.anchor, f"targets.{self.name}.anchor")
@@ -123,6 +124,11 @@ class PostgresStore:
         if again != table:
             raise Blind(f"the schema of target {self.name} is being changed", remedy="the next sweep reads it anew")
 
+    async def extent(self) -> Extent:
+        """Which tables its records lie in, as the catalogues have it now; raises Unreachable."""
+        async with self._database.transaction() as connection:
+            return await read_extent(connection, self.config.table)
+
     @property
     def shape(self) -> Shape:
         """The columns that enter the SQL; `open` comes first."""
@@ -166,12 +172,26 @@ class PostgresStore:
             counted: int = await connection.fetchval(f"SELECT count(*) FROM {self.shape.table.sql}")
             return counted
 
+    async def counted(self, most: int) -> int:
+        """How many records there are, truly, but no more than `most` of them are looked at."""
+        statement_ms = 60_000 + most // _COUNTED_IN_A_MS
+        async with self._database.transaction(statement_ms=statement_ms) as connection:
+            sql = f"SELECT count(*) FROM (SELECT 1 FROM {self.shape.table.sql} LIMIT $1) r"
+            found: int = await connection.fetchval(sql, most)
+            return found
+
     def walks(self, plan: TargetPlan) -> tuple[str, ...]:
         """The walks of the plan, in their order."""
         return walks.names(self.shape, plan)
 
     def order(self, plan: TargetPlan, walk: str) -> tuple[str, ...]:
-        """The columns that positions of the walk are of, with their types: a position is read as those."""
+        """The columns that positions of the walk are of, with their types; none where those of another day fit nowhere.
+
+        With the directory elsewhere the accounts come in the order of their texts, and a position can't be gone up to
+        in the order of the column.
+        """
+        if walk == walks.ERASURE and self.shape.directory is None:
+            return ()
         found = walks.walk_of(self.shape, plan, Params(), Window(walk, None, 1), ())
         return tuple(f"{column.name} {column.type}" for column in found.columns)
 

@@ -146,6 +146,7 @@ async def test_an_epoch_is_read_in_its_unit(rig, type_, unit):
 ABSURD = {
     "int8": (["9223372036854775807", "-9223372036854775808", "0"], [3], 1),
     "numeric": (["1e40", "-1e40", "NaN", "Infinity", "-Infinity", "0"], [6], 4),
+    "numeric(1000, 500)": (["1e400", "-1e400", "-1e499", "1e-400", "NaN"], [4], 3),
     "float8": (["1e308", "-1e308", "NaN", "Infinity", "-Infinity", "0"], [6], 4),
     "float4": (["3e38", "-3e38", "NaN", "Infinity", "-Infinity", "0"], [6], 4),
 }
@@ -170,3 +171,37 @@ async def test_an_accounts_erasure_takes_epochs_that_are_no_instant(rig):
     outcome = await rig.only()
     assert (outcome.changed, await rig.ids()) == (6, [])
     await rig.require_told(logs=6)
+
+
+async def test_a_number_beyond_all_floats_does_not_stop_its_target(rig):
+    await make(rig, "numeric", ["-1e400", "1e400", "1e-400", "-1e-400", *["1500000000"] * 20], unit="s")
+    await rig.db.execute("CREATE INDEX ON logs (created_at)")
+    outcome = await rig.only()
+    assert (outcome.outcome, outcome.changed) == ("drained", 22), outcome.error
+    assert await rig.ids() == [1, 2]
+    await rig.require_told(logs=22)
+
+
+async def test_a_float4_at_the_very_edge_of_the_term_is_reached(rig):
+    """A float4 of today's seconds is one of a grid of 128; the edge of the term lies a little past one of them."""
+    edge = int((datetime.now(UTC) - timedelta(days=90)).timestamp()) // 128 * 128
+    await make(rig, "float4", [str(edge)], unit="s")
+    rig.policy = only_term(ago(datetime.fromtimestamp(edge + 20, UTC)))
+    assert (await rig.only()).changed == 1
+    assert await rig.ids() == []
+
+
+async def test_a_walk_by_floats_goes_on_where_the_database_shortens_them(rig):
+    """Sixty anchors that are one when told by twelve digits: positions of a walk must be told in full."""
+    await rig.db.execute(
+        ACCOUNTS + "CREATE TABLE logs (id bigint PRIMARY KEY, account_id bigint, created_at float8);"
+        "CREATE INDEX ON logs (created_at);"
+        "INSERT INTO logs SELECT i, 1, 1500000000 + i * 0.0000011 FROM generate_series(1, 60) i"
+    )
+    await rig.db.execute(
+        f"ALTER DATABASE {await rig.db.fetchval('SELECT current_database()')} SET extra_float_digits = -3"
+    )
+    rig.target("logs", unit="s")
+    outcome = await rig.only()
+    assert (outcome.outcome, outcome.changed, await rig.ids()) == ("drained", 60, [])
+    await rig.require_told(logs=60)

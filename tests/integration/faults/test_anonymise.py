@@ -143,3 +143,52 @@ async def test_a_held_record_is_not_anonymised(rig):
     assert (outcome.changed, outcome.held) == (1, 1)
     assert await values(rig, "note") == ["a", None]
     await rig.require_told(logs=1)
+
+
+FOLLOWED = (
+    ACCOUNTS
+    + """
+CREATE TABLE users (id int PRIMARY KEY, account_id bigint UNIQUE, created_at timestamptz, email text UNIQUE);
+CREATE TABLE mails (id int PRIMARY KEY, account_id bigint, created_at timestamptz, at text);
+INSERT INTO users VALUES (1, 1, now() - interval '400 days', 'a@x'), (2, 2, now() - interval '400 days', 'b@x');
+INSERT INTO mails VALUES (7, 1, now(), 'a@x');
+"""
+)
+
+
+@pytest.mark.parametrize("action", ["CASCADE", "SET NULL", "SET DEFAULT"])
+@pytest.mark.parametrize("column", ["email", "account_id"])
+async def test_a_column_that_other_rows_follow_is_not_anonymised(rig, action, column):
+    await rig.db.execute(FOLLOWED)
+    rules = {"columns": {"email": {"hash": True}}} if column == "email" else None
+    rig.target("users", action="anonymise", anonymise=rules)
+    rig.target("mails")
+    async with rig.app() as app:
+        await rig.hold(app, targets=("mails",))
+    follower = {"email": "at", "account_id": "account_id"}[column]
+    await rig.db.execute(
+        f"ALTER TABLE mails ADD CONSTRAINT follows FOREIGN KEY ({follower}) REFERENCES users ({column})"
+        f" ON UPDATE {action}"
+    )
+    outcome = await rig.only("users")
+    assert (outcome.outcome, outcome.changed) == ("blind", 0)
+    assert "follows" in outcome.error["message"]
+    assert tuple(await rig.db.fetchrow("SELECT account_id, at FROM mails")) == (1, "a@x")
+    assert await rig.db.fetchval("SELECT count(*) FROM users WHERE email LIKE '%@x' AND account_id IS NOT NULL") == 2
+    await rig.require_told(users=0)
+    await rig.db.execute(outcome.error["remedy"].partition(";")[0])
+    outcome = await rig.only("users")
+    assert (outcome.changed, outcome.failed) == (1, 1), "what is referred to is refused by the key, by itself"
+    assert tuple(await rig.db.fetchrow("SELECT account_id, at FROM mails")) == (1, "a@x")
+    await rig.require_told(users=1)
+
+
+async def test_a_column_that_nobody_follows_is_anonymised_beside_one_that_is(rig):
+    await rig.db.execute(FOLLOWED)
+    await rig.db.execute(
+        "ALTER TABLE mails ADD FOREIGN KEY (account_id) REFERENCES users (account_id) ON UPDATE CASCADE"
+    )
+    rig.target("users", action="anonymise", anonymise={"columns": {"email": None}})
+    assert (await rig.only("users")).changed == 2
+    assert await rig.db.fetchval("SELECT count(*) FROM users WHERE email IS NULL") == 2
+    await rig.require_told(users=2)

@@ -1,10 +1,12 @@
 """An account directory that says odd things, is damaged, or can't be asked: what it leaves in doubt is kept."""
 
 import json
+from dataclasses import replace
 
 import asyncpg
 import pytest
 
+from retentiond.sweep.events import BatchDone
 from tests.services.sweeping import ACCOUNTS, document
 
 MANY = """
@@ -226,3 +228,27 @@ async def test_an_upgrade_in_a_directory_elsewhere_is_seen_by_the_next_batch(rig
         )
         outcome = await app.engine.sweep(app.spec.target("logs"))
     assert (outcome.changed, len(await rig.ids())) == (0, 40)
+
+
+async def test_an_erasure_cut_short_misses_no_account_of_a_directory_elsewhere(rig, elsewhere):
+    """As texts 10 comes before 9, as numbers after it: what a sweep has left behind itself the next one must reach."""
+    dsn, directory = elsewhere
+    await rig.db.execute("CREATE TABLE logs (id bigint PRIMARY KEY, account_id bigint, created_at timestamptz)")
+    await directory.execute("UPDATE accounts SET deleted_at = now() - interval '60 days' WHERE id IN (9, 10)")
+    rig.accounts = {"dsn": dsn}
+    rig.target("logs")
+    await rig.db.execute("INSERT INTO logs SELECT i, 9, now() FROM generate_series(1, 25) i")
+    async with rig.app() as app:
+
+        def stop(event):
+            if isinstance(event, BatchDone) and event.changed:
+                app.engine.drain()
+
+        app.engine.tools = replace(app.engine.tools, observer=stop)
+        outcome = await app.engine.sweep(app.spec.target("logs"))
+    assert (outcome.outcome, outcome.changed) == ("capped", 10)
+    await rig.db.execute("INSERT INTO logs SELECT i, 10, now() FROM generate_series(101, 105) i")
+    outcome = await rig.only()
+    assert (outcome.outcome, outcome.changed) == ("drained", 20)
+    assert await rig.ids() == []
+    await rig.require_told(logs=30)

@@ -237,3 +237,49 @@ async def test_the_outcome_and_the_ledger_show_no_key_and_no_account(rig):
     assert outcome.changed == 1
     assert "4711" not in str(document(outcome))
     assert "4711" not in str(await rig.ledger())
+
+
+TOLD_OTHERWISE = [
+    ("interval", "1 day", "2 days", "intervalstyle = 'iso_8601'"),
+    ("float8", "0.30000000000000004", "0.3", "extra_float_digits = -3"),
+    ("bytea", "\\x6162", "\\x6163", "bytea_output = 'escape'"),
+    ("date", "2026-02-01", "2026-01-02", "datestyle = 'German, DMY'"),
+]
+
+
+@pytest.mark.parametrize(("type_", "kept", "gone", "setting"), TOLD_OTHERWISE)
+async def test_a_hold_on_a_key_is_kept_whatever_the_database_is_set_to_show(rig, type_, kept, gone, setting):
+    await rig.db.execute(
+        ACCOUNTS + f"CREATE TABLE logs (id {type_} PRIMARY KEY, account_id bigint, created_at timestamptz);"
+    )
+    for value in (kept, gone):
+        await rig.db.execute(f"INSERT INTO logs VALUES ($1::text::{type_}, 1, now() - interval '400 days')", value)
+    name = await rig.db.fetchval("SELECT current_database()")
+    await rig.db.execute(f"ALTER DATABASE {name} SET {setting}")
+    rig.target("logs")
+    async with rig.app() as app:
+        await rig.hold(app, records={"logs": (kept,)})
+    outcome = await rig.only()
+    assert (outcome.changed, outcome.held) == (1, 1)
+    assert await rig.db.fetchval(f"SELECT count(*) FROM logs WHERE id = $1::text::{type_}", kept) == 1
+    assert await rig.db.fetchval("SELECT count(*) FROM logs") == 1
+    await rig.require_told(logs=1)
+
+
+async def test_a_walk_whose_positions_do_not_tell_its_keys_apart_ends_and_says_so(rig):
+    """A type of the application's own, with a cast to text that rounds: the walk would come back for ever."""
+    await rig.db.execute(
+        ACCOUNTS + "CREATE TYPE place AS (n int);"
+        "CREATE FUNCTION told(place) RETURNS text LANGUAGE sql IMMUTABLE AS"
+        " $$ SELECT '(' || ($1).n / 100 * 100 || ')' $$;"
+        "CREATE CAST (place AS text) WITH FUNCTION told(place);"
+        "CREATE TABLE logs (id place PRIMARY KEY, account_id bigint, created_at timestamptz);"
+        "INSERT INTO logs SELECT ROW(i)::place, 1, now() - interval '400 days' FROM generate_series(1, 20) i"
+    )
+    rig.target("logs")
+    outcome = await rig.only()
+    assert (outcome.outcome, outcome.changed) == ("blind", 0)
+    assert "does not get past" in outcome.error["message"]
+    assert await rig.db.fetchval("SELECT count(*) FROM logs") == 20
+    await rig.require_told(logs=0)
+    await rig.require_settled()

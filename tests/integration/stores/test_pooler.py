@@ -2,9 +2,11 @@
 
 import shutil
 
+import asyncpg
 import pytest
 
 from retentiond.errors import Unreachable
+from retentiond.stores.postgres.connection import TargetDatabase
 from retentiond.stores.postgres.pooler import Seen, finding, look
 from tests.services.pgbouncer import pgbouncer
 
@@ -39,3 +41,19 @@ def test_what_was_seen_is_said_and_no_more(seen, said):
 async def test_pgbouncer_is_noticed_and_its_mode_where_it_shows(postgres_server, mode, said):
     with pgbouncer(postgres_server, mode) as dsn:
         assert said in finding("t", await look(dsn, "target t")).message
+
+
+async def test_nothing_is_sent_outside_a_transaction_when_a_connection_goes_back_to_its_pool(database):
+    """There it could be answered by another server connection, whose client it would reset."""
+    pool = TargetDatabase(database, what="target t")
+    watcher = await asyncpg.connect(database)
+    try:
+        async with pool.transaction() as connection:
+            pid = await connection.fetchval("SELECT pg_backend_pid()")
+        async with pool.raw():
+            pass
+        last = await watcher.fetchrow("SELECT query, state FROM pg_stat_activity WHERE pid = $1", pid)
+        assert tuple(last) == ("COMMIT;", "idle")
+    finally:
+        await watcher.close()
+        await pool.close()
