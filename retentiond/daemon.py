@@ -24,7 +24,7 @@ from retentiond.control import approvals, flags, holds, meta, policies, units
 from retentiond.control.database import Database, Tx
 from retentiond.control.holds import FenceProbe, Recorder
 from retentiond.domain.accounts import TierRules
-from retentiond.domain.change import newly_erases
+from retentiond.domain.change import Evaded, evaded, newly_erases
 from retentiond.domain.evidence import canonical
 from retentiond.domain.holds import Hold
 from retentiond.domain.permit import Unit
@@ -47,6 +47,10 @@ Patience = Callable[[], bool]
 """Whether to go on waiting for what can't be reached yet."""
 
 _CONTROL_START_SECONDS = 60.0
+EVADED_REMEDY = (
+    "with this configuration set, place each hold anew under the new name (`retentiond hold place`, the same matter), "
+    "then release the old one (`retentiond hold release`); or keep the name"
+)
 
 
 def _never() -> bool:
@@ -248,7 +252,8 @@ def worker_name() -> str:
 async def enter_mode(app: App, by: str) -> None:
     """Record the mode, and put the configuration in force.
 
-    Raises Guarded where that needs an approval first, and when the control database is not the one last used here.
+    Raises Guarded where that needs an approval first or would get records from under a hold, and when the control
+    database is not the one last used here.
     """
     async with app.database.transaction() as tx:
         await app.journal.require_continued(tx)
@@ -257,7 +262,8 @@ async def enter_mode(app: App, by: str) -> None:
         await units.ensure(tx, [Unit(target.name) for target in app.spec.targets])
         if not app.spec.enforce:
             return
-        if await _adopted(app, tx, by):
+        lost = await evaded_holds(app, tx)
+        if not lost and await _adopted(app, tx, by):
             await app.journal.append(
                 tx,
                 kinds.startup(
@@ -268,12 +274,25 @@ async def enter_mode(app: App, by: str) -> None:
                 ),
             )
             return
+    if lost:
+        raise Guarded(
+            "holds",
+            f"the configuration {app.spec.digest[:12]} would get records from under holds, and is not put in force: "
+            + ", and ".join(map(str, lost)),
+            remedy=EVADED_REMEDY,
+        )
     raise Guarded(
         "policy",
         f"the configuration {app.spec.digest[:12]} would newly erase, compared with the one in force",
         remedy="look at `retentiond policy diff`, then run `retentiond policy approve`, "
         "or set RETENTIOND_POLICY_APPROVED to its digest",
     )
+
+
+async def evaded_holds(app: App, tx: Tx) -> tuple[Evaded, ...]:
+    """The holds that this configuration would get records from under, compared with the one in force."""
+    active = await policies.active(tx)
+    return evaded((await holds.current(tx)).holds, active.document if active else None, app.document)
 
 
 async def _adopted(app: App, tx: Tx, by: str) -> bool:

@@ -28,7 +28,7 @@ from retentiond.errors import Guarded, PlanMode, PolicySuperseded, Unreachable
 from retentiond.ledger.keys import origin_of
 from retentiond.metrics import Metrics
 from retentiond.settings import Settings
-from retentiond.sweep.events import CONTROL_ID, POLICY, GuardState, OldestSeen
+from retentiond.sweep.events import CONTROL_ID, HOLD_NAMES, POLICY, GuardState, OldestSeen
 from retentiond.sweep.scheduler import Turns
 
 log = structlog.get_logger()
@@ -210,11 +210,13 @@ class Daemon:
         """Put the configuration in force; asked again when something was approved, else once a minute."""
         try:
             await enter_mode(self.app, BY)
-        except Guarded:
-            self.watch(GuardState(POLICY, tripped=True))
+        except Guarded as error:
+            for guard in (POLICY, HOLD_NAMES):
+                self.watch(GuardState(guard, tripped=guard == error.guard))
             raise
         self._entered = True
-        self.watch(GuardState(POLICY, tripped=False))
+        for guard in (POLICY, HOLD_NAMES):
+            self.watch(GuardState(guard, tripped=False))
 
     def _require_in_force(self, seen: Overview) -> None:
         """Raise where another process has put another mode or policy in force since: then no batch gets a permit."""

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
 from retentiond.cli.targets import Broken
-from retentiond.daemon import App, open_app
+from retentiond.daemon import EVADED_REMEDY, App, evaded_holds, open_app
 from retentiond.domain.clock import ClockReading, skew
 from retentiond.stores.base import Finding, Severity
 from retentiond.stores.postgres import pooler
@@ -65,6 +65,7 @@ async def check(json_: bool) -> int:
     found = _Found()
     async with open_app(settings(), create=settings().mode == "plan") as app:
         await _control(app, found)
+        await _holds(app, found)
         await _directory(app, found)
         opened = [store for store in app.engine.stores.values() if await _target(app, store, found)]
         found.findings += _order(opened)
@@ -93,6 +94,20 @@ async def _control(app: App, found: _Found) -> None:
         found.findings.append(Finding("error", "clocks", f"{message} (against this host: {told})", "chronyc makestep"))
     if app.settings.control.dsn is not None:
         await _pooler(app.settings.control.dsn.get_secret_value(), "control", found)
+
+
+async def _holds(app: App, found: _Found) -> None:
+    """Holds that this configuration would get records from under."""
+    try:
+        async with app.database.transaction(read_only=True) as tx:
+            lost = await evaded_holds(app, tx)
+    except Exception as error:
+        found.broken("control", error)
+        return
+    found.findings += [
+        Finding("error", "control", f"{each}; with it this configuration is not put in force", EVADED_REMEDY)
+        for each in lost
+    ]
 
 
 async def _pooler(dsn: str, subject: str, found: _Found) -> None:

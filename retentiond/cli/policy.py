@@ -7,7 +7,7 @@ import click
 from retentiond.cli.holds import by_whom
 from retentiond.cli.output import EXIT_CODES, Group, as_json, command, json_option, settings
 from retentiond.control import approvals, policies
-from retentiond.daemon import open_app
+from retentiond.daemon import EVADED_REMEDY, evaded_holds, open_app
 from retentiond.domain.change import newly_erases
 from retentiond.ledger import kinds
 
@@ -64,24 +64,29 @@ async def show(json_: bool) -> int:
 async def diff(json_: bool) -> int:
     r"""What the configuration set here would newly erase, compared with the one in force.
 
-    The exit code is 3 where there is something: it awaits `retentiond policy approve`.
+    The exit code is 3 where there is something: it awaits `retentiond policy approve`, or, where records would get
+    from under a hold, a hold under their new name.
 
     \b
     Examples:
       retentiond policy diff && RETENTIOND_MODE=enforce retentiond run
 
     \b
-    JSON: {"digest", "in_force", "newly_erases": [TEXT]}
+    JSON: {"digest", "in_force", "newly_erases": [TEXT], "holds_evaded": [TEXT]}
     """
     async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
         active = await policies.active(tx)
+        lost = [str(each) for each in await evaded_holds(app, tx)]
     found = newly_erases(active.document, app.document) if active else ()
     if json_:
-        as_json({"digest": app.spec.digest, "in_force": active.digest if active else None, "newly_erases": list(found)})
+        document = {"digest": app.spec.digest, "in_force": active.digest if active else None}
+        as_json({**document, "newly_erases": list(found), "holds_evaded": lost})
     else:
-        for line in found or ("nothing would be newly erased",):
+        for line in (*found, *lost) or ("nothing would be newly erased",):
             click.echo(line)
-    return 3 if found else 0
+        if lost:
+            click.echo(f"no approval lets a hold be evaded: {EVADED_REMEDY}")
+    return 3 if found or lost else 0
 
 
 @policy.command(epilog=EXIT_CODES)

@@ -13,7 +13,7 @@ from retentiond.control import approvals, flags, units
 from retentiond.daemon import open_app
 from retentiond.errors import UsageError
 from retentiond.ledger import kinds
-from retentiond.sweep.questions import CLOCK
+from retentiond.sweep.questions import CLOCK, DIRECTORY
 
 _UNITS: Final[dict[approvals.Kind, str]] = {"sweep": "records", "directory": "accounts", "clock": "seconds ahead"}
 
@@ -66,28 +66,38 @@ async def resume(json_: bool) -> int:
 
 @click.command(epilog=EXIT_CODES)
 @click.argument("target", required=False)
+@click.option("--target", "named", metavar="T", help="The same as TARGET, whatever it is called.")
+@click.option("--directory", "directory", is_flag=True, help="The account directory is right, though it looks damaged.")
 @click.option("--clock", "clock", is_flag=True, help="The clock is right, though it jumped.")
 @json_option
 @command
-async def approve(target: str | None, clock: bool, json_: bool) -> int:
+async def approve(target: str | None, named: str | None, directory: bool, clock: bool, json_: bool) -> int:
     r"""Let a guarded sweep of TARGET go, once.
 
     It goes under the policy in force, and for as many records as it asked for: look at `retentiond plan` first.
-    `approve accounts` accepts an account directory that the guard took for damaged, for as many accounts as it asked
-    for; `approve --clock` a clock that jumped ahead.
+    `approve --directory` accepts an account directory that the guard took for damaged, for as many accounts as it asked
+    for (`approve accounts` too, where no target is called so); `approve --clock` a clock that jumped ahead.
 
     \b
     Examples:
       retentiond approve request_logs
+      retentiond approve --directory
       retentiond approve --clock
 
     \b
     JSON: {"kind", "target", "bound", "digest"}; "bound" is the largest number of records that it lets go.
     """
-    if (target is None) == (not clock):
-        raise UsageError("name a target, or say --clock", remedy="see `retentiond approve --help`")
+    if sum(map(bool, (target, named, directory, clock))) != 1:
+        raise UsageError("name one target, or say --directory or --clock", remedy="see `retentiond approve --help`")
     async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
-        awaited = _awaited(await approvals.waiting(tx), target, app.spec.digest)
+        if target == DIRECTORY and DIRECTORY not in app.settings.targets:
+            directory = True
+        elif target == DIRECTORY:
+            raise UsageError(
+                f"{DIRECTORY} is a target here, and what the account directory was called",
+                remedy=f"say `retentiond approve --directory`, or `retentiond approve --target {DIRECTORY}`",
+            )
+        awaited = _awaited(await approvals.waiting(tx), _meant(target or named, directory=directory), app.spec.digest)
         granted = await approvals.grant(tx, awaited.kind, awaited.target, awaited.digest, awaited.count, by_whom())
         await units.make_due(tx)
         await app.journal.append(
@@ -107,18 +117,24 @@ async def approve(target: str | None, clock: bool, json_: bool) -> int:
     return 0
 
 
-def _awaited(waiting: Sequence[approvals.Awaited], target: str | None, digest: str) -> approvals.Awaited:
+def _meant(target: str | None, *, directory: bool) -> tuple[approvals.Kind, str]:
+    if directory:
+        return "directory", DIRECTORY
+    return ("clock", CLOCK) if target is None else ("sweep", target)
+
+
+def _awaited(waiting: Sequence[approvals.Awaited], meant: tuple[approvals.Kind, str], digest: str) -> approvals.Awaited:
     """The question that is answered; raises UsageError where nobody asks it under the configuration of here."""
-    # The directory's comes first: a target may be called `accounts` too, and is not asked about before.
-    meant = (("clock", CLOCK),) if target is None else (("directory", target), ("sweep", target))
-    for each in meant:
-        for asked in waiting:
-            if (asked.kind, asked.target) == each and asked.digest in ("", digest):
-                return asked
-    listed = ", ".join(asked.target or asked.kind for asked in waiting if asked.kind != "policy") or "nothing"
+    for asked in waiting:
+        if (asked.kind, asked.target) == meant and asked.digest in ("", digest):
+            return asked
+    kind, target = meant
+    listed = ", ".join(
+        f"--{asked.kind}" if asked.kind != "sweep" else asked.target for asked in waiting if asked.kind != "policy"
+    )
     raise UsageError(
-        f"{target or 'the clock'} waits for no approval under this configuration",
-        remedy=f"what waits: {listed}; a guard that stops a sweep asks for one",
+        f"{target if kind == 'sweep' else f'the {kind}'} waits for no approval under this configuration",
+        remedy=f"what waits: {listed or 'nothing'}; a guard that stops a sweep asks for one",
     )
 
 

@@ -39,11 +39,13 @@ class Changed(NamedTuple):
 class Differences:
     """What a survey found; an account is in at most one of `missing`, `deleted` (both newly so) and `changed`.
 
-    `known` counts the accounts that were there before (not missing), `seen` those of the survey, `new` those never
-    seen.
+    `known` counts the accounts that were there before (not missing), `living` those of them that were not deleted,
+    `seen` those of the survey, `new` those never seen. One that was said to be deleted is not `missing` when it goes:
+    the directory's own row goes at last with a deletion, often by our own hand, and nothing falls due by it.
     """
 
     known: int
+    living: int
     seen: int
     new: int
     missing: int
@@ -84,6 +86,7 @@ async def compare(tx: Tx, survey: Iterable[SurveyRow]) -> Differences:
     changed = [Changed(*row) for row in await tx.fetch(_CHANGED)]
     return Differences(
         known=counts["known"],
+        living=counts["living"],
         seen=counts["seen"],
         new=counts["new"],
         missing=counts["missing"],
@@ -139,10 +142,11 @@ async def missing_since(tx: Tx, hashes: Collection[bytes] | None = None) -> dict
 
 _COUNTS = (
     "SELECT pg_catalog.count(m.hash) FILTER (WHERE m.missing_since IS NULL) AS known,"
+    " pg_catalog.count(m.hash) FILTER (WHERE m.missing_since IS NULL AND NOT m.deleted) AS living,"
     " pg_catalog.count(s.hash) AS seen,"
     " (SELECT pg_catalog.count(DISTINCT hash) FROM pg_temp._survey) AS distinct,"
     " pg_catalog.count(*) FILTER (WHERE m.hash IS NULL) AS new,"
-    " pg_catalog.count(*) FILTER (WHERE s.hash IS NULL AND m.missing_since IS NULL) AS missing,"
+    " pg_catalog.count(*) FILTER (WHERE s.hash IS NULL AND m.missing_since IS NULL AND NOT m.deleted) AS missing,"
     " pg_catalog.count(*) FILTER (WHERE s.deleted AND NOT m.deleted) AS deleted"
     " FROM retentiond.account_memory m FULL JOIN pg_temp._survey s ON s.hash = m.hash"
 )

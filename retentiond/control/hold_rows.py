@@ -85,6 +85,18 @@ async def change(tx: Tx, hold_id: str, assignments: str, *values: object) -> Hol
     return from_row(row)
 
 
+async def standing(tx: Tx, after: int) -> tuple[dict[str, str], list[bytes]]:
+    """The state of each hold, and the ledger's entries of holds beyond number `after`, as of one instant."""
+    row = await tx.fetchrow(
+        "SELECT (SELECT pg_catalog.array_agg(ARRAY[id, state]) FROM retentiond.holds) AS holds,"
+        " (SELECT pg_catalog.array_agg(leaf ORDER BY seq) FROM retentiond.ledger_entries"
+        " WHERE kind = 'hold' AND seq > $1) AS leaves",
+        after,
+    )
+    assert row is not None  # a SELECT without FROM gives one
+    return dict(row["holds"] or ()), [bytes(leaf) for leaf in row["leaves"] or ()]
+
+
 def unknown(hold_id: str) -> NotFound:
     """The error for an id that there is not."""
     return NotFound(f"there is no hold {hold_id}", remedy="`retentiond hold list` shows all of them")

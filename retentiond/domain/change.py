@@ -1,4 +1,4 @@
-"""Would a changed configuration newly erase, compared with the one in force? (4-safety, "Guards")
+"""Would a changed configuration newly erase, or get from under a hold? (4-safety, "Guards")
 
 Compares the documents that the digests are made of. What is surely no shorter passes: longer terms, a class made a
 legal minimum, a target taken away, missing accounts that no longer count as deleted. Any other change in what enters a
@@ -10,10 +10,12 @@ only, and each of those has its own approval.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from retentiond.domain.duration import Duration, Term, parse_term
+from retentiond.domain.holds import Hold, HoldState, Scope, covers_target
 
 Document = Mapping[str, Any]
 
@@ -48,6 +50,36 @@ def newly_erases(old: Document, new: Document) -> tuple[str, ...]:
     for name in sorted(used):
         found += _class_changes(name, before.get("classes", {}).get(name), after.get("classes", {}).get(name))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaded:
+    """A hold that would no longer keep all that it was placed for, and because of what."""
+
+    hold: Hold
+    why: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"hold {self.hold.id} (matter {self.hold.matter}): {'; '.join(self.why)}"
+
+
+def evaded(holds: Iterable[Hold], old: Document | None, new: Document) -> tuple[Evaded, ...]:
+    """Each hold that the configuration `new` would get records from under; `old` is the one in force, None for none.
+
+    A scope is of names, and a name says nothing any more once its records go by another one. So no approval of the
+    policy lets this pass, only a hold under the new names: one that is in its release grace gives way to a hold of the
+    same matter that covers at least as much and is not evaded itself. Else a rename would have to wait for the grace.
+    """
+    living = [hold for hold in holds if hold.holds]
+    found = {hold.id: why for hold in living if (why := _evasions(hold.scope, old or {}, new))}
+    standing = [hold for hold in living if hold.id not in found and hold.state is not HoldState.RELEASING]
+
+    def replaced(hold: Hold) -> bool:
+        return hold.state is HoldState.RELEASING and any(
+            other.matter == hold.matter and _as_wide(other.scope, hold.scope) for other in standing
+        )
+
+    return tuple(Evaded(hold, found[hold.id]) for hold in living if hold.id in found and not replaced(hold))
 
 
 def surely_no_shorter(new: Term, old: Term) -> bool:
@@ -107,3 +139,70 @@ def _shorter_grace(new: str | None, old: str | None) -> bool:
     if old is None or new is None:
         return old is not None and new is None
     return _shorter(new, old)
+
+
+def _evasions(scope: Scope, old: Document, new: Document) -> tuple[str, ...]:
+    """Why records that the scope covers might not be under it any more."""
+    targets, before = new.get("targets", {}), old.get("targets", {})
+    classes = new.get("policy", {}).get("classes", {})
+    found = [f"there is no target {name} any more" for name in sorted({*scope.targets, *scope.listed} - set(targets))]
+    found += [f"there is no class {name} any more" for name in sorted(set(scope.classes) - set(classes))]
+    for name, target in sorted(targets.items()):
+        if name in before and _covers(scope, name, before[name]):
+            found += _changed_under(scope, name, before[name], target)
+        found += [
+            f"the records of target {was} are those of target {name} now, of class {target['class']}"
+            for was, document in sorted(before.items())
+            if was != name
+            and before.get(name, {}).get("table") != target.get("table")
+            and _same_records(document, target)
+            and _covers(scope, was, document)
+            and not _covers(scope, name, target)
+        ]
+    return tuple(found)
+
+
+def _changed_under(scope: Scope, name: str, old: Document, new: Document) -> list[str]:
+    """What changed of a covered target that the scope depends on."""
+    depends = {
+        "class": not _covers(scope, name, new),
+        "store": name in {*scope.targets, *scope.listed},
+        "table": name in {*scope.targets, *scope.listed},
+        "key": name in scope.listed,
+        # Without a column for it, any account matches.
+        "account": bool(scope.accounts) and new.get("account") is not None,
+    } | dict.fromkeys(("anchor", "timezone", "unit"), scope.since is not None or scope.until is not None)
+    return [
+        f"{key} of target {name} changes from {old.get(key)} to {new.get(key)}"
+        for key, matters in depends.items()
+        if matters and old.get(key) != new.get(key)
+    ]
+
+
+def _covers(scope: Scope, name: str, target: Document) -> bool:
+    return covers_target(scope, target=name, class_name=target["class"])
+
+
+def _same_records(old: Document, new: Document) -> bool:
+    return old.get("table") is not None and all(old.get(key) == new.get(key) for key in ("store", "table"))
+
+
+def _as_wide(wide: Scope, narrow: Scope) -> bool:
+    """Whether all but the names of targets and classes, which an operator vouches for, covers at least as much."""
+    if wide.since is not None and (narrow.since is None or wide.since > narrow.since):
+        return False
+    if wide.until is not None and (narrow.until is None or wide.until < narrow.until):
+        return False
+    if wide.accounts and not (narrow.accounts and set(narrow.accounts) <= set(wide.accounts)):
+        return False
+    return not wide.listed or (bool(narrow.listed) and _items(narrow) <= _items(wide))
+
+
+def _items(scope: Scope) -> set[tuple[str, str]]:
+    """The ids and prefixes that the scope lists, whatever target they are of."""
+    return {
+        (kind, item)
+        for kind, named in (("record", scope.records), ("prefix", scope.prefixes))
+        for items in named.values()
+        for item in items
+    }

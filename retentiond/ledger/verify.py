@@ -20,6 +20,7 @@ from retentiond.domain.duration import rfc3339
 from retentiond.domain.evidence import Checkpoint, TreeHead, VerifierKey, leaf_hash, parse_and_verify
 from retentiond.errors import LedgerError, UsageError
 from retentiond.ledger.chain import ALTERED, Break, Chain, parse_leaf
+from retentiond.ledger.standing import Standing
 
 if TYPE_CHECKING:
     from retentiond.control.database import Database
@@ -168,18 +169,25 @@ def _verifier(path: Path) -> VerifierKey:
 
 
 async def verify_database(db: Database, verifier: VerifierKey | str, sink: Sink | None = None) -> VerifyReport:
-    """Verify all entries against each other, their columns, the head, and every checkpoint of this key.
+    """Verify all entries against each other, their columns, the head, every checkpoint of this key, and the holds.
 
     `sink` as for `walk_database`.
 
     Entries that nothing signed vouches for are a break too: whoever can write the tables could have made them up.
     """
     key = VerifierKey.parse(verifier) if isinstance(verifier, str) else verifier
-    report = await walk_database(db, key, sink)
+    standing = Standing()
+
+    async def both(leaves: Sequence[bytes]) -> None:
+        standing.see(leaves)
+        if sink:
+            await sink(leaves)
+
+    report = await walk_database(db, key, both)
     if report.ok and report.size and report.checkpoint_size is None:
         what = f"no checkpoint of the key {key.id.hex()} is there: nothing outside the database vouches for the entries"
         return replace(report, first_break=Break(None, None, what))
-    return report
+    return replace(report, first_break=await standing.compare(db, report.size)) if report.ok else report
 
 
 async def walk_database(db: Database, verifier: VerifierKey, sink: Sink | None = None) -> VerifyReport:

@@ -86,13 +86,13 @@ class OldestSeen:
 
 Event = BatchDone | SweepDone | Throttled | Failed | GuardState | ClocksRead | OldestSeen
 
-POLICY, CONTROL_ID = "policy", "control_id"
+POLICY, CONTROL_ID, HOLD_NAMES = "policy", "control_id", "holds"
 """The guards that stand before everything rather than before one target's sweep."""
 
 SWEEP_GUARDS = ("clock_skew", "clock_jump", POLICY, "directory", "fraction", "records")
 """The guards of a sweep, in the order in which it comes to them; `policy` is another one being in force."""
 
-GUARDS = (*SWEEP_GUARDS, CONTROL_ID)
+GUARDS = (*SWEEP_GUARDS, CONTROL_ID, HOLD_NAMES)
 """All guards."""
 
 

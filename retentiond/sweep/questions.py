@@ -16,7 +16,7 @@ from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
 
 DIRECTORY = "accounts"
-"""What the question about a damaged directory is called: `retentiond approve accounts`."""
+"""What the question about a damaged directory is called: `retentiond approve --directory`."""
 
 CLOCK = "clock"
 """The same for a clock that jumped: `retentiond approve --clock`."""

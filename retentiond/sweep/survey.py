@@ -41,7 +41,7 @@ class _Seen:
 async def survey(tools: Tools, directory: Directory, now: datetime, key: bytes) -> Surveyed:
     """Compare the directory with the memory and accept it; raises Guarded, Blind or Unreachable and accepts nothing."""
     spec = tools.spec
-    seen = await _read(directory, key)
+    seen = await _read(directory, key, now)
     async with tools.database.transaction(timeout_ms=_COMPARE_MS) as tx:
         found = await accounts.compare(tx, seen.rows)
         if found.known and not seen.rows:
@@ -58,9 +58,9 @@ async def survey(tools: Tools, directory: Directory, now: datetime, key: bytes) 
             return await _remembered(tx, directory, spec, seen, now, key)
     raise Guarded(
         "directory",
-        f"of {found.known} accounts {found.missing} are missing, {found.deleted} newly deleted and {shortened} have a "
+        f"of {found.living} accounts {found.missing} are missing, {found.deleted} newly deleted and {shortened} have a "
         "shorter term: the account directory looks damaged, and nothing that depends on it is erased",
-        remedy="mend it, or run `retentiond approve accounts` if it is right",
+        remedy="mend it, or run `retentiond approve --directory` if it is right",
     )
 
 
@@ -69,7 +69,7 @@ async def look(tools: Tools, directory: Directory, now: datetime, key: bytes) ->
 
     An account that is missing for the first time is not said to be: that is for a survey to date. Raises Unreachable.
     """
-    seen = await _read(directory, key)
+    seen = await _read(directory, key, now)
     async with tools.database.transaction(timeout_ms=_COMPARE_MS) as tx:
         found = await accounts.compare(tx, seen.rows)
         surveyed = await _remembered(tx, directory, tools.spec, seen, now, key)
@@ -97,12 +97,14 @@ async def recall(tools: Tools, directory: Directory, account: str, now: datetime
     )
 
 
-async def _read(directory: Directory, key: bytes) -> _Seen:
+async def _read(directory: Directory, key: bytes, now: datetime) -> _Seen:
     seen = _Seen(await directory.survey_transaction())
     async for chunk in directory.survey():
         for account in chunk:
             digest = account_hash(key, account.id)
-            seen.rows.append((digest, account.tier, account.overrides, account.deleted_at is not None))
+            # A deletion to come is none yet: an account that is lost before it would fall due too early.
+            deleted = account.deleted_at is not None and account.deleted_at <= now
+            seen.rows.append((digest, account.tier, account.overrides, deleted))
             seen.ids[digest] = account.id
             seen.tiers[account.id] = account.tier
     return seen
@@ -130,10 +132,10 @@ def _question(spec: Spec, found: accounts.Differences, shortened: int) -> Questi
     """The guard's question, None where few enough accounts are worse off."""
     worse = found.missing + found.deleted + shortened
     limits = spec.limits
-    if worse <= limits.min_accounts_shortened or worse <= limits.max_accounts_shortened * found.known:
+    if worse <= limits.min_accounts_shortened or worse <= limits.max_accounts_shortened * found.living:
         return None
     detail: dict[str, int] = {
-        "known": found.known,
+        "known": found.living,
         "missing": found.missing,
         "deleted": found.deleted,
         "shortened": shortened,

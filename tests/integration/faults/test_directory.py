@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from retentiond.sweep.events import BatchDone
+from tests.services.process import run_retentiond
 from tests.services.sweeping import ACCOUNTS, document
 
 MANY = """
@@ -133,9 +134,95 @@ async def test_a_damaged_directory_stops_the_sweeps_that_depend_on_it_until_appr
     for _ in range(2):
         outcome = await rig.only()
         assert (outcome.outcome, outcome.changed) == ("guarded", 0)
-        assert "approve accounts" in outcome.error["remedy"]
+        assert "approve --directory" in outcome.error["remedy"]
     assert len(await rig.ids()) == 50
     await rig.require_told(logs=0)
+
+
+async def test_accounts_that_were_said_to_be_deleted_are_not_missed_and_hide_no_damage(rig):
+    await rig.db.execute(MANY)
+    rig.target("logs")
+    await rig.db.execute("UPDATE accounts SET deleted_at = now() - interval '1 year' WHERE id <= 100")
+    assert (await rig.only()).outcome == "drained"
+    await rig.db.execute(DUE.format(first=0, days=500))
+    await rig.db.execute("DELETE FROM accounts WHERE id <= 100")
+    rig.accounts = {"missing": "deleted"}
+    await rig.approve_policy()
+    assert (await rig.only()).outcome == "drained"
+    assert (
+        await rig.db.fetchval("SELECT count(*) FROM retentiond.account_memory WHERE missing_since IS NOT NULL") == 100
+    )
+    left = await rig.ids()
+    await rig.db.execute(DUE.format(first=100, days=500))
+    await rig.db.execute("DELETE FROM accounts WHERE id BETWEEN 101 AND 121")  # 21 of 300: more than 5 % and than 20
+    outcome = await rig.only()
+    assert (outcome.outcome, outcome.changed) == ("guarded", 0)
+    assert "of 300 accounts 21 are missing" in outcome.error["message"]
+    assert len(await rig.ids()) == len(left) + 50
+
+
+async def test_accounts_lost_before_the_deletion_that_they_wait_for_are_missing(rig):
+    await fresh_directory(rig)
+    await rig.db.execute("UPDATE accounts SET deleted_at = now() + interval '90 days' WHERE id <= 24")
+    await rig.only()
+    left = await rig.ids()
+    await rig.db.execute("DELETE FROM accounts WHERE id <= 24")
+    outcome = await rig.only()
+    assert (outcome.outcome, outcome.changed) == ("guarded", 0)
+    assert await rig.ids() == left
+
+
+ACCOUNTS_AS_TARGET = """
+ALTER TABLE accounts ADD created_at timestamptz DEFAULT now() - interval '3 years';
+UPDATE accounts SET deleted_at = now() - interval '1 year' WHERE id <= 100;
+"""
+
+
+async def accounts_are_a_target(rig):
+    await rig.db.execute(MANY + ACCOUNTS_AS_TARGET)
+    rig.policy = {"classes": {"account_rows": {"ttl": "forever"}}}
+    rig.target("logs")
+    rig.target("accounts", class_="account_rows", account="id")
+
+
+async def test_the_erasure_of_the_accounts_own_rows_is_no_damage(rig):
+    await accounts_are_a_target(rig)
+    for erased in (100, 0):
+        found = await rig.sweep()
+        assert [(each.outcome, each.changed) for each in (found["logs"], found["accounts"])] == [
+            ("drained", 0),
+            ("drained", erased),
+        ]
+    assert await rig.ids("accounts") == list(range(101, 401))
+    await rig.require_told(accounts=100)
+
+
+async def test_an_approval_says_whether_the_directory_or_the_target_called_accounts_is_meant(rig):
+    await accounts_are_a_target(rig)
+    await rig.db.execute("UPDATE accounts SET deleted_at = NULL")
+    rig.guards = {"max_fraction": 0.1, "min_records": 10}
+    await rig.sweep()
+    await rig.db.execute("UPDATE accounts SET deleted_at = now() - interval '1 year' WHERE id <= 100")
+    env = rig.environment()
+
+    async def sweep(outcome, erased):
+        found = (await rig.sweep("accounts"))["accounts"]
+        assert (found.outcome, found.changed) == (outcome, erased), found.error
+
+    await sweep("guarded", 0)
+    for _ in range(2):
+        asked = await run_retentiond("approve", "accounts", env=env)
+        assert asked.code == 2
+        assert "approve --directory" in asked.stderr
+        assert "approve --target accounts" in asked.stderr
+    assert (await run_retentiond("approve", "--target", "accounts", env=env)).code == 2
+    granted = await run_retentiond("approve", "--directory", "--json", env=env)
+    assert (granted.json["kind"], granted.json["bound"]) == ("directory", 100)
+    await sweep("guarded", 0)
+    granted = await run_retentiond("approve", "--target", "accounts", "--json", env=env)
+    assert (granted.json["kind"], granted.json["target"], granted.json["bound"]) == ("sweep", "accounts", 100)
+    await sweep("drained", 100)
+    await rig.require_told(accounts=100)
 
 
 async def test_five_percent_fewer_accounts_are_everyday_life(rig):
