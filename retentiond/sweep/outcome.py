@@ -117,6 +117,20 @@ class Outcome:
             shown["would_erase_bytes"] = self.would_bytes
         return shown
 
+    def evidence(self) -> dict[str, str | int | None]:
+        """What the ledger is told of a sweep that a guard or an error ended; `due` None: it had not been counted."""
+        kept = self.counted or self
+        return {
+            "outcome": self.outcome,
+            "due": self.counted.would if self.counted is not None else None,
+            "changed": self.changed,
+            "held": kept.held,
+            "minimum": kept.minimum,
+            "unresolved": kept.unresolved,
+            "blocked": kept.blocked,
+            "failed": self.failed,
+        }
+
     def _both(self, found: Tally) -> None:
         self.scanned += found.scanned
         self.held += found.held
