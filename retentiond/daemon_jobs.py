@@ -54,13 +54,13 @@ class Jobs:
     _signed: int = 0
     _why: dict[str, str] = field(default_factory=dict)
 
-    def consider(self, seen: Overview, *, sweeping: bool) -> None:
-        """Begin what is due; `sweeping`: the ledger grows at this moment."""
+    def consider(self, seen: Overview, *, sweeping: bool, entered: bool) -> None:
+        """Begin what is due; `sweeping`: the ledger grows at this moment; `entered`: the mode is in force."""
         if seen.pending or seen.release_due:
             self._begin("holds", HOLDS, self._carry_holds_on, every=0)
         self._judge_pending(seen)
-        if seen.heartbeat_at is None or seen.heartbeat_at + HEARTBEAT_EVERY <= seen.now:
-            self._begin("heartbeat", LEDGER, lambda: self._beat(seen), every=_AGAIN_SECONDS)
+        if _is_due(seen, entered=entered):
+            self._begin("heartbeat", LEDGER, lambda: self._beat(entered=entered), every=_AGAIN_SECONDS)
         if seen.ledger_entries > self._signed:
             self._begin("checkpoint", LEDGER, self._sign, every=_AGAIN_SECONDS if sweeping else 0)
         self._begin("verify", LEDGER, self._verify, every=_VERIFY_SECONDS)
@@ -133,24 +133,14 @@ class Jobs:
         )
         self.watch.fault(HOLDS, error, part=_STUCK)
 
-    async def _beat(self, seen: Overview) -> None:
-        entry = kinds.heartbeat(
-            mode=seen.mode,
-            policy_digest=seen.digest,
-            targets={
-                name: {
-                    "last_success": rfc3339(unit.last_success_at) if unit.last_success_at else None,
-                    "next_due": rfc3339(unit.next_due_at) if unit.next_due_at else None,
-                }
-                for name, unit in sorted(seen.units.items())
-            },
-        )
+    async def _beat(self, *, entered: bool) -> None:
         async with self.app.database.transaction() as tx:
-            # Under the lock of the ledger's head another replica's beat is seen.
-            _, now = await entries.lock_head(tx)
-            last = await overview.last_heartbeat(tx)
-            if last is None or last + HEARTBEAT_EVERY <= now:
-                await self.app.journal.append(tx, entry)
+            # Under the lock of the ledger's head, in a later statement: another replica's beat is seen, and the mode is
+            # that of this moment. A look from before the mode was entered would tell of a plan and of no policy.
+            await entries.lock_head(tx)
+            seen = await overview.read(tx)
+            if _is_due(seen, entered=entered):
+                await self.app.journal.append(tx, _heartbeat(seen))
 
     async def _sign(self) -> None:
         journal = self.app.journal
@@ -181,3 +171,22 @@ class Jobs:
 
 async def _rest(_: Sequence[bytes]) -> None:
     await asyncio.sleep(_PAGE_REST_SECONDS)
+
+
+def _is_due(seen: Overview, *, entered: bool) -> bool:
+    """Whether the ledger lacks this day's heartbeat; before the mode is in force the first one has nothing to tell."""
+    return entered if seen.heartbeat_at is None else seen.heartbeat_at + HEARTBEAT_EVERY <= seen.now
+
+
+def _heartbeat(seen: Overview) -> kinds.Entry:
+    return kinds.heartbeat(
+        mode=seen.mode,
+        policy_digest=seen.digest,
+        targets={
+            name: {
+                "last_success": rfc3339(unit.last_success_at) if unit.last_success_at else None,
+                "next_due": rfc3339(unit.next_due_at) if unit.next_due_at else None,
+            }
+            for name, unit in sorted(seen.units.items())
+        },
+    )

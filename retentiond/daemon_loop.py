@@ -112,7 +112,7 @@ class Daemon:
             if await self._may_sweep(seen) and not (seen.paused and self.app.spec.enforce):
                 self._begin_sweeps(seen)
             self._begin_looks()
-            self._jobs.consider(seen, sweeping=bool(self._working))
+            self._jobs.consider(seen, sweeping=bool(self._working), entered=self._entered)
             self.watch.clear(LOOP, "tick")
             self.watch.ticked_at = time.monotonic()
         except Unreachable as error:

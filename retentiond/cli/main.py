@@ -12,7 +12,7 @@ from retentiond.cli.output import EXIT_CODES, Group
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog=EXIT_CODES,
+    epilog=f"Every key of the configuration: docs/configuration.md.\n{EXIT_CODES}",
 )
 @click.version_option(__version__, prog_name="retentiond")
 def main() -> None:

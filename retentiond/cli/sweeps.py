@@ -100,7 +100,8 @@ async def _swept(app: App, target: Target, sweep_id: str, progress: Progress) ->
 
 
 def _show_outcomes(documents: dict[str, dict[str, object]], *, plan_mode: bool) -> None:
-    columns = ["outcome", "erased", "anonymised", "held", "minimum", "unresolved", "failed", "batches", "seconds"]
+    columns = ["outcome", "erased", "anonymised", "held", "minimum", "unresolved", "blocked", "locked", "failed"]
+    columns += ["batches", "seconds"]
     if plan_mode:
         columns.insert(1, "would_erase")
     table("sweep", ["target", *columns], [[name, *(d[c] for c in columns)] for name, d in documents.items()])

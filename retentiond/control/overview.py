@@ -109,12 +109,6 @@ async def outcomes(tx: Tx) -> dict[str, dict[str, Any]]:
     return {row["target"]: json.loads(row["outcome"]) for row in rows}
 
 
-async def last_heartbeat(tx: Tx) -> datetime | None:
-    """When the ledger's newest heartbeat was written."""
-    found: datetime | None = await tx.fetchval(f"SELECT {_HEARTBEAT}")
-    return found
-
-
 def _unit(found: Mapping[str, Any]) -> UnitView:
     return UnitView(
         Unit(found["target"]), found["owner"], _instant(found["next_due_at"]), _instant(found["last_success_at"])

@@ -27,12 +27,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RecordFacts:
-    """What a record says of itself: `anchor` is None where it is missing, unparsable or infinite."""
+    """What a record says of itself: `anchor` is None where it is missing, unparsable or infinite.
+
+    `referring` are the tables whose rows refer to it, which keep it from being deleted.
+    """
 
     key: str
     anchor: datetime | None
     account: str | None = None
     tier: str | None = None
+    referring: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,16 @@ def judge(plan: TargetPlan, record: RecordFacts, facts: AccountFacts) -> Verdict
         anchor=record.anchor,
         expires_at=expires_at(base, found.term) if base and found.term else None,
         holds=holds,
-        considered=_considered(plan, facts, found, holds, expired=expired, erasing=erasing),
+        considered=(
+            *_considered(plan, facts, found, holds, expired=expired, erasing=erasing),
+            *(_blocked(table) for table in record.referring if kind is Kind.ERASE),
+        ),
         due=expired or (erasing and not plan.data_class.minimum),
     )
+
+
+def _blocked(table: str) -> str:
+    return f"blocked: kept as long as rows of {table} refer to it, though it is due"
 
 
 def _before(base: datetime | None, edge: datetime | None) -> bool:

@@ -275,10 +275,10 @@ class Engine:
                 await self.tools.journal.append(
                     tx,
                     kinds.guard(
-                        str(outcome.error["kind"]),
+                        str(outcome.error.get("guard", outcome.error["kind"])),
                         tripped=True,
                         target=target.name,
-                        detail={"outcome": outcome.outcome},
+                        detail=outcome.evidence(),
                     ),
                 )
 

@@ -12,8 +12,9 @@ from retentiond.stores.base import Tally, TierTally, earliest, latest
 class Outcome:
     """Running totals of one sweep of one target.
 
-    `oldest` and `newest` are anchors of what is due (or was erased), RFC 3339 in UTC. `tiers` and `overdue_seconds` are
-    filled in by counting alone; in a sweep that erases, `counted` is what its guard counted before the first batch.
+    `oldest` and `newest` are anchors of what is due (or was erased), RFC 3339 in UTC. `tiers` are filled
+    in by counting alone, `overdue_seconds` by that and by what batches left blocked; in a sweep that erases, `counted`
+    is what its guard counted before the first batch.
     `trace` is where an unexpected error came from.
     """
 
@@ -58,12 +59,14 @@ class Outcome:
         self.failed += found.failed
         self.locked += found.locked
         self.batches += 1
+        self.overdue_seconds = max(self.overdue_seconds, found.overdue_seconds)
         self._both(found)
 
     def kept_as(self, counted: Outcome) -> None:
         """Nothing was due: what was kept is as it was counted."""
         self.held, self.minimum = counted.held, counted.minimum
         self.unresolved, self.blocked = counted.unresolved, counted.blocked
+        self.overdue_seconds = counted.overdue_seconds
 
     def broken(self, error: RetentiondError, outcome: str) -> None:
         """The sweep ended early, and why."""
@@ -76,11 +79,15 @@ class Outcome:
     def overdue(self) -> float | None:
         """Seconds that the oldest unheld due record is past its term, as last known; None: nobody has looked.
 
-        A drained sweep has left nothing that is due; one that ended early left at most what its guard had counted.
+        A drained sweep has left nothing that is due but what is blocked; one that ended early left at most what its
+        guard had counted.
         """
-        if self.counted is not None:
-            return 0.0 if self.outcome == "drained" else self.counted.overdue_seconds
-        return self.overdue_seconds if self.outcome == "drained" else None
+        if self.outcome != "drained":
+            return self.counted.overdue_seconds if self.counted is not None else None
+        if not self.would and not self.blocked:
+            return 0.0
+        # A record that can't be told how late it is has no term that ends, and is neither due nor blocked.
+        return self.overdue_seconds or None
 
     def document(self, *, plan_mode: bool) -> dict[str, object]:
         """The JSON of this target."""
@@ -109,6 +116,20 @@ class Outcome:
             shown["would_erase"] = self.would
             shown["would_erase_bytes"] = self.would_bytes
         return shown
+
+    def evidence(self) -> dict[str, str | int | None]:
+        """What the ledger is told of a sweep that a guard or an error ended; `due` None: it had not been counted."""
+        kept = self.counted or self
+        return {
+            "outcome": self.outcome,
+            "due": self.counted.would if self.counted is not None else None,
+            "changed": self.changed,
+            "held": kept.held,
+            "minimum": kept.minimum,
+            "unresolved": kept.unresolved,
+            "blocked": kept.blocked,
+            "failed": self.failed,
+        }
 
     def _both(self, found: Tally) -> None:
         self.scanned += found.scanned

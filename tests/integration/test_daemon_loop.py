@@ -1,5 +1,6 @@
 """The daemon's loop on a real control database: what it takes for trouble, and that nothing ends it."""
 
+import json
 import logging
 from datetime import datetime, timedelta
 
@@ -18,6 +19,8 @@ from retentiond.metrics import Metrics
 from retentiond.settings import load
 from tests.acceptance.test_core import DUE, company, env  # noqa: F401 - fixtures
 from tests.services.daemon import until
+
+BEATS = "SELECT convert_from(leaf, 'UTF8') FROM retentiond.ledger_entries WHERE kind = 'heartbeat' ORDER BY seq"
 
 
 @pytest.fixture
@@ -131,6 +134,31 @@ async def test_a_hold_whose_activation_is_stuck_is_named_with_what_it_waits_for(
     await ticked(daemon)
     daemon.watch.require(HOLDS)
     assert daemon.watch.metrics.registry.get_sample_value("retentiond_hold_activation_seconds_count") == 1
+
+
+async def test_the_first_heartbeat_of_an_enforcing_daemon_tells_of_its_mode_and_policy(daemon, company):  # noqa: F811
+    await daemon.start()
+    await idle(daemon)
+    await ticked(daemon)
+    (leaf,) = [row[0] for row in await company.fetch(BEATS)]
+    beat = json.loads(leaf)
+    assert (beat["mode"], beat["policy"]) == ("enforce", daemon.app.spec.digest)
+
+
+async def test_a_daemon_that_waits_to_enter_its_mode_adds_no_first_heartbeat(daemon, company, monkeypatch):  # noqa: F811
+    async def refused(app, by):
+        raise Guarded("policy", "not approved")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("retentiond.daemon_loop.enter_mode", refused)
+        await daemon.start()
+        await ticked(daemon)
+        assert await company.fetch(BEATS) == []
+    daemon._ask_again = 0.0
+    await ticked(daemon)
+    await ticked(daemon)
+    (leaf,) = [row[0] for row in await company.fetch(BEATS)]
+    assert json.loads(leaf)["mode"] == "enforce"
 
 
 async def test_a_heartbeat_is_written_when_the_last_one_is_a_day_old(daemon, company):  # noqa: F811

@@ -125,6 +125,7 @@ class PostgresBatch:
             minimum=left.minimum,
             unresolved=left.unresolved,
             blocked=left.blocked,
+            overdue_seconds=left.overdue_seconds if left.blocked else 0.0,
             locked=left.selected if later else 0,
             failed=0 if later else left.selected,
             after=piece.after,

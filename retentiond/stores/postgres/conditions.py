@@ -48,10 +48,11 @@ def covers(shape: Shape, hold: TargetHold, params: Params) -> str:
 
 def blocked(shape: Shape) -> str:
     """Whether a child still refers to the record: a cascade would ignore the child's own term and holds."""
-    return f"({' OR '.join(_refers(child) for child in shape.table.children) or 'false'})"
+    return f"({' OR '.join(refers(child) for child in shape.table.children) or 'false'})"
 
 
-def _refers(child: Child) -> str:
+def refers(child: Child) -> str:
+    """Whether a row of this child refers to the record."""
     joined = " AND ".join(
         f"c.{quote(mine)} = r.{quote(theirs)}" for mine, theirs in zip(child.columns, child.parent_columns, strict=True)
     )

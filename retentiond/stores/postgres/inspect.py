@@ -76,6 +76,7 @@ async def findings(
         *_children(subject),
         *_triggers(subject),
         *_change(subject, await connection.fetch(_FIXED, shape.table.oid), change),
+        *_stays(subject, change),
         *await _joinable(connection, subject),
     ]
 
@@ -242,6 +243,25 @@ def _change(subject: _Subject, columns: list[asyncpg.Record], change: Change | N
                 )
             )
     return found
+
+
+def _stays(subject: _Subject, change: Change | None) -> list[Finding]:
+    """What an anonymised record still tells: without `anonymise.columns` only the account reference goes."""
+    if change is None:
+        return []
+    shape = subject.shape
+    changed = [column.name for column, _ in change.columns]
+    fixed = {shape.anchor.name, *shape.table.key, *(each.name for each in (shape.tier, change.marker) if each)}
+    stay = [name for name in shape.table.columns if name not in {*changed, *fixed}]
+    if not stay:
+        return []
+    return [
+        subject.notes(
+            f"anonymising changes {', '.join(changed)} of {subject.table} and nothing else; these stay as they are: "
+            f"{', '.join(stay)}",
+            f"name those that tell of a person in targets.{subject.name}.anonymise.columns",
+        )
+    ]
 
 
 async def _joinable(connection: Connection, subject: _Subject) -> list[Finding]:

@@ -12,13 +12,12 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import NotFound
 from retentiond.stores.postgres.catalog import quote
+from retentiond.stores.postgres.conditions import refers
 from retentiond.stores.postgres.connection import Connection
 from retentiond.stores.postgres.shape import Params, Shape, anchor_expression, canonical, raw_bound, sayable
 
 
-async def read_record(
-    connection: Connection, target: str, shape: Shape, key: str, *, constant_tier: str | None
-) -> RecordFacts:
+async def read_record(connection: Connection, target: str, shape: Shape, key: str, *, plan: TargetPlan) -> RecordFacts:
     """One record by its key (a JSON array for a composite one); raises NotFound."""
     params = Params()
     names = shape.table.key
@@ -28,8 +27,11 @@ async def read_record(
     )
     account = canonical(shape.account, f"r.{quote(shape.account.name)}") if shape.account else "NULL::text"
     tier = f"r.{quote(shape.tier.name)}::text" if shape.tier else "NULL::text"
+    children = shape.table.children if plan.action == "delete" else ()
+    named = (f"CASE WHEN {refers(child)} THEN {params.add(child.table, 'text')} END" for child in children)
     sql = (
-        f"SELECT {shape.key_of('r')} AS key, {sayable(anchor_expression(shape))} AS anchor,"
+        f"SELECT ARRAY[{', '.join(named)}]::text[] AS referring,"
+        f" {shape.key_of('r')} AS key, {sayable(anchor_expression(shape))} AS anchor,"
         f" {account} AS account, {tier} AS tier FROM {shape.table.sql} r WHERE {match}"
     )
     try:
@@ -41,7 +43,8 @@ async def read_record(
             f"target {target} has no record {key}",
             remedy=f"give the {', '.join(names)}; a composite key as a JSON array",
         )
-    return RecordFacts(row["key"], row["anchor"], row["account"], row["tier"] or constant_tier)
+    referring = tuple(sorted({table for table in row["referring"] if table is not None}))
+    return RecordFacts(row["key"], row["anchor"], row["account"], row["tier"] or plan.tier, referring)
 
 
 def key_parts(key: str, count: int) -> list[str]:

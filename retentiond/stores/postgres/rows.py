@@ -22,6 +22,8 @@ def count_sql(
     """One row: what the window's records come to by tier and in all."""
     base = judged(shape, plan, params, walk, context, change)
     due = f"FILTER (WHERE state = {DUE})"
+    # What is blocked stays, and its promise is broken all the same.
+    late = f"FILTER (WHERE state IN ({DUE}, {BLOCKED}))"
     counts = ", ".join(f"count(*) FILTER (WHERE state = {number}) AS {name}" for name, number in _STATES.items())
     sums = ", ".join(f"COALESCE(sum({name}), 0)::bigint AS {name}" for name in ("scanned", *_STATES, "bytes"))
     figures = ", ".join(f"'{name}', {name}" for name in _STATES if name != "selected")
@@ -30,7 +32,7 @@ def count_sql(
         f"WITH j AS MATERIALIZED (SELECT q.*, {past_term(plan, params)} AS past FROM ({base}) q),"
         f" t AS MATERIALIZED (SELECT label, count(*) AS scanned, {counts},"
         f" COALESCE(sum(size) {due}, 0)::bigint AS bytes, min(anchor) {due} AS oldest, max(anchor) {due} AS newest,"
-        f" min(anchor) AS first, COALESCE(max(past) {due}, 0) AS overdue_seconds FROM j GROUP BY label)"
+        f" min(anchor) AS first, COALESCE(max(past) {late}, 0) AS overdue_seconds FROM j GROUP BY label)"
         f" SELECT {sums}, {instant_sql('min(oldest)')} AS oldest, {instant_sql('max(newest)')} AS newest,"
         " COALESCE(max(overdue_seconds), 0)::float8 AS overdue_seconds,"
         " (jsonb_object_agg(label, selected) FILTER (WHERE selected > 0))::text AS by_tier,"
@@ -40,7 +42,7 @@ def count_sql(
 
 
 def past_term(plan: TargetPlan, params: Params) -> str:
-    """How many seconds a due record is past its term, or its account past the grace of its deletion: the larger."""
+    """How many seconds a record is past its term, or its account past the grace of its deletion: the larger."""
     # A term that never ends has the cutoff -infinity, from which nothing can be subtracted.
     past = "CASE WHEN isfinite({0}) AND isfinite({1}) THEN {0} - {1} END"
     parts = [past.format("cutoff", "deleted_at" if plan.counts_from_deletion else "anchor")]

@@ -310,7 +310,7 @@ class PostgresStore:
     async def record(self, plan: TargetPlan, key: str) -> tuple[RecordFacts, AccountFacts]:
         """One record by its key (a JSON array for a composite one) and its account's facts; raises NotFound."""
         async with self._database.transaction() as connection:
-            record = await read_record(connection, self.name, self.shape, key, constant_tier=plan.tier)
+            record = await read_record(connection, self.name, self.shape, key, plan=plan)
             return record, await self._facts(connection, plan, record.account)
 
     async def next_expiry(self, plan: TargetPlan) -> datetime | None:

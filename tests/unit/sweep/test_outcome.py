@@ -50,3 +50,15 @@ def test_where_nobody_has_counted_it_is_not_known_rather_than_nought(ending):
     outcome = Outcome()
     outcome.broken(Blind("can't be judged"), ending)
     assert outcome.document(plan_mode=False)["overdue_seconds"] is None
+
+
+def test_a_drained_sweep_that_left_blocked_records_is_as_overdue_as_those():
+    outcome = Outcome(counted=counted(Tally(selected=3, blocked=1, overdue_seconds=9.0)))
+    outcome.erased(Tally(selected=3, changed=3, blocked=1, overdue_seconds=4.0))
+    assert outcome.document(plan_mode=False)["overdue_seconds"] == 4.0
+
+
+def test_how_overdue_blocked_records_are_is_not_known_where_no_batch_has_told():
+    outcome = Outcome()
+    outcome.erased(Tally(selected=3, changed=3, blocked=1))
+    assert outcome.document(plan_mode=False)["overdue_seconds"] is None
