@@ -245,6 +245,19 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 
+async def enter_pass(app: App, by: str) -> None:
+    """What comes before a single pass: in enforce mode as `enter_mode`; in plan mode the installation stays as it is.
+
+    One pass that only counts asks for no permit, and must not stop the daemon that erases beside it.
+    """
+    if app.spec.enforce:
+        await enter_mode(app, by)
+        return
+    async with app.database.transaction() as tx:
+        await app.journal.require_continued(tx)
+        await units.ensure(tx, [Unit(target.name) for target in app.spec.targets])
+
+
 async def enter_mode(app: App, by: str) -> None:
     """Record the mode, and put the configuration in force.
 

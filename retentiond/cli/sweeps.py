@@ -11,7 +11,7 @@ import click
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
 from retentiond.cli.progress import Progress
 from retentiond.cli.targets import chosen, targets_option
-from retentiond.daemon import App, enter_mode, open_app
+from retentiond.daemon import App, enter_pass, open_app
 from retentiond.daemon_loop import run_daemon
 from retentiond.domain.duration import cutoff as cutoff_of
 from retentiond.domain.duration import instant, parse_term, rfc3339
@@ -71,7 +71,7 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
     progress = Progress(json=json_)
     async with open_app(settings(), create=True, observer=progress) as app:
         wanted = chosen(app, targets)
-        await enter_mode(app, _BY)
+        await enter_pass(app, _BY)
         sweep_id = str(uuid4())
         began = datetime.now(UTC)
         found: dict[str, Outcome] = {}
