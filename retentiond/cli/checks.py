@@ -13,9 +13,10 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
 from retentiond.cli.targets import Broken
-from retentiond.daemon import App, open_app
+from retentiond.daemon import App
 from retentiond.domain.clock import ClockReading, skew
 from retentiond.stores.base import Finding, Severity
 from retentiond.stores.postgres import pooler
@@ -24,6 +25,8 @@ from retentiond.stores.postgres.inspect_directory import Rules
 from retentiond.stores.postgres.store import PostgresStore
 
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
+_NOTHING = "no target is configured: nothing is judged, and nothing is ever erased"
+_DRAFT = "RETENTIOND_TARGETS__NAME__STORE=postgres   # and __CLASS, __DSN, __TABLE, __ANCHOR, __ACCOUNT"
 _COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 
@@ -60,14 +63,18 @@ async def check(json_: bool) -> int:
 
     \b
     JSON: {"findings": [{"severity", "subject", "message", "remedy"}], "clocks": {NAME: seconds ahead of this host}}
-      The subject is a target, or `control`, `accounts` or `clocks`.
+      The subject is a target, or `control`, `accounts`, `clocks` or `targets`.
     """
-    found = _Found()
-    async with open_app(settings(), create=settings().mode == "plan") as app:
+    found, configured = _Found(), settings()
+    async with open_view(configured) as app:
         await _control(app, found)
+        if configured.control.dsn is not None:
+            await _pooler(configured.control.dsn.get_secret_value(), "control", found)
         await _directory(app, found)
         opened = [store for store in app.engine.stores.values() if await _target(app, store, found)]
         found.findings += _order(opened)
+    if not configured.targets:
+        found.findings.append(Finding("error", "targets", _NOTHING, _DRAFT))
     listed = sorted(found.findings, key=lambda each: (_ORDER[each.severity], each.subject))
     if json_:
         as_json({"findings": [_document(each) for each in listed], "clocks": found.clocks})
@@ -91,8 +98,6 @@ async def _control(app: App, found: _Found) -> None:
         told = ", ".join(f"{name} {ahead:+.3f} s" for name, ahead in found.clocks.items())
         message = f"clocks differ by {apart.total_seconds():.3f} s, more than guards.max_clock_skew: nothing is erased"
         found.findings.append(Finding("error", "clocks", f"{message} (against this host: {told})", "chronyc makestep"))
-    if app.settings.control.dsn is not None:
-        await _pooler(app.settings.control.dsn.get_secret_value(), "control", found)
 
 
 async def _pooler(dsn: str, subject: str, found: _Found) -> None:

@@ -149,6 +149,11 @@ async def place(
 
 def _check_names(app: App, scope: Scope) -> None:
     known = {target.name for target in app.spec.targets}
+    if not known:
+        raise UsageError(
+            "no target is configured here: the hold would keep nothing that is known",
+            remedy="place it with the daemon's configuration (RETENTIOND_CONFIG_FILE, RETENTIOND_CONFIG)",
+        )
     if unknown := sorted({*scope.targets, *scope.listed} - known):
         raise InvalidScope(
             f"there is no target {', '.join(unknown)}", remedy=f"the targets are: {', '.join(sorted(known)) or 'none'}"

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import click
 
+from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
 from retentiond.cli.progress import Progress
 from retentiond.cli.targets import chosen, targets_option
@@ -146,7 +147,7 @@ async def explain(target: str, record: str, json_: bool) -> int:
     JSON: {"verdict", "reason", "class", "tier", "term", "anchor", "expires_at", "holds": [ID], "considered": [TEXT]}
       "verdict" is held, minimum, erase, unresolved or keep.
     """
-    async with open_app(settings(), create=settings().mode == "plan") as app:
+    async with open_view(settings()) as app:
         found = chosen(app, [target])[0]
         document = (await app.engine.explain(found, record)).document(found.data_class.name)
     if json_:

@@ -8,11 +8,12 @@ from datetime import datetime
 
 import click
 
+from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, day, json_option, note, settings, size, table
 from retentiond.cli.progress import Progress
 from retentiond.cli.promises import Promise, beyond, promised
 from retentiond.cli.targets import Broken, chosen, exit_code, open_plan, show_broken, targets_option
-from retentiond.daemon import App, open_app
+from retentiond.daemon import App
 from retentiond.domain.duration import Duration, expires_at, parse_duration, rfc3339
 from retentiond.errors import UsageError
 from retentiond.stores.base import TierTally
@@ -119,7 +120,7 @@ async def plan(targets: tuple[str, ...], horizon: str | None, json_: bool) -> in
     """
     ahead = parse_duration(horizon) if horizon is not None else None
     found: dict[str, Planned | Broken] = {}
-    async with open_app(settings(), create=settings().mode == "plan") as app:
+    async with open_view(settings()) as app:
         wanted = chosen(app, targets)
         with Progress(json=json_) as progress:
             for target in wanted:
@@ -212,7 +213,7 @@ async def promises(targets: tuple[str, ...], json_: bool) -> int:
       "oldest_known": false where it takes too long to find out. "kept" is null where a target can't be read.
     """
     found: dict[str, Promise | Broken] = {}
-    async with open_app(settings(), create=settings().mode == "plan") as app:
+    async with open_view(settings()) as app:
         wanted = chosen(app, targets)
         with Progress(json=json_) as progress:
             for target in wanted:
