@@ -70,8 +70,8 @@ async def check(json_: bool) -> int:
         await _control(app, found)
         if configured.control.dsn is not None:
             await _pooler(configured.control.dsn.get_secret_value(), "control", found)
-        await _directory(app, found)
-        opened = [store for store in app.engine.stores.values() if await _target(app, store, found)]
+        known = await _directory(app, found)
+        opened = [store for store in app.engine.stores.values() if await _target(app, store, found, directory=known)]
         found.findings += _order(opened)
     if not configured.targets:
         found.findings.append(Finding("error", "targets", _NOTHING, _DRAFT))
@@ -110,10 +110,11 @@ async def _pooler(dsn: str, subject: str, found: _Found) -> None:
         found.findings.append(finding)
 
 
-async def _directory(app: App, found: _Found) -> None:
+async def _directory(app: App, found: _Found) -> bool:
+    """Whether there is none, or it could be looked at."""
     directory = app.engine.directory
     if directory is None:
-        return
+        return True
 
     def hashed(account: str) -> str:
         return hmac.digest(app.engine.account_key, account.encode(), hashlib.sha256)[:16].hex()
@@ -125,12 +126,14 @@ async def _directory(app: App, found: _Found) -> None:
         found.findings += await directory.check(rules)
     except Exception as error:
         found.broken("accounts", error)
+        return False
+    return True
 
 
-async def _target(app: App, store: PostgresStore, found: _Found) -> bool:
-    """Whether its table could be looked at."""
+async def _target(app: App, store: PostgresStore, found: _Found, *, directory: bool) -> bool:
+    """Whether its table could be looked at; without the directory where that is broken, which is said once."""
     try:
-        await app.engine.open(app.spec.target(store.name))
+        await (app.engine.open(app.spec.target(store.name)) if directory else store.open(None))
         found.findings += await store.check()
     except Exception as error:
         found.broken(store.name, error)

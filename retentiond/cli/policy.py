@@ -64,24 +64,31 @@ async def show(json_: bool) -> int:
 async def diff(json_: bool) -> int:
     r"""What the configuration set here would newly erase, compared with the one in force.
 
-    The exit code is 3 where there is something: it awaits `retentiond policy approve`.
+    The exit code is 3 where there is something: it awaits `retentiond policy approve`. Once that
+    is given it is 0: the configuration is in force from the next start on.
 
     \b
     Examples:
       retentiond policy diff && RETENTIOND_MODE=enforce retentiond run
 
     \b
-    JSON: {"digest", "in_force", "newly_erases": [TEXT]}
+    JSON: {"digest", "in_force", "newly_erases": [TEXT], "approved"}
     """
     async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
         active = await policies.active(tx)
+        granted = await approvals.find(tx, "policy", "", app.spec.digest)
     found = newly_erases(active.document, app.document) if active else ()
+    approved = granted is not None or app.settings.policy_approved == app.spec.digest
     if json_:
-        as_json({"digest": app.spec.digest, "in_force": active.digest if active else None, "newly_erases": list(found)})
+        in_force = active.digest if active else None
+        document = {"digest": app.spec.digest, "in_force": in_force, "newly_erases": list(found)}
+        as_json({**document, "approved": approved})
     else:
         for line in found or ("nothing would be newly erased",):
             click.echo(line)
-    return 3 if found else 0
+        if found and approved:
+            click.echo("approved: in force at the next start")
+    return 3 if found and not approved else 0
 
 
 @policy.command(epilog=EXIT_CODES)

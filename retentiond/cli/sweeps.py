@@ -16,6 +16,7 @@ from retentiond.daemon import App, enter_pass, open_app
 from retentiond.daemon_loop import run_daemon
 from retentiond.domain.duration import cutoff as cutoff_of
 from retentiond.domain.duration import instant, parse_term, rfc3339
+from retentiond.errors import Paused
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.spec import Target
 
@@ -85,6 +86,8 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
         as_json({"sweep": sweep_id, "mode": app.settings.mode, "now": rfc3339(began), "targets": documents})
     else:
         _show_outcomes(documents, plan_mode=not app.spec.enforce)
+    if any(outcome.error and outcome.error["kind"] == Paused().kind for outcome in found.values()):
+        note("paused: nothing is erased before `retentiond resume`")
     return _exit_code(found.values())
 
 

@@ -52,7 +52,8 @@ WITH RECURSIVE below (oid) AS (
     SELECT oid FROM below UNION SELECT relid::oid FROM pg_catalog.pg_partition_ancestors($1::bigint::oid::regclass)
 )"""
 _CHILDREN = f"""{_FAMILY}
-SELECT f.conname AS name, n.nspname AS schema, c.relname AS child, f.confdeltype::text AS on_delete,
+SELECT f.conname AS name, n.nspname AS schema, c.relname AS child, c.relkind = 'p' AS partitioned,
+       f.confdeltype::text AS on_delete,
        ARRAY(SELECT a.attname FROM unnest(f.conkey) WITH ORDINALITY k(num, pos) JOIN pg_catalog.pg_attribute a
              ON a.attrelid = f.conrelid AND a.attnum = k.num ORDER BY k.pos)::text[] AS columns,
        ARRAY(SELECT a.attname FROM unnest(f.confkey) WITH ORDINALITY k(num, pos) JOIN pg_catalog.pg_attribute a
@@ -116,6 +117,7 @@ class Child:
     parent_columns: tuple[str, ...]
     on_delete: str
     indexed: bool
+    partitioned: bool = False
 
     @property
     def changes_children(self) -> bool:
@@ -231,4 +233,5 @@ def _child(row: asyncpg.Record) -> Child:
         parent_columns=tuple(row["parent_columns"]),
         on_delete=row["on_delete"],
         indexed=row["indexed"],
+        partitioned=row["partitioned"],
     )
