@@ -2,7 +2,7 @@
 
 `open_state` gives the control database (embedded or by `control.dsn`), `open_app` all that stands on it. Only `run`,
 `sweep` and `demo` create state; every other command says that there is none, so that a hold is never placed in an
-empty database beside the real one (3-interface).
+empty database beside the real one (3-interface); what only looks has `cli.looking`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from retentiond.domain.evidence import canonical
 from retentiond.domain.holds import Hold
 from retentiond.domain.permit import Unit
 from retentiond.domain.plan import TierSource
-from retentiond.errors import Guarded, StateMissing, Unreachable
+from retentiond.errors import Guarded, NoState, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
-from retentiond.ledger.keys import SigningKey, origin_of
+from retentiond.ledger.keys import KEY_FILE, SigningKey, origin_of
 from retentiond.settings import Settings
 from retentiond.stores.config import TargetConfig
 from retentiond.stores.postgres.config import PostgresTarget
@@ -124,7 +124,7 @@ async def control_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]
     if create:
         folder.mkdir(parents=True, exist_ok=True)
     elif not folder.is_dir():
-        raise StateMissing(
+        raise NoState(
             f"there is no control state in {folder}",
             remedy="run `retentiond run` first, or set control.dsn or state_dir to the daemon's",
         )
@@ -137,9 +137,14 @@ async def control_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings, *, create: bool, observer: Observer = ignore, patient: Patience = _never
+    settings: Settings,
+    *,
+    create: bool,
+    reading: bool = False,
+    observer: Observer = ignore,
+    patient: Patience = _never,
 ) -> AsyncIterator[App]:
-    """All that stands on the control database; see `open_state`."""
+    """All that stands on the control database; see `open_state`. `reading`: nothing will be written or signed."""
     async with open_state(settings, create=create, patient=patient) as database:
         async with database.transaction() as tx:
             await meta.require_control_id(tx, settings.control.id)
@@ -149,7 +154,10 @@ async def open_app(
         folder = settings.state_folder()
         if text is None and create:
             folder.mkdir(parents=True, exist_ok=True)
-        key = SigningKey.load(text, folder if text is None else None, make=create)
+        if reading and text is None and not (folder / KEY_FILE).exists():
+            key = SigningKey.passing()
+        else:
+            key = SigningKey.load(text, folder if text is None else None, make=create)
         journal = Journal(key, origin_of(control_id), __version__, _kept_folder(settings))
         if create:
             async with database.transaction() as tx:
@@ -247,6 +255,19 @@ def digest_of(document: dict[str, object]) -> str:
 def worker_name() -> str:
     """A name for this process that no other has."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+async def enter_pass(app: App, by: str) -> None:
+    """What comes before a single pass: in enforce mode as `enter_mode`; in plan mode the installation stays as it is.
+
+    One pass that only counts asks for no permit, and must not stop the daemon that erases beside it.
+    """
+    if app.spec.enforce:
+        await enter_mode(app, by)
+        return
+    async with app.database.transaction() as tx:
+        await app.journal.require_continued(tx)
+        await units.ensure(tx, [Unit(target.name) for target in app.spec.targets])
 
 
 async def enter_mode(app: App, by: str) -> None:

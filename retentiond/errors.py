@@ -100,6 +100,10 @@ class StateMissing(Unreachable):
     """There is no control state yet."""
 
 
+class NoState(StateMissing):
+    """There is nothing of ours at all where the control state should be."""
+
+
 class StillPending(Unreachable):
     """The hold is placed but not active yet."""
 

@@ -13,9 +13,10 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
 from retentiond.cli.targets import Broken
-from retentiond.daemon import EVADED_REMEDY, App, evaded_holds, open_app
+from retentiond.daemon import EVADED_REMEDY, App, evaded_holds
 from retentiond.domain.clock import ClockReading, skew
 from retentiond.stores.base import Finding, Severity
 from retentiond.stores.postgres import pooler
@@ -24,6 +25,8 @@ from retentiond.stores.postgres.inspect_directory import Rules
 from retentiond.stores.postgres.store import PostgresStore
 
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
+_NOTHING = "no target is configured: nothing is judged, and nothing is ever erased"
+_DRAFT = "RETENTIOND_TARGETS__NAME__STORE=postgres   # and __CLASS, __DSN, __TABLE, __ANCHOR, __ACCOUNT"
 _COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 
@@ -60,15 +63,19 @@ async def check(json_: bool) -> int:
 
     \b
     JSON: {"findings": [{"severity", "subject", "message", "remedy"}], "clocks": {NAME: seconds ahead of this host}}
-      The subject is a target, or `control`, `accounts` or `clocks`.
+      The subject is a target, or `control`, `accounts`, `clocks` or `targets`.
     """
-    found = _Found()
-    async with open_app(settings(), create=settings().mode == "plan") as app:
+    found, configured = _Found(), settings()
+    async with open_view(configured) as app:
         await _control(app, found)
         await _holds(app, found)
-        await _directory(app, found)
-        opened = [store for store in app.engine.stores.values() if await _target(app, store, found)]
+        if configured.control.dsn is not None:
+            await _pooler(configured.control.dsn.get_secret_value(), "control", found)
+        known = await _directory(app, found)
+        opened = [store for store in app.engine.stores.values() if await _target(app, store, found, directory=known)]
         found.findings += _order(opened)
+    if not configured.targets:
+        found.findings.append(Finding("error", "targets", _NOTHING, _DRAFT))
     listed = sorted(found.findings, key=lambda each: (_ORDER[each.severity], each.subject))
     if json_:
         as_json({"findings": [_document(each) for each in listed], "clocks": found.clocks})
@@ -92,8 +99,6 @@ async def _control(app: App, found: _Found) -> None:
         told = ", ".join(f"{name} {ahead:+.3f} s" for name, ahead in found.clocks.items())
         message = f"clocks differ by {apart.total_seconds():.3f} s, more than guards.max_clock_skew: nothing is erased"
         found.findings.append(Finding("error", "clocks", f"{message} (against this host: {told})", "chronyc makestep"))
-    if app.settings.control.dsn is not None:
-        await _pooler(app.settings.control.dsn.get_secret_value(), "control", found)
 
 
 async def _holds(app: App, found: _Found) -> None:
@@ -120,10 +125,11 @@ async def _pooler(dsn: str, subject: str, found: _Found) -> None:
         found.findings.append(finding)
 
 
-async def _directory(app: App, found: _Found) -> None:
+async def _directory(app: App, found: _Found) -> bool:
+    """Whether there is none, or it could be looked at."""
     directory = app.engine.directory
     if directory is None:
-        return
+        return True
 
     def hashed(account: str) -> str:
         return hmac.digest(app.engine.account_key, account.encode(), hashlib.sha256)[:16].hex()
@@ -135,12 +141,14 @@ async def _directory(app: App, found: _Found) -> None:
         found.findings += await directory.check(rules)
     except Exception as error:
         found.broken("accounts", error)
+        return False
+    return True
 
 
-async def _target(app: App, store: PostgresStore, found: _Found) -> bool:
-    """Whether its table could be looked at."""
+async def _target(app: App, store: PostgresStore, found: _Found, *, directory: bool) -> bool:
+    """Whether its table could be looked at; without the directory where that is broken, which is said once."""
     try:
-        await app.engine.open(app.spec.target(store.name))
+        await (app.engine.open(app.spec.target(store.name)) if directory else store.open(None))
         found.findings += await store.check()
     except Exception as error:
         found.broken(store.name, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -11,10 +12,12 @@ from retentiond.cli.holds import by_whom
 from retentiond.cli.output import EXIT_CODES, Group, as_json, command, json_option, note, settings, table
 from retentiond.cli.words import entry_in_words
 from retentiond.control import entries, units
-from retentiond.daemon import open_app
+from retentiond.daemon import App, open_app
+from retentiond.errors import UsageError
 from retentiond.ledger.export import export as export_ledger
+from retentiond.ledger.keys import KEY_FILE
 from retentiond.ledger.kinds import Kind
-from retentiond.ledger.verify import VerifyReport, verify_database, verify_export
+from retentiond.ledger.verify import VerifyReport, read_verifier, verify_database, verify_export
 
 _KINDS = f"Only this kind, of {', '.join(Kind)}; repeatable."
 
@@ -88,10 +91,19 @@ async def verify(folder: Path | None, key_file: Path | None, json_: bool) -> int
         report = verify_export(folder, key_file)
     else:
         async with open_app(settings(), create=False) as app:
-            verifier = key_file.read_text().strip() if key_file else app.journal.verifier
-            report = await verify_database(app.database, verifier)
+            verifier = read_verifier(key_file) if key_file else app.journal.verifier
+            report = replace(
+                await verify_database(app.database, verifier), key_source=str(key_file) if key_file else _own(app)
+            )
     _show(report, json_=json_)
     return 0 if report.ok else 1
+
+
+def _own(app: App) -> str:
+    """Where the key comes from that is used when none is given."""
+    if app.settings.ledger.key is not None:
+        return f"the setting ledger.key of this host, from {app.settings.source_of('ledger.key')}"
+    return f"this host's own, {app.settings.state_folder() / KEY_FILE}"
 
 
 def _show(report: VerifyReport, *, json_: bool) -> None:
@@ -120,8 +132,14 @@ async def export(out: Path, json_: bool) -> int:
     JSON: {"out", "size", "root"}
     """
     async with open_app(settings(), create=False) as app:
-        out.mkdir(parents=True, exist_ok=True)
-        signed = await export_ledger(app.database, out, app.journal.key, app.journal.origin, app.journal.high_water)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            signed = await export_ledger(app.database, out, app.journal.key, app.journal.origin, app.journal.high_water)
+        except OSError as error:
+            raise UsageError(
+                f"the ledger can't be exported to {out}: {error.strerror}",
+                remedy="name by --out a folder that can be made or written, with room on its disk",
+            ) from error
     document = {"out": str(out), "size": signed.size, "root": signed.root.hex()}
     as_json(document) if json_ else click.echo(f"{signed.size} entries written to {out}")
     return 0

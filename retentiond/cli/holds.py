@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import click
 
-from retentiond.cli.matched import matches, show_matched, summed, warn_of_matched
+from retentiond.cli.matched import matches, show_matched, summed, warn_of_matched, warn_of_unfit
 from retentiond.cli.output import EXIT_CODES, Group, as_json, command, day, json_option, note, settings, table
 from retentiond.cli.words import scope_in_words
 from retentiond.control import holds
@@ -55,6 +57,17 @@ def hold() -> None:
       retentiond hold place --matter 2026-17 --reason subpoena --account 4711
       retentiond hold list
     """
+
+
+def _require_text(**given: str) -> None:
+    for name, text in given.items():
+        if not text.strip():
+            raise UsageError(f"--{name} is empty", remedy="say it in words: it is what is known of the hold later")
+
+
+def _warn_of_review(review: datetime | None) -> None:
+    if review is not None and review <= datetime.now(UTC):
+        note(f"warning: --review-by {rfc3339(review)} is past: the hold is reported as overdue from now on")
 
 
 def _mapping(name: str, items: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -116,26 +129,38 @@ async def place(
     JSON: {"id", "state", "effective_at", "matter", "reason", "scope", "placed_by", "placed_at", "review_by",
       "notice", …, "records_matched", "records_matched_estimate", "matches": {T: {"records", "estimate"}},
       "targets_not_counted": [T]}
-    Exit code 4: it was not active within --timeout. It is placed all the same, and keeps its records.
+    Exit code 4: it was not active within --timeout. It is placed all the same, and keeps its records; the JSON is then
+    that of `hold show`, with "state": "pending".
     """
-    scope = Scope(
-        accounts=accounts,
-        classes=classes,
-        targets=targets,
-        since=instant(since) if since else None,
-        until=instant(until) if until else None,
-        prefixes=_mapping("prefix", prefixes),
-        records=_mapping("record", records),
-        everything=everything,
+    scope = Scope.from_document(
+        {
+            "accounts": accounts,
+            "classes": classes,
+            "targets": targets,
+            "since": since,
+            "until": until,
+            "prefixes": _mapping("prefix", prefixes),
+            "records": _mapping("record", records),
+            "everything": everything,
+        }
     )
-    draft = HoldDraft(
-        matter=matter, reason=reason, scope=scope, review_by=instant(review_by) if review_by else None, notice=notice
-    )
+    _require_text(matter=matter, reason=reason)
+    if not math.isfinite(timeout) or timeout < 0:
+        raise UsageError(f"--timeout {timeout} is no time to wait", remedy="give seconds, 0 or more, such as 120")
+    review = instant(review_by) if review_by is not None else None
+    draft = HoldDraft(matter=matter, reason=reason, scope=scope, review_by=review, notice=notice)
     async with open_app(settings(), create=False) as app:
         _check_names(app, scope)
         await open_stores(app)
         placed = await holds.place(app.database, draft, by_whom(), record=app.hold_recorder(by_whom()))
-        active = await _until_active(app, placed, timeout)
+        _warn_of_review(review)
+        await warn_of_unfit(app, placed)
+        try:
+            active = await _until_active(app, placed, timeout)
+        except StillPending:
+            if json_:
+                as_json(placed.document())
+            raise
         matched = summed(await matches(app, active))
     if json_:
         as_json({**active.document(), **matched})
@@ -149,6 +174,11 @@ async def place(
 
 def _check_names(app: App, scope: Scope) -> None:
     known = {target.name for target in app.spec.targets}
+    if not known:
+        raise UsageError(
+            "no target is configured here: the hold would keep nothing that is known",
+            remedy="place it with the daemon's configuration (RETENTIOND_CONFIG_FILE, RETENTIOND_CONFIG)",
+        )
     if unknown := sorted({*scope.targets, *scope.listed} - known):
         raise InvalidScope(
             f"there is no target {', '.join(unknown)}", remedy=f"the targets are: {', '.join(sorted(known)) or 'none'}"
@@ -194,8 +224,8 @@ def _show(found: Hold) -> None:
     document = found.document()
     for name in _SHOWN:
         if document[name]:
-            click.echo(f"{name:<14}{document[name]}")
-    click.echo(f"{'scope':<14}{scope_in_words(found.scope, brief=False)}")
+            click.echo(f"{name:<16}{document[name]}")
+    click.echo(f"{'scope':<16}{scope_in_words(found.scope, brief=False)}")
 
 
 def _table(found: Sequence[Hold]) -> None:
@@ -279,6 +309,7 @@ async def release(hold_id: str, reason: str, json_: bool) -> int:
     \b
     JSON: as of `hold show`
     """
+    _require_text(reason=reason)
     async with open_app(settings(), create=False) as app:
         if app.settings.holds.two_person:
             raise UsageError(
@@ -312,6 +343,7 @@ async def reinstate(hold_id: str, reason: str, json_: bool) -> int:
     \b
     JSON: as of `hold show`
     """
+    _require_text(reason=reason)
     async with open_app(settings(), create=False) as app:
         found = await holds.reinstate(app.database, hold_id, by_whom(), reason, record=app.hold_recorder(by_whom()))
     as_json(found.document()) if json_ else _show(found)

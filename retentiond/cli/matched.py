@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import click
 
 from retentiond.cli.output import note
 from retentiond.daemon import App
-from retentiond.domain.holds import Hold, covers_target
+from retentiond.domain.holds import Hold, Scope, covers_target
 from retentiond.errors import RetentiondError
 from retentiond.stores.base import Matches
+from retentiond.stores.postgres.store import PostgresStore
 
 _COUNT_SECONDS, _LEAST_SECONDS = 20.0, 1.0
 
@@ -48,10 +50,42 @@ def summed(found: Mapping[str, Matches | None]) -> dict[str, object]:
 def show_matched(matched: Mapping[str, object]) -> None:
     """Print them for people."""
     about = "about " if matched["records_matched_estimate"] else ""
-    click.echo(f"{'matches':<14}{about}{matched['records_matched']} records")
+    click.echo(f"{'matches':<16}{about}{matched['records_matched']} records")
     found = matched["matches"]
     for name, each in found.items() if isinstance(found, dict) else ():
-        click.echo(f"{'':<14}  {name}: {'about ' if each['estimate'] else ''}{each['records']}")
+        click.echo(f"{'':<16}  {name}: {'about ' if each['estimate'] else ''}{each['records']}")
+
+
+async def warn_of_unfit(app: App, placed: Hold) -> None:
+    """Warn, on standard error, of ids that a target's columns can't take: there that part of the scope holds all."""
+    for target in app.spec.targets:
+        if not covers_target(placed.scope, target=target.name, class_name=target.data_class.name):
+            continue
+        store = app.engine.stores[target.name]
+        try:
+            whole = await store.hold(placed)
+            accounts = placed.scope.accounts if store.shape.account is not None and whole.accounts is None else ()
+            records = placed.scope.records.get(target.name, ()) if whole.records is None else ()
+            unfit = [
+                *[(each, "account") for each in accounts if await _is_unfit(store, placed, {"accounts": (each,)})],
+                *[
+                    (each, "key")
+                    for each in records
+                    if await _is_unfit(store, placed, {"records": {target.name: [each]}})
+                ],
+            ]
+        except RetentiondError:
+            continue  # it was said when it could not be opened
+        for text, column in unfit:
+            note(
+                f"warning: {text} is no id of the type of {target.name}'s {column} column: all records of "
+                f"{target.name} that the rest of the scope covers are held"
+            )
+
+
+async def _is_unfit(store: PostgresStore, placed: Hold, alone: Mapping[str, object]) -> bool:
+    found = await store.hold(replace(placed, scope=Scope.from_document(alone)))
+    return found.accounts is None and found.records is None
 
 
 def warn_of_matched(matched: Mapping[str, object]) -> None:

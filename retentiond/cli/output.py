@@ -25,11 +25,12 @@ T = TypeVar("T")
 EXIT_CODES = """
 \b
 Exit codes:
-  0  done
-  1  findings of `check`, a failed sweep, or a target that can't be judged
-  2  usage or configuration
-  3  refused by a guard, or awaiting approval
-  4  something it depends on can't be reached
+  0    done
+  1    findings of `check`, a failed sweep, or a target that can't be judged
+  2    usage or configuration
+  3    refused by a guard, or awaiting approval
+  4    something it depends on can't be reached
+  130  interrupted by Ctrl-C
 """
 _DEFECT, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141  # the latter two as a shell reports SIGINT and SIGPIPE
 

@@ -65,28 +65,34 @@ async def diff(json_: bool) -> int:
     r"""What the configuration set here would newly erase, compared with the one in force.
 
     The exit code is 3 where there is something: it awaits `retentiond policy approve`, or, where records would get
-    from under a hold, a hold under their new name.
+    from under a hold, a hold under their new name. Once approved it is 0: the configuration is in force from the next
+    start on.
 
     \b
     Examples:
       retentiond policy diff && RETENTIOND_MODE=enforce retentiond run
 
     \b
-    JSON: {"digest", "in_force", "newly_erases": [TEXT], "holds_evaded": [TEXT]}
+    JSON: {"digest", "in_force", "newly_erases": [TEXT], "holds_evaded": [TEXT], "approved"}
     """
     async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
         active = await policies.active(tx)
         lost = [str(each) for each in await evaded_holds(app, tx)]
+        granted = await approvals.find(tx, "policy", "", app.spec.digest)
     found = newly_erases(active.document, app.document) if active else ()
+    approved = granted is not None or app.settings.policy_approved == app.spec.digest
     if json_:
-        document = {"digest": app.spec.digest, "in_force": active.digest if active else None}
-        as_json({**document, "newly_erases": list(found), "holds_evaded": lost})
+        in_force = active.digest if active else None
+        document = {"digest": app.spec.digest, "in_force": in_force, "newly_erases": list(found)}
+        as_json({**document, "holds_evaded": lost, "approved": approved})
     else:
         for line in (*found, *lost) or ("nothing would be newly erased",):
             click.echo(line)
         if lost:
             click.echo(f"no approval lets a hold be evaded: {EVADED_REMEDY}")
-    return 3 if found or lost else 0
+        if found and approved:
+            click.echo("approved: in force at the next start")
+    return 3 if (found and not approved) or lost else 0
 
 
 @policy.command(epilog=EXIT_CODES)

@@ -8,13 +8,15 @@ from uuid import uuid4
 
 import click
 
+from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
 from retentiond.cli.progress import Progress
 from retentiond.cli.targets import chosen, targets_option
-from retentiond.daemon import App, enter_mode, open_app
+from retentiond.daemon import App, enter_pass, open_app
 from retentiond.daemon_loop import run_daemon
 from retentiond.domain.duration import cutoff as cutoff_of
 from retentiond.domain.duration import instant, parse_term, rfc3339
+from retentiond.errors import Paused
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.spec import Target
 
@@ -71,7 +73,7 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
     progress = Progress(json=json_)
     async with open_app(settings(), create=True, observer=progress) as app:
         wanted = chosen(app, targets)
-        await enter_mode(app, _BY)
+        await enter_pass(app, _BY)
         sweep_id = str(uuid4())
         began = datetime.now(UTC)
         found: dict[str, Outcome] = {}
@@ -84,6 +86,8 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
         as_json({"sweep": sweep_id, "mode": app.settings.mode, "now": rfc3339(began), "targets": documents})
     else:
         _show_outcomes(documents, plan_mode=not app.spec.enforce)
+    if any(outcome.error and outcome.error["kind"] == Paused().kind for outcome in found.values()):
+        note("paused: nothing is erased before `retentiond resume`")
     return _exit_code(found.values())
 
 
@@ -147,7 +151,7 @@ async def explain(target: str, record: str, json_: bool) -> int:
     JSON: {"verdict", "reason", "class", "tier", "term", "anchor", "expires_at", "holds": [ID], "considered": [TEXT]}
       "verdict" is held, minimum, erase, unresolved or keep.
     """
-    async with open_app(settings(), create=settings().mode == "plan") as app:
+    async with open_view(settings()) as app:
         found = chosen(app, [target])[0]
         document = (await app.engine.explain(found, record)).document(found.data_class.name)
     if json_:

@@ -8,13 +8,14 @@ from datetime import datetime
 
 import click
 
+from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, day, json_option, note, settings, size, table
 from retentiond.cli.progress import Progress
 from retentiond.cli.promises import Promise, beyond, promised
 from retentiond.cli.targets import Broken, chosen, exit_code, open_plan, show_broken, targets_option
-from retentiond.daemon import App, open_app
+from retentiond.daemon import App
 from retentiond.domain.duration import Duration, expires_at, parse_duration, rfc3339
-from retentiond.errors import UsageError
+from retentiond.errors import DurationError, UsageError
 from retentiond.stores.base import EXACT_BELOW, TierTally
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.plans import count_due
@@ -116,9 +117,9 @@ async def plan(targets: tuple[str, ...], horizon: str | None, json_: bool) -> in
       "blocked". Instants are RFC 3339. by_horizon and coming are null without --horizon. A target that can't
       be read has its error and none of the figures.
     """
-    ahead = parse_duration(horizon) if horizon is not None else None
+    ahead = _horizon(horizon) if horizon is not None else None
     found: dict[str, Planned | Broken] = {}
-    async with open_app(settings(), create=settings().mode == "plan") as app:
+    async with open_view(settings()) as app:
         wanted = chosen(app, targets)
         with Progress(json=json_) as progress:
             for target in wanted:
@@ -132,6 +133,16 @@ async def plan(targets: tuple[str, ...], horizon: str | None, json_: bool) -> in
         _show_plan([(t, each) for t in wanted if isinstance(each := found[t.name], Planned)])
         show_broken(broken)
     return exit_code(broken.values())
+
+
+def _horizon(text: str) -> Duration:
+    try:
+        return parse_duration(text)
+    except DurationError as error:
+        # The remedy of terms offers `forever`, by which nothing can be foretold.
+        raise UsageError(
+            f"--horizon {error.message}", remedy="write an ISO 8601 duration such as P30D or P1Y"
+        ) from error
 
 
 async def _looked_ahead(app: App, target: Target, ahead: Duration | None, progress: Progress) -> Planned | Broken:
@@ -211,7 +222,7 @@ async def promises(targets: tuple[str, ...], json_: bool) -> int:
       "oldest_known": false where it takes too long to find out. "kept" is null where a target can't be read.
     """
     found: dict[str, Promise | Broken] = {}
-    async with open_app(settings(), create=settings().mode == "plan") as app:
+    async with open_view(settings()) as app:
         wanted = chosen(app, targets)
         with Progress(json=json_) as progress:
             for target in wanted:

@@ -42,7 +42,8 @@ def entry_in_words(entry: Mapping[str, Any]) -> str:
         return f"{entry['hold']} {entry['event']}, now {entry['state']}{until}{by}"
     if kind == "approval":
         bound = f", at most {entry['bound']} records" if entry.get("bound") is not None else ""
-        return f"{entry['event']}: {entry['subject']} {entry.get('target') or ''}".rstrip() + f"{bound}{by}"
+        digest = f", digest {entry['digest'][:12]}" if entry.get("digest") else ""
+        return f"{entry['event']}: {entry['subject']} {entry.get('target') or ''}".rstrip() + f"{bound}{digest}{by}"
     if kind == "policy":
         instead = f" instead of {entry['previous'][:12]}" if entry.get("previous") else ""
         return f"{entry['event']} {entry['digest'][:12]}{instead}{by}"

@@ -23,7 +23,7 @@ from retentiond.control.installation import (
     make_passable,
     run,
 )
-from retentiond.errors import StateMissing, Unreachable
+from retentiond.errors import NoState, Unreachable
 
 __all__ = ["USER", "located", "made", "version_of"]
 
@@ -88,13 +88,13 @@ def version_of(data: Path) -> int:
 def made(state_dir: Path, *, create: bool, copies: Path | None = None) -> tuple[Path, Account]:
     """The data folder and the account that runs it; made where there is none and `create` says so.
 
-    To be called under the start lock. Raises `StateMissing` when there is none and none may be made.
+    To be called under the start lock. Raises `NoState` when there is none and none may be made.
     """
     data = located(state_dir)
     if data is not None:
         return data, current_account(data, copies)
     if not create:
-        raise StateMissing(
+        raise NoState(
             f"there is no control state in {state_dir}",
             remedy="run `retentiond run` first, or set control.dsn or state_dir to the daemon's",
         )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from retentiond.control.barrier import remember_server
 from retentiond.control.locks import MIGRATIONS, NAMESPACE
-from retentiond.errors import ConfigurationError, Problem, StateMissing
+from retentiond.errors import ConfigurationError, NoState, Problem, StateMissing
 
 if TYPE_CHECKING:  # database offers these as its methods
     from retentiond.control.database import Database, Tx
@@ -83,7 +83,7 @@ async def require_schema(database: Database, migrations: Sequence[Migration] | N
     wanted = tuple(migrations) if migrations is not None else shipped()
     async with database.transaction(read_only=True) as tx:
         if not await _has_state(tx):
-            raise StateMissing(
+            raise NoState(
                 "the control database holds no state of retentiond",
                 remedy="let control.dsn name the running daemon's database; `retentiond run` makes the state",
             )

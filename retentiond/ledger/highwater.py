@@ -43,6 +43,10 @@ _REMEDY = (
     "let control.dsn name the database that was used last; after a restore that is meant, see that its holds are whole "
     "(`retentiond hold list`), then run `retentiond ledger accept --reason …` with this state_dir"
 )
+_KEY_REMEDY = (
+    "give the signing key that was used here before, by the setting ledger.key or as ledger.key in state_dir; where "
+    "another key is meant, run `retentiond ledger accept --reason …` with it"
+)
 
 
 class HighWater:
@@ -109,7 +113,7 @@ class HighWater:
             return parse_and_verify(note, self._verifier)
         except LedgerError as error:
             raise _guarded(
-                f"the last checkpoint in {self.path} does not verify with the signing key: {error}"
+                f"the last checkpoint in {self.path} does not verify with the signing key: {error}", _KEY_REMEDY
             ) from error
 
     async def _root(self, tx: Tx, signed: Checkpoint) -> bytes:
@@ -150,5 +154,5 @@ class HighWater:
                 draft.unlink()
 
 
-def _guarded(message: str) -> Guarded:
-    return Guarded("control_state", f"{message}; nothing is erased", remedy=_REMEDY)
+def _guarded(message: str, remedy: str = _REMEDY) -> Guarded:
+    return Guarded("control_state", f"{message}; nothing is erased", remedy=remedy)

@@ -54,6 +54,11 @@ class SigningKey:
             return cls(_read(path), path)
         return cls(_read(path))
 
+    @classmethod
+    def passing(cls) -> SigningKey:
+        """A key that is kept nowhere, for who only reads."""
+        return cls(Ed25519PrivateKey.generate())
+
     def verifier(self, origin: str) -> VerifierKey:
         """The public half under the ledger's name: its text is the line to print and to hand to auditors."""
         return VerifierKey.of(self.private, origin)

@@ -76,7 +76,7 @@ def verify_export(folder: Path, key_file: Path | None = None) -> VerifyReport:
     Raises UsageError when the folder is no export or the key can't be read: then nothing was verified.
     """
     path = key_file or folder / PUBLIC_KEY
-    verifier = _verifier(path)
+    verifier = read_verifier(path)
     source = str(path) if key_file else f"{path} (came with the export)"
     note = _small(
         folder / CHECKPOINT, "an export has it beside leaves.jsonl; an interrupted one lacks it: export again"
@@ -157,7 +157,8 @@ def _small(path: Path, remedy: str) -> str:
         raise UsageError(f"{path} is not text", remedy=remedy) from None
 
 
-def _verifier(path: Path) -> VerifierKey:
+def read_verifier(path: Path) -> VerifierKey:
+    """The verifier key in that file; raises UsageError."""
     remedy = "give with --key the file with the verifier key that retentiond printed when it made its signing key"
     try:
         return VerifierKey.parse(_small(path, remedy))

@@ -52,8 +52,8 @@ WITH RECURSIVE below (oid) AS (
     SELECT oid FROM below UNION SELECT relid::oid FROM pg_catalog.pg_partition_ancestors($1::bigint::oid::regclass)
 )"""
 _CHILDREN = f"""{_FAMILY}
-SELECT f.conname AS name, n.nspname AS schema, c.relname AS child, f.confdeltype::text AS on_delete,
-       f.confupdtype::text AS on_update,
+SELECT f.conname AS name, n.nspname AS schema, c.relname AS child, c.relkind = 'p' AS partitioned,
+       f.confdeltype::text AS on_delete, f.confupdtype::text AS on_update,
        ARRAY(SELECT a.attname FROM unnest(f.conkey) WITH ORDINALITY k(num, pos) JOIN pg_catalog.pg_attribute a
              ON a.attrelid = f.conrelid AND a.attnum = k.num ORDER BY k.pos)::text[] AS columns,
        ARRAY(SELECT a.attname FROM unnest(f.confkey) WITH ORDINALITY k(num, pos) JOIN pg_catalog.pg_attribute a
@@ -118,6 +118,7 @@ class Child:
     on_delete: str
     indexed: bool
     on_update: str = "a"
+    partitioned: bool = False
 
     @property
     def changes_children(self) -> bool:
@@ -234,4 +235,5 @@ def _child(row: asyncpg.Record) -> Child:
         on_delete=row["on_delete"],
         indexed=row["indexed"],
         on_update=row["on_update"],
+        partitioned=row["partitioned"],
     )

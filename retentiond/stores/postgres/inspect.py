@@ -173,10 +173,18 @@ def _indexes(subject: _Subject, indexes: list[asyncpg.Record]) -> list[Finding]:
         found.append(
             subject.warns(
                 f"no index of {subject.table} begins with {column.name!r}{but}: {cost}",
-                f"CREATE INDEX CONCURRENTLY ON {table.sql} ({quote(column.name)});",
+                _create_index(table.sql, quote(column.name), partitioned=table.partitioned),
             )
         )
     return found
+
+
+def _create_index(table: str, columns: str, *, partitioned: bool) -> str:
+    if partitioned:
+        return (
+            f"CREATE INDEX ON {table} ({columns});  -- writers wait meanwhile: partitioned tables have no CONCURRENTLY"
+        )
+    return f"CREATE INDEX CONCURRENTLY ON {table} ({columns});"
 
 
 def _children(subject: _Subject) -> list[Finding]:
@@ -187,7 +195,7 @@ def _children(subject: _Subject) -> list[Finding]:
             found.append(
                 subject.warns(
                     f"foreign key {child.name} of {child.table} has no index: each batch reads all of it",
-                    f"CREATE INDEX CONCURRENTLY ON {child.table} ({columns});",
+                    _create_index(child.table, columns, partitioned=child.partitioned),
                 )
             )
         if child.changes_children:

@@ -146,6 +146,19 @@ async def test_partitions_are_no_inheritance(admin, database):
     assert await findings(database) == []
 
 
+async def test_the_remedies_of_partitioned_tables_are_such_as_they_can_take(admin, database):
+    await admin.execute(
+        "CREATE TABLE logs (id int, account bigint, at timestamptz, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);"
+        "CREATE TABLE one PARTITION OF logs FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');"
+        "CREATE TABLE lines (log int, at timestamptz, FOREIGN KEY (log, at) REFERENCES logs) PARTITION BY RANGE (at);"
+    )
+    found = await findings(database)
+    assert len(found) == 3
+    for each in found:
+        await admin.execute(each.remedy)
+    assert await findings(database) == []
+
+
 async def test_a_trigger_is_to_be_known_and_its_remedy_shows_it(admin, database):
     await admin.execute(
         LOGS + "CREATE FUNCTION veto() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"

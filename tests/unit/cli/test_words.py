@@ -38,7 +38,7 @@ def test_an_entry_of_each_kind_that_people_ask_for_is_told_in_a_line():
     digest = keyed_digest(b"k", "x")
     assert told(kinds.policy("enforced", digest="a" * 64, previous=None, by="ann")) == f"enforced {'a' * 12} by ann"
     bound = kinds.approval("granted", subject="sweep", target="logs", digest=digest, bound=5, by="ann")
-    assert told(bound) == "granted: sweep logs, at most 5 records by ann"
+    assert told(bound) == f"granted: sweep logs, at most 5 records, digest {digest[:12]} by ann"
     assert told(kinds.guard("fraction", tripped=True, target="logs")) == "fraction stopped logs"
     assert told(kinds.mode("pause", mode="enforce", by="ann", key=b"k", reason="r")) == "pause: enforce by ann"
 
