@@ -92,6 +92,7 @@ async def test_every_series_of_the_contract_is_there_once_the_daemon_is_ready(en
             guards = {dict(given)["guard"] for each, given in found if each == "retentiond_guard_tripped"}
             assert guards == {
                 "fraction", "records", "policy", "directory", "clock_skew", "clock_jump", "control_id",
+                "holds",
             }  # fmt: skip
             kinds = {dict(given)["kind"] for each, given in found if each == "retentiond_errors_total"}
             assert {"unexpected", "unreachable", "blind", "guarded", "ledger_error", "fenced"} <= kinds

@@ -65,7 +65,8 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE f.confrelid IN (SELECT oid FROM family) AND f.contype = 'f' AND f.conparentid = 0 ORDER BY f.conname, c.oid
 """
 # All that the SQL was made for, as one text: it is compared in each batch, under a lock that keeps it as it is. A new
-# partition, with its copies of keys and triggers, changes nothing of it, nor does a column that no verdict rests on.
+# partition, with its copies of keys and triggers, changes nothing of it, nor does a column that no
+# verdict rests on, nor a trigger: what one vetoes is seen by what is left.
 _FINGERPRINT = f"""{_FAMILY}
 SELECT pg_catalog.md5(pg_catalog.concat_ws(E'\\n',
     (SELECT pg_catalog.concat_ws(' ', c.oid, c.relkind, c.relrowsecurity, c.relhasrules)
@@ -75,10 +76,7 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws(E'\\n',
      WHERE a.attrelid = $1::bigint::oid AND a.attname = ANY($2::text[])),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', f.oid, f.conrelid, f.confdeltype, f.confupdtype), ','
             ORDER BY f.oid) FROM pg_catalog.pg_constraint f
-     WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid IN (SELECT oid FROM family)),
-    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.oid, t.tgenabled), ',' ORDER BY t.oid)
-     FROM pg_catalog.pg_trigger t
-     WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgrelid IN (SELECT oid FROM family))))
+     WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid IN (SELECT oid FROM family))))
 """
 _TRIGGERS = f"""{_FAMILY}
 SELECT DISTINCT t.tgname AS name FROM pg_catalog.pg_trigger t
@@ -214,7 +212,7 @@ async def read_table(connection: Connection, table: str, key: tuple[str, ...] | 
 
 
 async def fingerprint(connection: Connection, oid: int, columns: Collection[str]) -> str:
-    """What a table, these columns, its family's foreign keys and triggers are now: another text where one changed."""
+    """What a table, these columns and its family's foreign keys are now: another text where one changed."""
     return str(await connection.fetchval(_FINGERPRINT, oid, sorted(columns)))
 
 
