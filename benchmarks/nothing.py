@@ -49,7 +49,7 @@ async def run(rows: int) -> None:
 
 
 async def sweeps(here: Ground, times: int) -> tuple[float, float]:
-    """The least seconds of a sweep without a survey (those that follow at once share the first one's), and of a survey."""
+    """The least seconds of a sweep that shares the survey of the one before, and of a survey."""
     swept, surveyed = [], []
     async with open_app(load(here.environment()), create=True) as app:
         await enter_mode(app, "bench")
