@@ -117,7 +117,7 @@ class Sweeper:
             await units.save_cursor(tx, self._lease, None)
 
     async def _again_for_locked(self) -> None:
-        """A blocking pass for rows that the application had locked; what is still locked then is left and said."""
+        """A blocking pass for rows that were locked or became due meanwhile; what is left even then is said."""
         # This pass meets again what the first one has counted, so only what it erases is added.
         self.outcome.locked = self.outcome.failed = 0
         kept = (self.outcome.held, self.outcome.minimum, self.outcome.unresolved, self.outcome.blocked)
@@ -127,8 +127,9 @@ class Sweeper:
         if self.outcome.locked:
             self.outcome.broken(
                 Refused(
-                    f"{self.outcome.locked} records of target {self._target.name} are locked by other transactions",
-                    remedy="they are taken by a later sweep; see pg_locks for who holds them",
+                    f"{self.outcome.locked} records of target {self._target.name} are locked by other transactions, "
+                    "or became due only now",
+                    remedy="they are taken by a later sweep; see pg_locks for who may hold them",
                 ),
                 "capped",
             )
