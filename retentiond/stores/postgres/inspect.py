@@ -143,10 +143,11 @@ def _heirs(subject: _Subject, count: int) -> list[Finding]:
     if not count or table.partitioned:
         return []
     return [
-        subject.finds(
-            f"{count} tables inherit from {subject.table}: its rows and theirs can't be told apart by place",
-            f"make a target of each child: SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = "
-            f"'{table.sql}'::regclass; and move the rows of the parent into one, or partition it",
+        subject.warns(
+            f"{count} tables inherit from {subject.table} and are swept with it; a key is unique in each of them alone, so "
+            "that a hold on one record holds all of that key, and explain tells of one",
+            f"see SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = '{table.sql}'::regclass; keep keys apart, "
+            "or partition the table",
         )
     ]
 
