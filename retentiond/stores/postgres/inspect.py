@@ -144,10 +144,10 @@ def _heirs(subject: _Subject, count: int) -> list[Finding]:
         return []
     return [
         subject.warns(
-            f"{count} tables inherit from {subject.table} and are swept with it; a key is unique in each of them alone, so "
+            f"{count} tables inherit from {subject.table} and are swept with it; a key is unique in each alone, so "
             "that a hold on one record holds all of that key, and explain tells of one",
-            f"see SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = '{table.sql}'::regclass; keep keys apart, "
-            "or partition the table",
+            f"see SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = '{table.sql}'::regclass; "
+            "keep keys apart, or partition the table",
         )
     ]
 
