@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -18,6 +19,7 @@ from retentiond.control.embedded import EmbeddedPostgres
 
 RESULTS = Path(__file__).parent / "results"
 _LONG_MS = 900_000
+_APPLICATION = "application"
 ACCOUNTS = """
 CREATE TABLE accounts (id bigint PRIMARY KEY, tier text NOT NULL, tier_changed_at timestamptz);
 INSERT INTO accounts SELECT i, CASE WHEN i % 10 < 7 THEN 'free' ELSE 'pro' END FROM generate_series(1, 20000) i;
@@ -27,7 +29,7 @@ ANALYZE accounts;
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """A Postgres with fsync on, and a folder for state."""
+    """A Postgres with fsync on, a database of the application's in it, and a folder for state."""
 
     database: Database
     dsn: str
@@ -40,11 +42,7 @@ class Ground:
 
     async def outside(self, sql: str) -> int:
         """One statement outside any transaction, on a connection of its own: so its statistics are complete."""
-        connection = await asyncpg.connect(self.dsn)
-        try:
-            return int(await connection.fetchval(sql, timeout=_LONG_MS / 1000) or 0)
-        finally:
-            await connection.close()
+        return await _outside(self.dsn, sql)
 
     def environment(self, **more: str) -> dict[str, str]:
         """The configuration of one target over `records`, with no rest between batches."""
@@ -72,13 +70,25 @@ async def ground() -> AsyncIterator[Ground]:
     folder = Path(tempfile.mkdtemp(prefix="retentiond-bench-"))
     folder.chmod(0o711)
     server = await EmbeddedPostgres.start(folder, create=True)
-    database = await Database.connect(server.dsn)
     try:
-        yield Ground(database, server.dsn, folder)
+        await _outside(server.dsn, f"CREATE DATABASE {_APPLICATION}")
+        dsn = urlsplit(server.dsn)._replace(path=f"/{_APPLICATION}").geturl()
+        database = await Database.connect(dsn)
+        try:
+            yield Ground(database, dsn, folder)
+        finally:
+            await database.close()
     finally:
-        await database.close()
         await server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _outside(dsn: str, sql: str) -> int:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return int(await connection.fetchval(sql, timeout=_LONG_MS / 1000) or 0)
+    finally:
+        await connection.close()
 
 
 def save(name: str, document: dict[str, object]) -> None:

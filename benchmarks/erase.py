@@ -1,7 +1,8 @@
 """Rows a second of a whole sweep (permits, evidence, ledger) against one unbatched DELETE and a LIMIT loop.
 
 A table of records of 20,000 accounts, three quarters expired by tier through a join, 0.5 % of the accounts on hold; the
-same copy of it for each of the three.
+same copy of it for each. The sweep is measured with the control state in another database than the records, which is
+the default, and with both in one, where a batch and its outcome are one transaction.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CREATE TABLE made (
     id bigint PRIMARY KEY, account_id bigint NOT NULL, created_at timestamptz NOT NULL, line text NOT NULL
 );
 INSERT INTO made SELECT i, 1 + (i::bigint * 7919) % 20000,
-    now() - CASE WHEN i % 4 = 0 THEN interval '1 day' ELSE interval '400 days' END - i * interval '1 second',
+    now() - CASE WHEN i % 4 = 0 THEN interval '1 day' ELSE interval '400 days' END - ({rows} - i) * interval '1 second',
     'GET /jobs/' || i || ' 200' FROM generate_series(1, {rows}) i;
 """
 _COPY = """
@@ -59,7 +60,14 @@ class Batches:
 async def run(rows: int) -> None:
     async with ground() as here:
         await here.execute(ACCOUNTS + _MAKE.format(rows=rows))
-        found = {"single_delete": await single(here), "limit_loop": await loop(here), "sweep": await sweep(here)}
+        found = {
+            "single_delete": await single(here),
+            "limit_loop": await loop(here),
+            "sweep": await sweep(here),
+            "sweep_one_database": await sweep(
+                here, RETENTIOND_CONTROL__DSN=here.dsn, RETENTIOND_STATE_DIR=str(here.folder / "one")
+            ),
+        }
     report(rows, found)
 
 
@@ -89,10 +97,10 @@ async def loop(here: Ground) -> dict[str, float]:
     return rate(total, time.monotonic() - began)
 
 
-async def sweep(here: Ground) -> dict[str, float]:
+async def sweep(here: Ground, **more: str) -> dict[str, float]:
     await fresh(here)
     batches = Batches()
-    settings = load(here.environment(RETENTIOND_GUARDS__MAX_FRACTION="1.0"))
+    settings = load(here.environment(RETENTIOND_GUARDS__MAX_FRACTION="1.0", **more))
     async with open_app(settings, create=True, observer=batches) as app:
         await enter_mode(app, "bench")
         scope = Scope(accounts=tuple(str(n) for n in range(1, _HELD + 1)))
@@ -116,11 +124,13 @@ def report(rows: int, found: dict[str, dict[str, float]]) -> None:
     mine = found["sweep"]["per_second"]
     ratios = {
         "sweep_to_single_delete": mine / found["single_delete"]["per_second"],
+        "sweep_one_database_to_single_delete": found["sweep_one_database"]["per_second"]
+        / found["single_delete"]["per_second"],
         "sweep_to_limit_loop": mine / found["limit_loop"]["per_second"],
         "batch_p99_to_budget": found["sweep"]["batch_p99"] / _BUDGET_SECONDS,
     }
     for name, each in found.items():
-        print(f"{name:15} {each['records']:>9.0f} records {each['seconds']:>8.2f} s {each['per_second']:>10.0f}/s")
+        print(f"{name:20} {each['records']:>9.0f} records {each['seconds']:>8.2f} s {each['per_second']:>10.0f}/s")
     for name, ratio in ratios.items():
-        print(f"{name:25} {ratio:.2f}")
+        print(f"{name:37} {ratio:.2f}")
     save("erase", {"rows": rows, "measured": found, "ratios": ratios})

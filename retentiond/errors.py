@@ -120,6 +120,10 @@ class Locked(Refused):
     """The application holds locks on records that are due."""
 
 
+class Conflict(RetentiondError):
+    """Other transactions are in the way of a quick batch, which has done nothing; a careful one gets past them."""
+
+
 class Hostile(Refused):
     """A statement failed on a value in the data."""
 

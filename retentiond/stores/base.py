@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from retentiond.domain.accounts import AccountFacts, MissingAccount
@@ -38,13 +39,15 @@ class Finding:
 class Window:
     """The next piece of a walk: after which position (texts in the walk's order), at most how many records.
 
-    With `until` the walk ends at that position.
+    With `until` the walk ends at that position. `end` is that of the window's last record, where it was found out
+    before (`Batch.measured`).
     """
 
     walk: str
     after: tuple[str, ...] | None
     size: int
     until: tuple[str, ...] | None = None
+    end: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +132,27 @@ class Tally:
     transaction: str | None = None
 
 
+class Way(StrEnum):
+    """How a batch gets on with other transactions that have the same records."""
+
+    QUICK = "quick"
+    """As fast as can be; it may give up for them with Conflict."""
+    CAREFUL = "careful"
+    """It leaves out what they hold, and judges again what they change."""
+    PATIENT = "patient"
+    """It waits for what they hold, for a while."""
+
+
 class Batch(Protocol):
     """One transaction against the target; it is rolled back unless `commit` is called."""
 
     connection: Any
 
     async def erase(self, permit: Permit, window: Window, *, salt: str) -> Tally:
-        """Destroy what is due in the window; raises Blind, Unreachable."""
+        """Destroy what is due in the window; raises Blind, Unreachable, Refused, and of a quick batch Conflict."""
+
+    async def measured(self, window: Window) -> Window:
+        """The window with its end, if that can be told already; asked after `erase`, while others are waited for."""
 
     async def commit(self) -> None:
         """Make it so; raises Refused where it surely was rolled back, else Unreachable."""
@@ -200,7 +217,7 @@ class Store(Protocol):
     async def matches(self, hold: TargetHold, *, seconds: float) -> Matches:
         """How many records the hold covers, whatever their verdict; an estimate where counting takes longer."""
 
-    def batch(self, plan: TargetPlan, number: int, *, wait_for_locks: bool) -> AbstractAsyncContextManager[Batch]:
+    def batch(self, plan: TargetPlan, number: int, way: Way) -> AbstractAsyncContextManager[Batch]:
         """Open the transaction whose end is the fence of permit `number`."""
 
     def settling(self, connection: Any) -> AbstractAsyncContextManager[None]:

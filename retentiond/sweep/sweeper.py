@@ -16,15 +16,16 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from retentiond.beside import beside
 from retentiond.control import permits, units
 from retentiond.control.database import Tx
 from retentiond.domain.duration import instant
 from retentiond.domain.evidence import keyed_digest
 from retentiond.domain.permit import Lease, Permit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Blind, EpochMoved, Guarded, Hostile, Locked, Refused, UsageError
+from retentiond.errors import Blind, Conflict, EpochMoved, Guarded, Hostile, Locked, Refused, UsageError
 from retentiond.ledger import kinds
-from retentiond.stores.base import Batch, Store, Tally, Window
+from retentiond.stores.base import Batch, Store, Tally, Way, Window
 from retentiond.sweep.events import BatchDone, Throttled
 from retentiond.sweep.guards import backlog
 from retentiond.sweep.outcome import Outcome
@@ -36,6 +37,7 @@ from retentiond.sweep.throttle import Pacer
 _MAX_EPOCH_RETRIES = 100
 _NUMBERS = 32
 _MOST_ASIDE = 100
+_CAREFUL_BATCHES = 10
 
 
 class Sweeper:
@@ -60,6 +62,8 @@ class Sweeper:
         self._joined = False
         self._permit: Permit | None = None
         self._aside = 0
+        self._careful = 0
+        self._ahead: Window | None = None
         self._last_refusal: Refused | None = None
         self.outcome = outcome
         self.stop = asyncio.Event()
@@ -76,7 +80,7 @@ class Sweeper:
         self._joined = await self._store.holds_state(*await self._tools.database.name())
         for leg in self._legs(cursor):
             try:
-                await self._walk(leg, wait_for_locks=False)
+                await self._walk(leg, Way.CAREFUL if self._joined else Way.QUICK)
             except (Blind, Refused):
                 if leg.after is not None and not self._progress():
                     await self._forget_cursor()
@@ -122,7 +126,7 @@ class Sweeper:
         self.outcome.locked = self.outcome.failed = 0
         kept = (self.outcome.held, self.outcome.minimum, self.outcome.unresolved, self.outcome.blocked)
         for leg in self._legs(None):
-            await self._walk(leg, wait_for_locks=True)
+            await self._walk(leg, Way.PATIENT)
         self.outcome.held, self.outcome.minimum, self.outcome.unresolved, self.outcome.blocked = kept
         if self.outcome.locked:
             self.outcome.broken(
@@ -134,23 +138,28 @@ class Sweeper:
                 "capped",
             )
 
-    async def _walk(self, leg: Window, *, wait_for_locks: bool) -> None:
+    async def _walk(self, leg: Window, way: Way) -> None:
         after = leg.after
         retries = 0
         while not self.stop.is_set():
             if not self._open():
                 break
-            window = await self._within_bound(replace(leg, after=after, size=self._pacer.size))
+            window = await self._within_bound(self._window(leg, after))
             if window is None:
                 break
             began = time.monotonic()
             try:
-                found = await self._batch(window, wait_for_locks=wait_for_locks)
+                found = await self._batch(window, self._way(way))
             except EpochMoved:
                 retries += 1
                 if retries > _MAX_EPOCH_RETRIES:
                     raise
                 self._plan = await with_holds(self._tools.database, self._store, self._plan)
+                continue
+            except Conflict:
+                permit, self._permit = self._permit, None
+                await self._give_up(permit, None)
+                self._careful = _CAREFUL_BATCHES
                 continue
             except (Blind, Guarded):
                 permit, self._permit = self._permit, None
@@ -169,6 +178,13 @@ class Sweeper:
                 return
             await self._rest(seconds, found.changed)
         self.outcome.outcome = "capped"
+
+    def _way(self, wanted: Way) -> Way:
+        """How the next batch goes: after a conflict a number of them go carefully, since there will be more."""
+        if wanted is not Way.QUICK or not self._careful:
+            return wanted
+        self._careful -= 1
+        return Way.CAREFUL
 
     async def _refused(self, window: Window, error: Refused) -> tuple[tuple[str, ...] | None, bool]:
         """The batch was refused: where to go on, with half of it or past the one record, and whether that is the end.
@@ -224,7 +240,7 @@ class Sweeper:
             return window
         if (await self._store.count(self._plan, window)).selected <= left:
             return window
-        return replace(window, size=left) if left else None
+        return replace(window, size=left, end=None) if left else None
 
     def _require_within_bound(self, found: Tally) -> None:
         """Raise before the commit of a batch that found more due than was counted: the directory may be damaged."""
@@ -251,12 +267,12 @@ class Sweeper:
         except TimeoutError:
             return
 
-    async def _batch(self, window: Window, *, wait_for_locks: bool) -> Tally:
+    async def _batch(self, window: Window, way: Way) -> Tally:
         database = self._tools.database
         batch_id = str(uuid4())
         number = await self._number()
         began = time.monotonic()
-        async with self._store.batch(self._plan, number, wait_for_locks=wait_for_locks) as batch:
+        async with self._store.batch(self._plan, number, way) as batch:
             permit = await permits.issue(
                 database,
                 number=number,
@@ -271,7 +287,10 @@ class Sweeper:
             if self._joined:
                 await self._settle(batch.connection, permit, found, window, began)
             elif found.changed:
-                await self._prepare(permit, found, began)
+                # The control database writes to its disk meanwhile.
+                async with beside(self._measured(batch, window, found)) as ahead:
+                    await self._prepare(permit, found, began)
+                    self._ahead = await ahead
             await batch.commit()
         if not self._joined:
             async with database.transaction() as tx:
@@ -290,6 +309,18 @@ class Sweeper:
             )
         )
         return found
+
+    async def _measured(self, batch: Batch, window: Window, found: Tally) -> Window | None:
+        """The next window with its end, if there is one."""
+        if found.after is None:
+            return None
+        return await batch.measured(replace(window, after=found.after, size=self._pacer.size, end=None))
+
+    def _window(self, leg: Window, after: tuple[str, ...] | None) -> Window:
+        """The next window of the leg; with its end if the last batch has measured just this one."""
+        wanted = replace(leg, after=after, size=self._pacer.size)
+        ahead, self._ahead = self._ahead, None
+        return ahead if ahead is not None and replace(ahead, end=None) == wanted else wanted
 
     async def _erase(self, batch: Batch, permit: Permit, window: Window, batch_id: str) -> Tally:
         salt = keyed_digest(self._tools.evidence, batch_id)

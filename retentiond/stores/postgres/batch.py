@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import asyncpg
 
@@ -18,37 +18,51 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Blind, Locked, Refused, Unreachable, quoted
 from retentiond.stores.base import Tally, Window
 from retentiond.stores.postgres.catalog import quote
-from retentiond.stores.postgres.connection import TEXT_SETTINGS, Connection, committing, one
+from retentiond.stores.postgres.connection import TEXT_SETTINGS, Connection, committing, one, roll_back
 from retentiond.stores.postgres.erase import Erasing, Places
-from retentiond.stores.postgres.pieces import Piece
+from retentiond.stores.postgres.pieces import Piece, measured
 from retentiond.stores.postgres.shape import Params
 
 if TYPE_CHECKING:
     from retentiond.stores.postgres.store import PostgresStore
 
 # Each is a fraction of the permit's 30 s of life; they keep a hold's wait short, and are no part of the fence.
-_STATEMENT_MS, _IDLE_MS, _TRANSACTION_MS = 15_000, 8_000, 20_000
-_LOCK_MS, _PATIENT_LOCK_MS, _SETTLE_LOCK_MS = 150, 3_000, 5_000
+STATEMENT_MS, IDLE_MS, _TRANSACTION_MS = 15_000, 8_000, 20_000
+LOCK_MS, _PATIENT_LOCK_MS, _SETTLE_LOCK_MS = 150, 3_000, 5_000
 # A commit that the outcome speaks of must survive a crash of the server, whatever the database's default is.
 _BEGIN = f"""
-SELECT pg_advisory_xact_lock($1), {TEXT_SETTINGS},
+SELECT {{lock}}($1), {TEXT_SETTINGS},
        set_config('row_security', 'off', true), set_config('statement_timeout', $2, true),
        set_config('lock_timeout', $3, true), set_config('idle_in_transaction_session_timeout', $4, true),
        CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
             THEN set_config('synchronous_commit', 'on', true) END,
        CASE WHEN current_setting('server_version_num')::int >= 170000
             THEN set_config('transaction_timeout', $5, true) END,
-       pg_current_xact_id()::text AS xid, {{line}} AS line
+       pg_current_xact_id()::text AS xid, {{line}} AS line, {{snapshot}} AS snapshot
 """
 
 
 @contextmanager
-def _refused(what: str) -> Iterator[None]:
+def refused(what: str) -> Iterator[None]:
     """What the server refuses of the deleting statement itself is Refused: fewer records may go."""
     try:
         yield
     except asyncpg.InsufficientPrivilegeError as error:
         raise Refused(f"{what}: {quoted(error)}", remedy="see the table's triggers and the grants they need") from error
+
+
+def together(gone: Tally, left: Tally) -> Tally:
+    """What a batch erased, with what the rest of its piece came to."""
+    return replace(
+        gone,
+        scanned=gone.scanned + left.scanned,
+        selected=gone.selected + left.selected,
+        held=left.held,
+        minimum=left.minimum,
+        unresolved=left.unresolved,
+        blocked=left.blocked,
+        overdue_seconds=left.overdue_seconds if left.blocked else 0.0,
+    )
 
 
 @asynccontextmanager
@@ -74,29 +88,39 @@ async def settling(connection: Connection, what: str) -> AsyncIterator[None]:
 class PostgresBatch:
     """One transaction against the table; rolled back unless `commit` is called."""
 
+    isolation: ClassVar[Literal["read_committed", "repeatable_read"]] = "read_committed"
+    lock_sql: ClassVar[str] = "pg_advisory_xact_lock"
+    snapshot_sql: ClassVar[str] = "NULL::text"
+
     def __init__(
         self,
         store: PostgresStore,
         connection: Connection,
-        transaction: asyncpg.transaction.Transaction,
         plan: TargetPlan,
         number: int,
         *,
-        patient: bool,
+        patient: bool = False,
     ) -> None:
         self.connection = connection
         self.over = False
         self.transaction_id = ""
-        self._store, self._transaction, self._plan, self._number = store, transaction, plan, number
+        self.snapshot = ""
+        self._store, self._plan, self._number = store, plan, number
+        self._transaction = connection.transaction(isolation=self.isolation)
         self._patient = patient
 
     async def begin(self) -> None:
-        """Take the lock that is the fence, first of all; then the settings."""
-        lock_ms = _PATIENT_LOCK_MS if self._patient else _LOCK_MS
-        limits = [str(limit) for limit in (_STATEMENT_MS, lock_ms, _IDLE_MS, _TRANSACTION_MS)]
-        begin = _BEGIN.format(line=await self._store.line_sql())
+        """Open the transaction and take the lock that is the fence, first of all; then the settings."""
+        await self._transaction.start()
+        await self._fence()
+
+    async def _fence(self) -> None:
+        lock_ms = _PATIENT_LOCK_MS if self._patient else LOCK_MS
+        limits = [str(limit) for limit in (STATEMENT_MS, lock_ms, IDLE_MS, _TRANSACTION_MS)]
+        line = await self._store.line_sql()
+        begin = _BEGIN.format(lock=self.lock_sql, line=line, snapshot=self.snapshot_sql)
         row = await one(self.connection, begin, self._store.lock_key(self._number), *limits)
-        self.transaction_id = f"{row['xid']}@{row['line']}"
+        self.transaction_id, self.snapshot = f"{row['xid']}@{row['line']}", row["snapshot"]
 
     async def erase(self, permit: Permit, window: Window, *, salt: str) -> Tally:
         """Destroy what is due in the window, under the permit whose number this transaction is the fence of.
@@ -110,33 +134,33 @@ class PostgresBatch:
         piece = await self._store.piece(self.connection, self._plan, window)
         if piece is None:
             return Tally(transaction=self.transaction_id)
-        with _refused(f"target {self._store.name}"):
-            gone, skipped = await self._act(piece, salt)
-        # A window of so many records from which as many went has none left to be judged.
-        whole = gone.changed == window.size and piece.until is not None
-        left = Tally() if whole else await self._store.judge(self.connection, piece)
+        with refused(f"target {self._store.name}"):
+            found = await self._erased(piece, salt)
+        return replace(found, after=piece.after, transaction=self.transaction_id)
+
+    async def _erased(self, piece: Piece, salt: str) -> Tally:
+        gone, skipped = await self._act(piece, salt)
+        left = await self._left(piece, gone.changed)
         # What nothing can have vetoed became due only now, or is held by others: a later pass takes it.
         later = skipped or not self._store.may_veto
-        return replace(
-            gone,
-            scanned=gone.scanned + left.scanned,
-            selected=gone.selected + left.selected,
-            held=left.held,
-            minimum=left.minimum,
-            unresolved=left.unresolved,
-            blocked=left.blocked,
-            overdue_seconds=left.overdue_seconds if left.blocked else 0.0,
-            locked=left.selected if later else 0,
-            failed=0 if later else left.selected,
-            after=piece.after,
-            transaction=self.transaction_id,
-        )
+        both = together(gone, left)
+        return replace(both, locked=left.selected) if later else replace(both, failed=left.selected)
+
+    async def _left(self, piece: Piece, gone: int) -> Tally:
+        """The piece judged as it is now, when so many records of it have gone."""
+        # A window of so many records from which as many went has none left to be judged.
+        whole = gone == piece.window.size and piece.until is not None
+        return Tally() if whole else await self._store.judge(self.connection, piece)
 
     async def _require_unchanged(self) -> None:
-        """Keep the table as it is until the end of the batch, and see that it is what the SQL was made for.
+        """Keep the table as it is until the end of the batch, and see that it is what the SQL was made for."""
+        await self._keep_schema()
+        await self._require_same_schema()
 
-        The lock is the delete's own, taken early: it lets the application read and write, but no foreign key be added
-        and no column changed.
+    async def _keep_schema(self) -> None:
+        """The lock is the delete's own, taken early.
+
+        It lets the application read and write, but no foreign key be added and no column changed.
         """
         table = self._store.shape.table
         try:
@@ -146,6 +170,8 @@ class PostgresBatch:
                 f"target {self._store.name}: another session has {table.schema}.{table.name} locked as a whole",
                 remedy="see pg_locks for which; the sweep is tried again",
             ) from error
+
+    async def _require_same_schema(self) -> None:
         if not await self._store.is_unchanged(self.connection):
             raise Blind(
                 f"the schema of target {self._store.name} was changed in the middle of a sweep",
@@ -187,7 +213,7 @@ class PostgresBatch:
         transaction may have changed as well.
         """
         erasing = self._erasing(piece)
-        if not erasing.possible:
+        if not erasing.kinds:
             return Tally()
         savepoint = self.connection.transaction()
         await savepoint.start()
@@ -218,14 +244,14 @@ class PostgresBatch:
 
     async def _erase(self, piece: Piece, salt: str, places: Places) -> Tally:
         erasing = self._erasing(piece)
-        if not erasing.possible:
+        if not erasing.kinds:
             return Tally()
         sql = erasing.erase_sql(salt, places)
         return erasing.tally(await one(self.connection, sql, *erasing.params.values))
 
     async def _lock(self, piece: Piece, *, skip_locked: bool) -> Places:
         erasing = self._erasing(piece)
-        if not erasing.possible:
+        if not erasing.kinds:
             return Places((), ())
         row = await one(self.connection, erasing.lock_sql(skip_locked=skip_locked), *erasing.params.values)
         return Places(tuple(row["parts"]), tuple(row["places"]))
@@ -235,6 +261,10 @@ class PostgresBatch:
         walk = piece.walk(params)
         return Erasing(piece.shape, piece.plan, params, walk, piece.context, self._store.change)
 
+    async def measured(self, window: Window) -> Window:
+        """See `stores.base.Batch`."""
+        return await measured(self.connection, self._store.shape, self._plan, window)
+
     async def commit(self) -> None:
         """Make it so; raises Unreachable when the answer never came, or tells nothing for sure."""
         self.over = True
@@ -243,11 +273,6 @@ class PostgresBatch:
 
     async def roll_back(self) -> None:
         """Undo it, unless it is over."""
-        if self.over:
-            return
-        self.over = True
-        try:
-            await self._transaction.rollback()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            # The connection is gone, and the server has rolled back by itself; the pool discards the connection.
-            return
+        if not self.over:
+            self.over = True
+            await roll_back(self._transaction)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -18,7 +18,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.permit import SAME_DATABASE
-from retentiond.errors import Blind, Hostile, Refused, Unreachable, quoted
+from retentiond.errors import Blind, Conflict, Hostile, Refused, Unreachable, quoted
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
@@ -200,6 +200,33 @@ class TargetDatabase:
         if row["replica"]:
             raise Unreachable(f"{self._what}: this is a replica", remedy="point the dsn at the primary")
         return ClockReading(row["now"], before + (after - before) / 2, is_here(row["address"]))
+
+
+@asynccontextmanager
+async def same_snapshot(
+    connection: Connection, snapshot: str, *, statement_ms: int, idle_ms: int
+) -> AsyncIterator[None]:
+    """A read-only transaction that sees just what the open one sees that exported the snapshot.
+
+    Raises Conflict where it can't: a pooler may have led the connection to another server.
+    """
+    transaction = connection.transaction(isolation="repeatable_read", readonly=True)
+    await transaction.start()
+    try:
+        try:
+            await connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+        except asyncpg.PostgresError as error:
+            raise Conflict(f"the snapshot of a batch can't be shared: {quoted(error)}") from error
+        await connection.fetchrow(_SETTINGS, str(statement_ms), str(statement_ms), str(idle_ms))
+        yield
+    finally:
+        await roll_back(transaction)
+
+
+async def roll_back(transaction: asyncpg.transaction.Transaction) -> None:
+    """Undo it; where the connection is gone the server has done so by itself, and the pool discards it."""
+    with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        await transaction.rollback()
 
 
 async def one(connection: Connection, sql: str, *values: object) -> asyncpg.Record:

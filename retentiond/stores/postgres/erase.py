@@ -13,6 +13,7 @@ statement that finds none can rely on it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import asyncpg
@@ -26,7 +27,7 @@ from retentiond.stores.postgres.missing import directory_has, missing_rows
 from retentiond.stores.postgres.queries import cutoff_sql, own_tier
 from retentiond.stores.postgres.rows import instant_sql
 from retentiond.stores.postgres.shape import Context, Params, Shape, anchor_expression, before, stored_bytes
-from retentiond.stores.postgres.terms import accounts_sql, number_sql, number_terms
+from retentiond.stores.postgres.terms import accounts_sql, has_accounts, number_sql, number_terms
 from retentiond.stores.postgres.walks import Walk
 
 # A version as old as a transaction that the snapshot may not have seen. Our own transaction has a number by now, and
@@ -61,42 +62,71 @@ class Erasing:
     """The statement for one window; `params` are the placeholders' values, those of the walk among them."""
 
     def __init__(
-        self, shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, change: Change | None
+        self,
+        shape: Shape,
+        plan: TargetPlan,
+        params: Params,
+        walk: Walk,
+        context: Context,
+        change: Change | None,
+        *,
+        only: str | None = None,
     ) -> None:
+        """`only` is one of `kinds`: the statements are about those records alone."""
         self.shape, self.plan, self.params, self.walk = shape, plan, params, walk
         self.context, self.change = context, change
         self.terms = number_terms(plan)
-        self._kinds = self._branches()
+        self._kinds = [
+            branch for name, make in self._makers() if only in (None, name) and (branch := make()) is not None
+        ]
 
     @property
-    def possible(self) -> bool:
-        """Whether anything can be due at all; else there is no statement."""
-        return bool(self._kinds)
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of accounts under which anything can be due; where there are none there is no statement."""
+        return tuple(branch.name for branch in self._kinds)
 
     def erase_sql(self, salt: str, locked: Places | None) -> str:
         """One row: what was deleted or changed; `tiers` are counts by the terms' labels but the first, the rest's."""
         chosen = self._chosen(locked)
         acts = ", ".join(f"{branch.name} AS ({self._act(branch, chosen)})" for branch in self._kinds)
         gone = " UNION ALL ".join(f"SELECT * FROM {branch.name}" for branch in self._kinds)
+        # A trigger may have kept the old value: what is not done is not counted, and is still due.
+        which = "" if self.change is None else " WHERE done"
+        newer = f"COALESCE(min(age) <= {_OLDEST_NEWER}, false) AS newer"
+        return f"WITH {acts} SELECT {self._figures(salt)}, {newer} FROM ({gone}) g{which}"
+
+    def evidence_sql(self, salt: str) -> str:
+        """One row as of `erase_sql`, of what a statement with the same snapshot deletes."""
+        due = " UNION ALL ".join(
+            f"SELECT {self._returned(branch)} FROM {self._from(branch)} WHERE {self._where(branch)}"
+            for branch in self._kinds
+        )
+        # OFFSET 0 keeps the planner from copying what is returned into every figure that uses it.
+        return f"SELECT {self._figures(salt)} FROM ({due} OFFSET 0) g"
+
+    def delete_sql(self) -> str:
+        """The deletion alone, of the one kind that this was made for; how many went is in the command's status."""
+        (branch,) = self._kinds
+        using = f" USING {branch.accounts}" if branch.accounts else ""
+        return f"DELETE FROM {self.shape.table.sql} r{using} WHERE {self._where(branch)}"
+
+    def _figures(self, salt: str) -> str:
         tiers = ", ".join(
             f"count(*) FILTER (WHERE {' OR '.join(f'n = {number}' for number in numbers)})"
             for numbers in list(self.terms.labels().values())[1:]
         )
-        # A trigger may have kept the old value: what is not done is not counted, and is still due.
-        which = "" if self.change is None else " WHERE done"
         return (
-            f"WITH {acts} SELECT count(*) AS changed, COALESCE(sum(size), 0)::bigint AS bytes,"
+            "count(*) AS changed, COALESCE(sum(size), 0)::bigint AS bytes,"
             f" {instant_sql('min(anchor)')} AS oldest, {instant_sql('max(anchor)')} AS newest,"
-            f" {self._digest(salt)} AS ids_digest, ARRAY[{tiers}]::bigint[] AS tiers,"
-            f" COALESCE(min(age) <= {_OLDEST_NEWER}, false) AS newer FROM ({gone}) g{which}"
+            f" {self._digest(salt)} AS ids_digest, ARRAY[{tiers}]::bigint[] AS tiers"
         )
 
     def lock_sql(self, *, skip_locked: bool) -> str:
         """One row: the places of the rows that are due, now locked; those that others hold are awaited or left out."""
         how = "FOR UPDATE OF r SKIP LOCKED" if skip_locked else "FOR UPDATE OF r"
         picks = ", ".join(
-            f"{b.name} AS MATERIALIZED (SELECT r.tableoid AS part, r.ctid AS place FROM {self.shape.table.sql} r"
-            f"{', ' + b.accounts if b.accounts else ''} WHERE {self._where(b)} {how})"
+            f"{b.name} AS MATERIALIZED (SELECT r.tableoid AS part, r.ctid AS place FROM {self._from(b)}"
+            f" WHERE {self._where(b)} {how})"
             for b in self._kinds
         )
         picked = " UNION ALL ".join(f"SELECT part, place FROM {branch.name}" for branch in self._kinds)
@@ -122,9 +152,6 @@ class Erasing:
     def _act(self, branch: _Branch, chosen: str) -> str:
         table = self.shape.table.sql
         others = ", ".join(part for part in (branch.accounts, chosen) if part)
-        keys = ", ".join(
-            f"r.{quote(name)} AS {k}" for name, k in zip(self.shape.table.key, self.shape.keys, strict=True)
-        )
         if self.change is None:
             verb = f"DELETE FROM {table} r{' USING ' + others if others else ''}"
         else:
@@ -133,8 +160,19 @@ class Erasing:
         which = " AND r.ctid = l.place AND r.tableoid = l.part" if chosen else ""
         return (
             f"{verb} WHERE {self._where(branch)}{which}"
-            f" RETURNING {keys}, {anchor_expression(self.shape)} AS anchor, {branch.number} AS n,"
-            f" {stored_bytes(self.shape.table)} AS size, pg_catalog.age(r.xmin) AS age{done}"
+            f" RETURNING {self._returned(branch)}, pg_catalog.age(r.xmin) AS age{done}"
+        )
+
+    def _from(self, branch: _Branch) -> str:
+        return f"{self.shape.table.sql} r{', ' + branch.accounts if branch.accounts else ''}"
+
+    def _returned(self, branch: _Branch) -> str:
+        keys = ", ".join(
+            f"r.{quote(name)} AS {k}" for name, k in zip(self.shape.table.key, self.shape.keys, strict=True)
+        )
+        return (
+            f"{keys}, {anchor_expression(self.shape)} AS anchor, {branch.number} AS n,"
+            f" {stored_bytes(self.shape.table)} AS size"
         )
 
     def _where(self, branch: _Branch) -> str:
@@ -165,25 +203,24 @@ class Erasing:
 
     # --- The kinds of accounts ---
 
-    def _branches(self) -> list[_Branch]:
-        """The kinds of accounts under which anything in the window can be due."""
-        terms = self.terms
-        accounts = accounts_sql(self.shape, self.plan, self.params, self.context)
-        if accounts is None or self.shape.account is None:
-            return self._without_account("all_records", "", "true", terms.absent)
-        account = f"r.{quote(self.shape.account.name)}"
-        branches = [self._known(f"({accounts}) a", f"{account} = a.id")]
-        if not self.shape.account.not_null:
-            branches += self._without_account("nobody", "", f"{account} IS NULL", terms.nobody)
+    def _makers(self) -> list[tuple[str, Callable[[], _Branch | None]]]:
+        """By the names of the kinds, what makes the branch; None where nothing of the kind can be due."""
+        account = self.shape.account
+        if account is None or not has_accounts(self.shape, self.plan, self.context):
+            return [("all_records", lambda: self._without_account("all_records", "", "true", self.terms.absent))]
+        column = f"r.{quote(account.name)}"
+        makers: list[tuple[str, Callable[[], _Branch | None]]] = [("known", lambda: self._known(f"{column} = a.id"))]
+        if not account.not_null:
+            nobody = f"{column} IS NULL"
+            makers.append(("nobody", lambda: self._without_account("nobody", "", nobody, self.terms.nobody)))
         if self.plan.missing:
-            branches.append(self._missing(f"{account} = a.id"))
-        if self._may_end(terms.absent) and (absent := self._absent(account)):
-            branches += self._without_account("absent", absent, f"{account} = a.id", terms.absent)
-        return branches
+            makers.append(("missing", lambda: self._missing(f"{column} = a.id")))
+        return [*makers, ("absent", lambda: self._absent(column))]
 
-    def _known(self, accounts: str, match: str) -> _Branch:
+    def _known(self, match: str) -> _Branch:
         """Records whose account the directory has."""
         plan, params = self.plan, self.params
+        accounts = f"({accounts_sql(self.shape, plan, params, self.context)}) a"
         tier = "a.tier" if plan.tier_source == "directory" else own_tier(self.shape)
         number = number_sql(self.terms, plan, params, tier=tier, override="a.override")
         due = expired(self.shape, plan, cutoff_sql(plan, self.terms, number, params))
@@ -208,13 +245,19 @@ class Erasing:
             due = f"({due} OR {erasing(plan, params)})"
         return _Branch("missing", f"(SELECT m.id, m.since AS deleted_at FROM {lost}{lacks}) a", match, number, due)
 
-    def _without_account(self, name: str, accounts: str, match: str, number: int) -> list[_Branch]:
-        """Records of no account, or of one that is not known: the branch, or none where none of them can be due."""
+    def _without_account(self, name: str, accounts: str, match: str, number: int) -> _Branch | None:
+        """Records of no account, or of one that is not known."""
         if not self._may_end(number):
-            return []
+            return None
         plan, params = self.plan, self.params
         told = self._number_without(number)
-        return [_Branch(name, accounts, match, told, expired(self.shape, plan, self.terms.cutoff(f"({told})", params)))]
+        return _Branch(name, accounts, match, told, expired(self.shape, plan, self.terms.cutoff(f"({told})", params)))
+
+    def _absent(self, account: str) -> _Branch | None:
+        """Records of accounts that the directory does not have."""
+        if not self._may_end(self.terms.absent) or not (accounts := self._absent_accounts(account)):
+            return None
+        return self._without_account("absent", accounts, f"{account} = a.id", self.terms.absent)
 
     def _number_without(self, number: int) -> str:
         """The number where the directory tells nothing: the given one, or that of the record's own tier."""
@@ -230,7 +273,7 @@ class Erasing:
             return any(self.terms.ends(n) for _, n in self.terms.numbers)
         return self.terms.ends(number)
 
-    def _absent(self, account: str) -> str:
+    def _absent_accounts(self, account: str) -> str:
         """The relation of the window's accounts that the directory does not have; empty text: it can't matter."""
         shape, looked = self.shape, self.context.looked
         assert shape.account is not None

@@ -47,7 +47,7 @@ async def find_piece(
     accounts, more = await _accounts(connection, shape, directory, plan, window)
     if accounts == ():
         return None
-    until = await _end(connection, shape, plan, window, accounts or ())
+    until = window.end or await _end(connection, shape, plan, window, accounts or ())
     after = until if until is not None else (more,) if more is not None else None
     if after is not None and after == window.after:
         # Its text does not say the position in full: the walk would come back to it for ever.
@@ -57,6 +57,13 @@ async def find_piece(
         )
     piece = Piece(shape, plan, window, accounts or (), until, after, Context())
     return await _with_context(connection, piece, directory)
+
+
+async def measured(connection: Connection, shape: Shape, plan: TargetPlan, window: Window) -> Window:
+    """A window of the terms with the position of its last record; another, or one at the walk's end, as it is."""
+    if window.walk != walks.TERM:
+        return window
+    return replace(window, end=await _end(connection, shape, plan, window, ()))
 
 
 async def _end(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 
@@ -18,7 +18,7 @@ from retentiond.domain.permit import SAME_DATABASE
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import Blind, Unreachable
-from retentiond.stores.base import EXACT_BELOW, Finding, Matches, Tally, Window
+from retentiond.stores.base import EXACT_BELOW, Finding, Matches, Tally, Way, Window
 from retentiond.stores.postgres import drift, inspect, matching, rows, walks
 from retentiond.stores.postgres import oldest as ages
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
@@ -31,6 +31,7 @@ from retentiond.stores.postgres.extent import Extent, read_extent, require_local
 from retentiond.stores.postgres.lookup import next_expiry, read_record
 from retentiond.stores.postgres.missing import due_missing
 from retentiond.stores.postgres.pieces import Piece, find_piece
+from retentiond.stores.postgres.quick import QuickBatch
 from retentiond.stores.postgres.shape import Params, Shape
 from retentiond.stores.postgres.targetholds import target_hold
 
@@ -247,18 +248,20 @@ class PostgresStore:
         return rows.tally(await one(connection, sql, *params.values))
 
     @asynccontextmanager
-    async def batch(self, plan: TargetPlan, number: int, *, wait_for_locks: bool) -> AsyncIterator[PostgresBatch]:
+    async def batch(self, plan: TargetPlan, number: int, way: Way) -> AsyncIterator[PostgresBatch]:
         """Open the transaction whose end is the fence of permit `number`; rolled back unless committed."""
         await self.line_sql()  # asked once, and not while a transaction is open
-        async with self._database.raw() as connection:
-            transaction = connection.transaction(isolation="read_committed")
-            await transaction.start()
-            batch = PostgresBatch(self, connection, transaction, plan, number, patient=wait_for_locks)
-            try:
-                await batch.begin()
-                yield batch
-            finally:
-                await batch.roll_back()
+        quick = way is Way.QUICK and not self.may_veto and not self.locks_first
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(self._database.raw())
+            if quick:
+                aside = await stack.enter_async_context(self._database.raw())
+                batch: PostgresBatch = QuickBatch(self, connection, plan, number, aside)
+            else:
+                batch = PostgresBatch(self, connection, plan, number, patient=way is Way.PATIENT)
+            stack.push_async_callback(batch.roll_back)
+            await batch.begin()
+            yield batch
 
     def settling(self, connection: Connection) -> AbstractAsyncContextManager[None]:
         """For the time in which the control state is written in a batch's own transaction."""

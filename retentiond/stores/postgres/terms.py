@@ -101,15 +101,22 @@ def _key_sql(tier: str, override: str) -> str:
     return f"(COALESCE(length({tier})::text || ':' || {tier}, '') || ';' || COALESCE('=' || {override}, ''))"
 
 
+def has_accounts(shape: Shape, plan: TargetPlan, context: Context) -> bool:
+    """Whether accounts enter the verdicts and are known here: from a directory beside the table, or asked elsewhere."""
+    return (
+        shape.account is not None and plan.has_directory and (context.looked is not None or shape.directory is not None)
+    )
+
+
 def accounts_sql(shape: Shape, plan: TargetPlan, params: Params, context: Context) -> str | None:
     """The relation (id, tier, override, deleted_at, in_grace) of the accounts that are known; None: none are."""
-    if shape.account is None or not plan.has_directory:
+    if not has_accounts(shape, plan, context):
         return None
     if context.looked is not None:
+        assert shape.account is not None  # `has_accounts` saw to it
         return _looked(shape.account, params, context.looked)
-    if shape.directory is None:
-        return None
     source = shape.directory
+    assert source is not None
     deleted = f"d.{source.deleted_at}::timestamptz" if source.deleted_at else "NULL::timestamptz"
     return (
         f"SELECT d.{source.id} AS id, d.{source.tier}::text AS tier,"

@@ -25,8 +25,10 @@ TABLES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("where", ["rig", "apart"])
 @pytest.mark.parametrize("kind", sorted(TABLES))
-async def test_the_digest_of_a_batchs_ids_can_be_recomputed_from_the_ids(rig, kind):
+async def test_the_digest_of_a_batchs_ids_can_be_recomputed_from_the_ids(request, kind, where):
+    rig = request.getfixturevalue(where)
     columns, rows, ids = TABLES[kind]
     await rig.db.execute(
         f"{ACCOUNTS} CREATE TABLE logs (account_id bigint, created_at timestamptz, {columns});"

@@ -8,6 +8,12 @@ from retentiond.control import approvals, flags, policies
 from retentiond.sweep.events import BatchDone
 from tests.services.gates import end_when_waited_for, gate, open_transaction
 
+
+@pytest.fixture(params=["rig", "apart"], ids=["control state beside it", "control state apart"])
+def either(request):
+    return request.getfixturevalue(request.param)
+
+
 BEFORE_EACH = "BEFORE DELETE ON logs FOR EACH ROW"
 
 
@@ -25,7 +31,8 @@ async def gone(rig, had):
         "UPDATE logs SET created_at = now(), id = 30 WHERE id = 3",
     ],
 )
-async def test_a_row_refreshed_between_its_selection_and_its_deletion_stays(rig, change):
+async def test_a_row_refreshed_between_its_selection_and_its_deletion_stays(either, change):
+    rig = either
     await rig.company()
     await rig.db.execute("UPDATE logs SET created_at = now() - interval '200 days' WHERE id = 3")
     async with open_transaction(rig.dsn, change) as refreshing:
@@ -36,7 +43,8 @@ async def test_a_row_refreshed_between_its_selection_and_its_deletion_stays(rig,
     await rig.require_told(logs=4)
 
 
-async def test_a_row_deleted_by_the_application_meanwhile_is_not_counted(rig):
+async def test_a_row_deleted_by_the_application_meanwhile_is_not_counted(either):
+    rig = either
     await rig.company()
     async with open_transaction(rig.dsn, "DELETE FROM logs WHERE id = 3") as deleting:
         sweep = asyncio.create_task(rig.only())
@@ -46,7 +54,8 @@ async def test_a_row_deleted_by_the_application_meanwhile_is_not_counted(rig):
     await rig.require_told(logs=4)
 
 
-async def test_a_change_that_is_rolled_back_does_not_save_its_row(rig):
+async def test_a_change_that_is_rolled_back_does_not_save_its_row(either):
+    rig = either
     await rig.company()
     async with open_transaction(rig.dsn, "UPDATE logs SET created_at = now() WHERE id = 3") as refreshing:
         sweep = asyncio.create_task(rig.only())
@@ -57,7 +66,8 @@ async def test_a_change_that_is_rolled_back_does_not_save_its_row(rig):
 
 
 @pytest.mark.parametrize("lock", ["FOR UPDATE", "FOR NO KEY UPDATE", "FOR SHARE", "FOR KEY SHARE"])
-async def test_a_row_locked_by_the_application_is_passed_over_and_never_called_drained(rig, lock):
+async def test_a_row_locked_by_the_application_is_passed_over_and_never_called_drained(either, lock):
+    rig = either
     await rig.company()
     async with open_transaction(rig.dsn, f"SELECT 1 FROM logs WHERE id IN (2, 4) {lock}"):
         outcome = await rig.only()
@@ -72,7 +82,8 @@ async def test_a_row_locked_by_the_application_is_passed_over_and_never_called_d
     await rig.require_told(logs=5)
 
 
-async def test_a_row_whose_lock_is_let_go_is_taken_by_the_same_sweep(rig):
+async def test_a_row_whose_lock_is_let_go_is_taken_by_the_same_sweep(either):
+    rig = either
     await rig.company()
     async with open_transaction(rig.dsn, "SELECT 1 FROM logs WHERE id = 2 FOR UPDATE") as locking:
         sweep = asyncio.create_task(rig.only())

@@ -10,7 +10,7 @@ from retentiond.domain.accounts import Surveyed, account_hash
 from retentiond.domain.permit import Lease, Permit, Unit
 from retentiond.domain.plan import TargetPlan
 from retentiond.domain.policy import parse_policy
-from retentiond.stores.base import Window
+from retentiond.stores.base import Way, Window
 from retentiond.stores.postgres.config import AccountsConfig, PostgresTarget
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.store import PostgresStore
@@ -67,7 +67,7 @@ async def swept(store, plan, size):
         number, after, more = 0, None, True
         while more:
             number += 1
-            async with store.batch(plan, number, wait_for_locks=False) as batch:
+            async with store.batch(plan, number, Way.CAREFUL) as batch:
                 permit = Permit(number, Lease(Unit("logs"), "o", 1), 0, "", "b", NOW, NOW)
                 after = (await batch.erase(permit, Window(walk, after, size), salt="s")).after
                 await batch.commit()

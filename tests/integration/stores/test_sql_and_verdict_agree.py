@@ -18,7 +18,7 @@ from retentiond.domain.permit import Lease, Permit, Unit
 from retentiond.domain.plan import TargetPlan
 from retentiond.domain.policy import parse_policy
 from retentiond.domain.verdict import Kind, judge
-from retentiond.stores.base import Window
+from retentiond.stores.base import Way, Window
 from retentiond.stores.postgres.config import AccountsConfig, PostgresTarget
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.store import PostgresStore
@@ -247,10 +247,10 @@ async def agree_over(connection, dsn, directory_dsn, document, scopes, seed, set
 
 
 async def erase_all(store, plan, walk, number):
-    after = None
+    after, ways = None, (Way.QUICK, Way.CAREFUL)
     while True:
         number += 1
-        async with store.batch(plan, number, wait_for_locks=False) as batch:
+        async with store.batch(plan, number, ways[number % 2]) as batch:
             permit = Permit(number, Lease(Unit("logs"), "o", 1), 0, "", "b", NOW, NOW)
             found = await batch.erase(permit, Window(walk, after, 25), salt="s")
             await batch.commit()
