@@ -20,9 +20,10 @@ from uuid import uuid4
 import stamina
 
 from retentiond import __version__
-from retentiond.control import approvals, flags, holds, meta, policies, units
+from retentiond.control import approvals, flags, holds, meta, policies, queue, units
 from retentiond.control.database import Database, Tx
 from retentiond.control.holds import FenceProbe, Recorder
+from retentiond.control.workers import Role, Worker
 from retentiond.domain.accounts import TierRules
 from retentiond.domain.change import Evaded, evaded, newly_erases
 from retentiond.domain.evidence import canonical
@@ -77,6 +78,11 @@ class App:
         """For each target, how to ask whether a permit's transaction there is over."""
         return {name: store.fence_passed for name, store in self.engine.stores.items()}
 
+    def presence(self, role: Role) -> Worker:
+        """This process as it presents itself to the others."""
+        worker = self.engine.tools.worker
+        return Worker(worker, socket.gethostname(), os.getpid(), __version__, role, self.settings.mode)
+
     def hold_recorder(self, by: str) -> Recorder:
         """Writes each change of a hold into the ledger, in the transaction that makes it."""
 
@@ -96,7 +102,11 @@ async def open_state(settings: Settings, *, create: bool, patient: Patience = _n
     async with control_dsn(settings, create=create) as dsn:
         database = await _connect(dsn, patient)
         try:
-            await (database.migrate() if create else database.require_schema())
+            if create:
+                await database.migrate()
+                await queue.install(database)
+            else:
+                await database.require_schema()
             yield database
         finally:
             await database.close()
@@ -143,6 +153,7 @@ async def open_app(
     reading: bool = False,
     observer: Observer = ignore,
     patient: Patience = _never,
+    shards_at_once: int = 1,
 ) -> AsyncIterator[App]:
     """All that stands on the control database; see `open_state`. `reading`: nothing will be written or signed."""
     async with open_state(settings, create=create, patient=patient) as database:
@@ -175,7 +186,14 @@ async def open_app(
                 settings,
                 database,
                 journal,
-                Engine(tools, stores, directory, keys["accounts"]),
+                Engine(
+                    tools,
+                    stores,
+                    directory,
+                    keys["accounts"],
+                    shards_at_once=shards_at_once,
+                    announce=queue.Bell(database).announce,
+                ),
                 keys["texts"],
                 document,
             )

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from retentiond.control import entries, holds, overview, permits, units
+from retentiond.control import entries, holds, overview, permits, units, workers
 from retentiond.control.holds import Waiting
 from retentiond.control.overview import Overview
+from retentiond.control.queue import Bell
+from retentiond.control.workers import Role
 from retentiond.daemon import App
-from retentiond.daemon_ready import HOLDS, LEDGER, LOOP
+from retentiond.daemon_ready import CONTROL, HOLDS, LEDGER, LOOP
 from retentiond.daemon_watch import Watch
 from retentiond.domain.duration import rfc3339
 from retentiond.domain.evidence import parse_and_verify
@@ -48,6 +51,7 @@ class Jobs:
 
     app: App
     watch: Watch
+    role: Role = "all"
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _began: dict[str, float] = field(default_factory=dict)
     _not_before: dict[str, float] = field(default_factory=dict)
@@ -59,6 +63,7 @@ class Jobs:
         if seen.pending or seen.release_due:
             self._begin("holds", HOLDS, self._carry_holds_on, every=0)
         self._judge_pending(seen)
+        self._begin("presence", CONTROL, self._appear, every=workers.SEEN_EVERY_SECONDS)
         if _is_due(seen, entered=entered):
             self._begin("heartbeat", LEDGER, lambda: self._beat(entered=entered), every=_AGAIN_SECONDS)
         if seen.ledger_entries > self._signed:
@@ -67,10 +72,17 @@ class Jobs:
         self._begin("prune", LOOP, self._prune, every=_PRUNE_SECONDS)
 
     async def close(self) -> None:
-        """End all jobs; what they had begun in the control database is undone there."""
+        """End all jobs, and take leave; what they had begun in the control database is undone there."""
         for task in self._running.values():
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
+        with suppress(Unreachable):
+            async with self.app.database.transaction() as tx:
+                await workers.leave(tx, self.app.engine.tools.worker)
+
+    async def _appear(self) -> None:
+        async with self.app.database.transaction() as tx:
+            await workers.appear(tx, self.app.presence(self.role))
 
     async def last_checkpoint(self) -> None:
         """Sign what the last sweeps have added."""
@@ -167,6 +179,7 @@ class Jobs:
     async def _prune(self) -> None:
         async with self.app.database.transaction() as tx:
             await permits.prune(tx)
+        await Bell(self.app.database).prune()
 
 
 async def _rest(_: Sequence[bytes]) -> None:

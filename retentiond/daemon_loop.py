@@ -18,12 +18,15 @@ from retentiond.api.app import make_app, serve
 from retentiond.api.health import Health
 from retentiond.control import overview
 from retentiond.control.overview import Overview
+from retentiond.control.workers import Role
 from retentiond.daemon import App, enter_mode, make_spec, open_app
 from retentiond.daemon_jobs import BY, Jobs
 from retentiond.daemon_ready import CLOCK, CONTROL, LOOP, MODE, STOPPING, checks
 from retentiond.daemon_signals import Signals
 from retentiond.daemon_watch import LOOK, Watch, target_check
+from retentiond.daemon_work import Work
 from retentiond.domain.clock import ClockReading, agreed_now, skew
+from retentiond.domain.permit import Unit
 from retentiond.errors import Guarded, PlanMode, PolicySuperseded, Unreachable
 from retentiond.ledger.keys import origin_of
 from retentiond.metrics import Metrics
@@ -36,10 +39,14 @@ _TICK_SECONDS = 1.0
 _ENTER_SECONDS = 5.0
 _ABANDON_SECONDS = 5.0
 _LOOK_SECONDS = 60.0
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-async def run_daemon(settings: Settings) -> int:
-    """Run until SIGTERM or SIGINT; the exit code: 0 after a drain, 128 + the signal's number after a second signal."""
+async def run_daemon(settings: Settings, role: Role = "all") -> int:
+    """Run in that role until SIGTERM or SIGINT.
+
+    The exit code: 0 after a drain, 128 + the signal's number after a second signal.
+    """
     logs.configure(settings.log_format, settings.log_level)
     signals = Signals()
     signals.install()
@@ -47,11 +54,11 @@ async def run_daemon(settings: Settings) -> int:
     watch = Watch(Metrics(spec.targets, spec.policy.tiers, version=__version__, mode=settings.mode))
     asyncio.get_running_loop().set_exception_handler(lambda _, context: _forgotten(watch, context))
     async with open_app(settings, create=True, observer=watch, patient=lambda: not signals.stopping) as app:
-        daemon = Daemon(app, watch)
+        daemon = Daemon(app, watch, role)
         web = make_app(Health(checks(app, watch)), watch.metrics.exposition)
         async with serve(web, settings.http.host, settings.http.port) as address:
             await daemon.start()
-            log.info("ready", http=address, mode=settings.mode, ledger_key=str(app.journal.verifier))
+            log.info("ready", http=address, mode=settings.mode, role=role, ledger_key=str(app.journal.verifier))
             while not await signals.stopped_within(_TICK_SECONDS):
                 await daemon.tick()
             await daemon.drain(signals)
@@ -70,37 +77,32 @@ def _forgotten(watch: Watch, context: dict[str, object]) -> None:
 
 @dataclass(slots=True)
 class Daemon:
-    """One daemon: `tick` begins what is due, `drain` ends it all."""
+    """One daemon: `tick` announces and begins what is due, `drain` ends it all."""
 
     app: App
     watch: Watch
+    role: Role = "all"
     _jobs: Jobs = field(init=False)
     _turns: Turns = field(init=False)
-    _working: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _work: Work = field(init=False)
+    _looking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _finished: dict[str, datetime | None] = field(default_factory=dict)
     _unseen: dict[str, float] = field(default_factory=dict)
     _entered: bool = False
     _asked: tuple[object, ...] | None = None
     _ask_again: float = 0.0
     _activated: datetime | None = None
-    _now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         """The parts that stand on the app."""
-        self._jobs = Jobs(self.app, self.watch)
+        self._jobs = Jobs(self.app, self.watch, self.role)
         self._turns = Turns(self.app.spec, self.app.engine.tools.worker)
+        self._work = Work(self.app, self.watch, self._turns)
 
     async def start(self) -> None:
         """Take over what the last sweeps said before this start; then the first tick."""
-        try:
-            async with self.app.database.transaction(read_only=True) as tx:
-                found = await overview.outcomes(tx)
-        except Unreachable as error:
-            self.watch.fault(CONTROL, error)
-            found = {}
-        for target in self.app.spec.targets:
-            self._unseen[target.name] = 0.0
-            if (outcome := found.get(target.name)) is not None:
-                self.watch.restore(target.name, outcome)
+        self._unseen = dict.fromkeys((target.name for target in self.app.spec.targets), 0.0)
         await self.tick()
 
     async def tick(self) -> None:
@@ -109,10 +111,12 @@ class Daemon:
             seen = await self._look_around()
             if self.watch.clear(CONTROL):
                 self._turns.forgive()
-            if await self._may_sweep(seen) and not (seen.paused and self.app.spec.enforce):
-                self._begin_sweeps(seen)
-            self._begin_looks()
-            self._jobs.consider(seen, sweeping=bool(self._working), entered=self._entered)
+            self._work.now = seen.now
+            self._work.allowed = await self._may_sweep(seen) and not (seen.paused and self.app.spec.enforce)
+            if self._work.allowed:
+                await self._begin_sweeps(seen)
+            self._begin_looks(seen)
+            self._jobs.consider(seen, sweeping=bool(self._work.working), entered=self._entered)
             self.watch.clear(LOOP, "tick")
             self.watch.ticked_at = time.monotonic()
         except Unreachable as error:
@@ -124,14 +128,17 @@ class Daemon:
         """Let batches in flight finish within `shutdown_grace`, abandon what has not by then, sign the ledger."""
         self.watch.stand(STOPPING, Unreachable("the daemon is stopping", remedy="nothing to do: another one goes on"))
         await self._jobs.close()
+        await self._work.stop()
         self.app.engine.drain()
-        late = await signals.wait(self._working.values(), self.app.settings.shutdown_grace)
+        under_way = [*self._work.working.values(), *self._looking.values()]
+        late = await signals.wait(under_way, self.app.settings.shutdown_grace)
         if late:
             log.warning("abandoned", sweeps=len(late))
         for task in late:
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=_ABANDON_SECONDS)
+        await self._work.close(_ABANDON_SECONDS)
         if not signals.hurried:
             await self._jobs.last_checkpoint()
 
@@ -144,10 +151,23 @@ class Daemon:
         self._judge_clock(reading, host)
         for each in seen.activations:
             self.watch.metrics.observe_activation(each.seconds)
+        await self._show_outcomes(seen)
         self._activated = seen.activations[-1].effective_at if seen.activations else self._activated or seen.now
-        self._now = seen.now
         self._show(seen, skew(reading).total_seconds())
         return seen
+
+    async def _show_outcomes(self, seen: Overview) -> None:
+        """Take over how sweeps ended, whoever has swept: each process shows all targets."""
+        finished = {name: unit.finished_at for name, unit in seen.units.items()}
+        if finished == self._finished:
+            return
+        async with self.app.database.transaction(read_only=True) as tx:
+            outcomes = await overview.outcomes(tx)
+        mine = {target.name for target in self.app.spec.targets}
+        for name, at in finished.items():
+            if name in mine and name in outcomes and at != self._finished.get(name, _NEVER):
+                self.watch.restore(name, outcomes[name])
+        self._finished = finished
 
     def _judge_clock(self, reading: dict[str, ClockReading], host: datetime) -> None:
         try:
@@ -234,29 +254,45 @@ class Daemon:
                 remedy="restart it with the approved configuration, or run `retentiond policy approve` for its own",
             )
 
-    def _begin_sweeps(self, seen: Overview) -> None:
-        for name in self._turns.due(seen, self._working):
-            self._turns.began(name, seen)
-            self._working[name] = asyncio.create_task(self._sweep(name))
+    async def _begin_sweeps(self, seen: Overview) -> None:
+        if not self.app.spec.enforce:
+            # Nothing is erased, and nothing written: each process counts for itself.
+            for name in self._turns.due(seen, self._work.targets):
+                self._turns.began(name, seen)
+                self._work.begin(Unit(name))
+            return
+        if self.role != "scheduler":
+            self._work.listen()
+            self._work.take_over(seen)
+        if self.role != "worker":
+            due = [*map(Unit, self._turns.due(seen, self._work.targets)), *self._turns.shards_due(seen)]
+            await self.app.engine.announce(due)
+            for unit in due:
+                self._turns.announced(unit, seen)
 
-    def _begin_looks(self) -> None:
+    def _begin_looks(self, seen: Overview) -> None:
         """Look at targets that were not swept since the start: how old their oldest record is, and whether they fit."""
         now = time.monotonic()
-        for name in [name for name, at in self._unseen.items() if at <= now and name not in self._working]:
-            self._unseen[name] = now + _LOOK_SECONDS
-            self._working[name] = asyncio.create_task(self._look(name))
-
-    async def _sweep(self, name: str) -> None:
-        began, drained = time.monotonic(), False
-        try:
-            outcome = await self.app.engine.sweep(self.app.spec.target(name))
-            drained = outcome.outcome == "drained"
-        except Exception as error:
-            self.watch.fault(target_check(name), error)
-        finally:
-            self._turns.ended(name, self._now, seconds=time.monotonic() - began, drained=drained)
+        for name in self._work.swept:
             self._unseen.pop(name, None)
-            self._working.pop(name, None)
+        for name in self._soon_swept(seen):
+            self._unseen[name] = max(
+                self._unseen.get(name, now), min(now + _LOOK_SECONDS, self._started + _LOOK_SECONDS)
+            )
+        for name in [name for name, at in self._unseen.items() if at <= now and name not in self._looking]:
+            self._unseen[name] = now + _LOOK_SECONDS
+            self._looking[name] = asyncio.create_task(self._look(name))
+
+    def _soon_swept(self, seen: Overview) -> list[str]:
+        """The targets that wait for a look and are about to be swept, or are being swept: that tells it all."""
+        if not self._work.allowed:
+            return []
+        units = {name: seen.units.get(name) for name in self._unseen}
+        return [
+            name
+            for name, unit in units.items()
+            if unit is None or unit.owner is not None or unit.next_due_at is None or unit.next_due_at <= seen.now
+        ]
 
     async def _look(self, name: str) -> None:
         target, store, engine = self.app.spec.target(name), self.app.engine.stores[name], self.app.engine
@@ -268,4 +304,4 @@ class Daemon:
         except Exception as error:
             self.watch.fault(target_check(name), error, part=LOOK)
         finally:
-            self._working.pop(name, None)
+            self._looking.pop(name, None)

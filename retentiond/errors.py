@@ -144,6 +144,10 @@ class Fenced(RetentiondError):
     """The lease of this unit has gone to another worker, or is over."""
 
 
+class Busy(RetentiondError):
+    """Another worker is still at it; it is waited for."""
+
+
 class EpochMoved(RetentiondError):
     """A hold was placed, released or reinstated since the holds were last read."""
 

@@ -12,11 +12,13 @@ from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
 from retentiond.cli.progress import Progress
 from retentiond.cli.targets import chosen, targets_option
+from retentiond.control import workers as registry
+from retentiond.control.workers import Role
 from retentiond.daemon import App, enter_pass, open_app
 from retentiond.daemon_loop import run_daemon
 from retentiond.domain.duration import cutoff as cutoff_of
 from retentiond.domain.duration import instant, parse_term, rfc3339
-from retentiond.errors import Paused
+from retentiond.errors import Paused, UsageError
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.spec import Target
 
@@ -24,27 +26,37 @@ _BY = "command line"
 
 
 @click.command(epilog=EXIT_CODES)
+@click.option("--worker-only", is_flag=True, help="Sweep what others announce; announce nothing.")
+@click.option("--scheduler-only", is_flag=True, help="Announce what is due; sweep nothing.")
 @json_option
 @command
-async def run(json_: bool) -> int:
+async def run(worker_only: bool, scheduler_only: bool, json_: bool) -> int:
     r"""The daemon: sweeps all targets continuously and serves HTTP, until SIGTERM or Ctrl-C.
 
     It then finishes the batch in flight, or abandons it after shutdown_grace (20 s), and exits with 0. Logs go to
     standard error, as JSON lines or for people (RETENTIOND_LOG_FORMAT=console).
 
+    Any number of them on one control database, on any number of machines, share the work: nothing else has to be
+    started, and `retentiond workers` lists them. Each announces what is due and sweeps what is announced; the two can
+    be split, with at least one process of each kind.
+
     \b
     Examples:
       retentiond run                          in plan mode: judges, erases nothing
       RETENTIOND_MODE=enforce retentiond run  makes the policy true
+      retentiond run --worker-only            one more pair of hands beside a `run` or a `run --scheduler-only`
       curl http://127.0.0.1:8087/readyz       is it well? (/metrics is for Prometheus)
 
     \b
-    JSON, when it has stopped: {"mode", "stopped": true}
+    JSON, when it has stopped: {"mode", "role", "stopped": true}
     """
+    if worker_only and scheduler_only:
+        raise UsageError("--worker-only and --scheduler-only exclude each other", remedy="leave both out to do both")
+    role: Role = "worker" if worker_only else "scheduler" if scheduler_only else "all"
     found = settings()
-    code = await run_daemon(found)
+    code = await run_daemon(found, role)
     if json_:
-        as_json({"mode": found.mode, "stopped": True})
+        as_json({"mode": found.mode, "role": role, "stopped": True})
     return code
 
 
@@ -71,9 +83,13 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
       judged) or failed; "overdue_seconds" is null where it is not known.
     """
     progress = Progress(json=json_)
-    async with open_app(settings(), create=True, observer=progress) as app:
+    found_settings = settings()
+    together = found_settings.workers.concurrency
+    async with open_app(found_settings, create=True, observer=progress, shards_at_once=together) as app:
         wanted = chosen(app, targets)
         await enter_pass(app, _BY)
+        async with app.database.transaction() as tx:
+            await registry.appear(tx, app.presence("sweep"))
         sweep_id = str(uuid4())
         began = datetime.now(UTC)
         found: dict[str, Outcome] = {}
@@ -81,6 +97,8 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
             for target in await app.engine.in_order(wanted):
                 found[target.name] = await _swept(app, target, sweep_id, progress)
         await checkpoint(app)
+        async with app.database.transaction() as tx:
+            await registry.leave(tx, app.engine.tools.worker)
         documents = {name: outcome.document(plan_mode=not app.spec.enforce) for name, outcome in found.items()}
     if json_:
         as_json({"sweep": sweep_id, "mode": app.settings.mode, "now": rfc3339(began), "targets": documents})

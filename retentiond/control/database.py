@@ -112,7 +112,8 @@ class ClockReading:
 class Database:
     """The control database; made by `connect`, closed by `close`."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], server_version: int) -> None:
+    def __init__(self, dsn: str, pool: asyncpg.Pool[asyncpg.Record], server_version: int) -> None:
+        self._dsn = dsn
         self._pool = pool
         self.server_version = server_version
         self.reads_system = False
@@ -147,7 +148,7 @@ class Database:
         if version < OLDEST_SERVER:
             pool.terminate()
             raise _too_old(version)
-        database = cls(pool, version)
+        database = cls(dsn, pool, version)
         try:
             async with database.transaction(read_only=True) as tx:
                 database.reads_system = await reads_system(tx)
@@ -155,6 +156,15 @@ class Database:
             pool.terminate()
             raise
         return database
+
+    async def another(self, *, application_name: str, size: int) -> Database:
+        """The same database by a pool of its own; raises as `connect`."""
+        return await Database.connect(self._dsn, application_name=application_name, size=size)
+
+    async def listener(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection for LISTEN alone, the caller's to close; raises Unreachable."""
+        with reaching():
+            return await asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS, statement_cache_size=0)
 
     async def close(self) -> None:
         """Close all connections; what is still in use is cut off after a while."""

@@ -25,6 +25,7 @@ class UnitView:
     owner: str | None
     next_due_at: datetime | None
     last_success_at: datetime | None
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Overview:
 
     `waiting` has the count of each target whose sweep waits for an approval. `approved_at` is the newest approval of
     any kind; with `epoch` and `paused` it tells whether something was allowed that was not before. `release_due` says
-    that a hold's release grace is over.
+    that a hold's release grace is over. `open_shards` are those of divided sweeps that nobody has; `orphans` are units
+    whose owner let the lease run out.
     """
 
     now: datetime
@@ -68,6 +70,8 @@ class Overview:
     ledger_entries: int
     heartbeat_at: datetime | None
     units: Mapping[str, UnitView]
+    open_shards: tuple[Unit, ...]
+    orphans: tuple[Unit, ...]
 
     @property
     def allowed(self) -> tuple[object, ...]:
@@ -100,6 +104,8 @@ async def read(tx: Tx, activated_after: datetime | None = None) -> Overview:
         ledger_entries=found["ledger_entries"],
         heartbeat_at=_instant(found["heartbeat_at"]),
         units={each["target"]: _unit(each) for each in found["units"] or ()},
+        open_shards=tuple(Unit(*each) for each in found["open_shards"] or ()),
+        orphans=tuple(Unit(*each) for each in found["orphans"] or ()),
     )
 
 
@@ -111,7 +117,11 @@ async def outcomes(tx: Tx) -> dict[str, dict[str, Any]]:
 
 def _unit(found: Mapping[str, Any]) -> UnitView:
     return UnitView(
-        Unit(found["target"]), found["owner"], _instant(found["next_due_at"]), _instant(found["last_success_at"])
+        Unit(found["target"]),
+        found["owner"],
+        _instant(found["next_due_at"]),
+        _instant(found["last_success_at"]),
+        _instant(found["finished_at"]),
     )
 
 
@@ -142,8 +152,13 @@ SELECT pg_catalog.json_build_object(
   'heartbeat_at', {heartbeat},
   'units', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
               'target', target, 'owner', CASE WHEN lease_until > t.now THEN owner END,
-              'next_due_at', next_due_at, 'last_success_at', last_success_at))
-            FROM retentiond.units WHERE shard = '')
+              'next_due_at', next_due_at, 'last_success_at', last_success_at, 'finished_at', finished_at))
+            FROM retentiond.units WHERE shard = ''),
+  'open_shards', (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(target, shard) ORDER BY target, shard)
+                  FROM retentiond.units WHERE shard <> '' AND sweep IS NOT NULL AND outcome IS NULL
+                  AND (lease_until IS NULL OR lease_until <= t.now)),
+  'orphans', (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(target, shard) ORDER BY target, shard)
+              FROM retentiond.units WHERE lease_until <= t.now)
 )::text
 FROM (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t
 CROSS JOIN retentiond.meta m CROSS JOIN retentiond.flags f CROSS JOIN retentiond.barrier b

@@ -8,14 +8,14 @@ finds itself fenced (4-safety.md, "Many workers"). Which unit is due and who wak
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from retentiond.control.database import Database, Tx
 from retentiond.control.rows import from_json, to_json
 from retentiond.domain.permit import Lease, Unit
-from retentiond.errors import Fenced, NotFound
+from retentiond.errors import Busy, Fenced, NotFound
 
 if TYPE_CHECKING:
     import asyncpg
@@ -125,13 +125,23 @@ async def save_sweep(tx: Tx, lease: Lease, sweep: Mapping[str, Any] | None) -> N
 
 
 async def finish_sweep(
-    tx: Tx, lease: Lease, outcome: Mapping[str, Any], next_due_at: datetime | None, *, success: bool
+    tx: Tx,
+    lease: Lease,
+    outcome: Mapping[str, Any],
+    next_due_at: datetime | None,
+    *,
+    success: bool,
+    keep_sweep: bool = False,
 ) -> None:
-    """Write how the sweep ended and when the next can have something to do (None: never); raises Fenced."""
+    """Write how the sweep ended and when the next can have something to do (None: never); raises Fenced.
+
+    With `keep_sweep` it is gone on with by whoever sweeps next.
+    """
     await _update(
         tx,
         lease,
-        "sweep = NULL, outcome = $5::text::jsonb, next_due_at = $6,"
+        f"{'' if keep_sweep else 'sweep = NULL, '}outcome = $5::text::jsonb, next_due_at = $6,"
+        " finished_at = pg_catalog.clock_timestamp(),"
         " last_success_at = CASE WHEN $7 THEN pg_catalog.clock_timestamp() ELSE last_success_at END,"
         " crashes = CASE WHEN $7 THEN 0 ELSE crashes END",
         to_json(outcome),
@@ -140,11 +150,59 @@ async def finish_sweep(
     )
 
 
+async def divide(tx: Tx, lease: Lease, shards: Mapping[str, Mapping[str, Any]]) -> None:
+    """Make these shards of the lease's target, each with its `sweep`, to be worked on by whoever takes them.
+
+    Raises Fenced, and Busy while a shard of an earlier division is still worked on.
+    """
+    await require(tx, lease, lock=True)
+    busy = await tx.fetchval(
+        "SELECT shard FROM retentiond.units WHERE target = $1 AND shard <> ''"
+        " AND lease_until > pg_catalog.clock_timestamp() ORDER BY shard LIMIT 1",
+        lease.unit.target,
+    )
+    if busy is not None:
+        raise Busy(f"shard {busy} of an earlier sweep of {lease.unit.target} is still worked on")
+    await tx.execute(
+        "UPDATE retentiond.units SET sweep = NULL WHERE target = $1 AND shard <> '' AND sweep IS NOT NULL",
+        lease.unit.target,
+    )
+    await tx.execute(
+        "INSERT INTO retentiond.units (target, shard, sweep, next_due_at)"
+        " SELECT $1, u.shard, u.sweep::jsonb, NULL FROM unnest($2::text[], $3::text[]) u(shard, sweep)"
+        " ON CONFLICT (target, shard) DO UPDATE SET sweep = excluded.sweep, cursor = NULL, outcome = NULL",
+        lease.unit.target,
+        list(shards),
+        [to_json(sweep) for sweep in shards.values()],
+    )
+
+
+async def reopen(tx: Tx, lease: Lease, sweep: str) -> None:
+    """Let the shards of that sweep of the lease's target be taken again which were left before they were done."""
+    await require(tx, lease, lock=True)
+    await tx.execute(
+        "UPDATE retentiond.units SET outcome = NULL"
+        " WHERE target = $1 AND shard <> '' AND sweep ->> 'sweep' = $2 AND outcome IS NOT NULL",
+        lease.unit.target,
+        sweep,
+    )
+
+
+async def shards(tx: Tx, target: str) -> list[UnitState]:
+    """The shards of a target that have been made, by name; `owner` is None also where the lease is over."""
+    rows = await tx.fetch(
+        f"SELECT {_COLUMNS} FROM retentiond.units WHERE target = $1 AND shard <> '' ORDER BY shard", target
+    )
+    now = await tx.fetchval("SELECT pg_catalog.clock_timestamp()")
+    found = [_state(row) for row in rows]
+    return [replace(each, owner=None) if each.lease_until and each.lease_until <= now else each for each in found]
+
+
 async def make_due(tx: Tx, targets: Iterable[str] | None = None) -> int:
     """Bring the next sweep forward to now, for these targets or all; returns how many units that changed."""
     rows = await tx.fetch(
         "UPDATE retentiond.units SET next_due_at = pg_catalog.clock_timestamp()"
-        " WHERE ($1::text[] IS NULL OR target = ANY($1))"
+        " WHERE shard = '' AND ($1::text[] IS NULL OR target = ANY($1))"
         " AND (next_due_at IS NULL OR next_due_at > pg_catalog.clock_timestamp()) RETURNING true",
         None if targets is None else sorted(set(targets)),
     )

@@ -157,6 +157,14 @@ class Sweep(BaseModel):
         return self
 
 
+class Workers(BaseModel):
+    """How much one process works on at the same time: whole targets, and shards of large ones."""
+
+    model_config = FROZEN
+
+    concurrency: int = Field(default=16, ge=2, le=256)
+
+
 @dataclass(frozen=True, slots=True)
 class Beside:
     """What comes with the settings and is no key: `sources` by path, the policy as it was written, the rest."""
@@ -187,6 +195,7 @@ class Settings(BaseSettings):
     ledger: Ledger = Ledger()
     http: Http = Http()
     sweep: Sweep = Sweep()
+    workers: Workers = Workers()
 
     beside: InstanceOf[Beside] = Field(exclude=True, repr=False)
 

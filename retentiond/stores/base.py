@@ -109,7 +109,7 @@ class Tally:
 
     `after` is where the walk goes on, None when it is at its end; `changed` counts records acted on. Only counting
     fills in `tiers` and `overdue_seconds`: how far the oldest unheld due record is past its term (or its account past
-    the grace of its deletion), 0.0 where nothing is due.
+    the grace of its deletion), 0.0 where nothing is due. `verified` says how it is known what went.
     """
 
     scanned: int = 0
@@ -130,6 +130,7 @@ class Tally:
     overdue_seconds: float = 0.0
     after: tuple[str, ...] | None = None
     transaction: str | None = None
+    verified: str = "returning"
 
 
 class Way(StrEnum):
@@ -201,6 +202,13 @@ class Store(Protocol):
 
     def walks(self, plan: TargetPlan) -> tuple[str, ...]:
         """The walks that together reach every record that can be due."""
+
+    async def shards(self, plan: TargetPlan, *, each: int, most: int) -> tuple[Window, ...]:
+        """The stretches, as windows without a size, that one of the walks can be cut into to be worked on side by side.
+
+        About `each` records in one (0: whatever it comes to), `most` of them. Found without counting; none where it
+        can't be, or is not worth it.
+        """
 
     def order(self, plan: TargetPlan, walk: str) -> tuple[str, ...]:
         """What a walk goes in the order of, so that a position kept from another day can be told to fit.

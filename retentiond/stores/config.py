@@ -108,8 +108,15 @@ class Window(BaseModel):
         return (start, end) if start < end else (None, None)
 
 
+MOST_SHARDS = 64
+
+
 class Pace(BaseModel):
-    """How fast a target may be erased. `duty` is the share of the time spent in batches, 1.0 being without rest."""
+    """How fast a target may be erased.
+
+    `duty` is the share of the time spent in batches, 1.0 being without rest. `shards` are worked on at the same time,
+    and share all this; 0: as many as the table's size suggests.
+    """
 
     model_config = FROZEN
 
@@ -119,6 +126,7 @@ class Pace(BaseModel):
     batch_seconds: float = Field(default=0.25, gt=0, le=5)
     min_batch: int = Field(default=1, ge=1)
     max_batch: int = Field(default=50_000, ge=1)
+    shards: int = Field(default=0, ge=0, le=MOST_SHARDS)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

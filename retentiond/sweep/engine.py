@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,48 +19,59 @@ from uuid import uuid4
 from retentiond.control import flags, units
 from retentiond.domain.accounts import NOTHING_REMEMBERED, Surveyed
 from retentiond.domain.clock import ClockReading, agreed_now, require_no_jump, skew
-from retentiond.domain.permit import Lease, Unit
+from retentiond.domain.permit import Unit
 from retentiond.domain.plan import TargetPlan
 from retentiond.domain.verdict import Verdict, judge
 from retentiond.errors import (
     Blind,
-    Fenced,
     Guarded,
     Paused,
     PlanMode,
     PolicySuperseded,
     RetentiondError,
     Unexpected,
-    Unreachable,
 )
-from retentiond.ledger import kinds
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.extent import Extent
 from retentiond.stores.postgres.store import PostgresStore
+from retentiond.sweep.enforced import Enforced
 from retentiond.sweep.events import ClocksRead, Failed, OldestSeen, SweepDone, guards_after
+from retentiond.sweep.leases import leased
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.plans import Tools, count_due, make_plan
 from retentiond.sweep.questions import CLOCK, Question, allowed, not_asked
-from retentiond.sweep.recovery import settle_open_permits
 from retentiond.sweep.spec import Target
 from retentiond.sweep.survey import look, recall, survey
 from retentiond.sweep.sweeper import Sweeper
 
-_LEASE_POLL_SECONDS = 0.5
 _SHARED_SECONDS = 2.0
 _EXTENT_SECONDS = 60.0
 
 
+Announce = Callable[[Iterable[Unit]], Awaitable[None]]
+"""Tells all workers of units that are to be had."""
+
+
+async def nobody(units: Iterable[Unit]) -> None:
+    """Where there is nobody to tell."""
+    del units
+
+
 @dataclass(slots=True)
 class Engine:
-    """The targets of a configuration and what sweeps them; `account_key` keys the memory of accounts."""
+    """The targets of a configuration and what sweeps them; `account_key` keys the memory of accounts.
+
+    `shards_at_once`: how many shards of a divided sweep whoever has the target takes at a time; others take more.
+    """
 
     tools: Tools
     stores: Mapping[str, PostgresStore]
     directory: Directory | None
     account_key: bytes
-    running: dict[str, Sweeper] = field(default_factory=dict)
+    running: dict[Unit, Sweeper] = field(default_factory=dict)
     stopping: bool = False
+    shards_at_once: int = 1
+    announce: Announce = nobody
     _surveying: asyncio.Lock = field(default_factory=asyncio.Lock)
     _surveyed: tuple[float, Surveyed] | None = None
     _extents: dict[str, tuple[float, Extent | None]] = field(default_factory=dict)
@@ -99,16 +110,26 @@ class Engine:
             raise jumped
 
     async def sweep(self, target: Target, sweep: str | None = None) -> Outcome:
-        """One sweep of one target, whatever happens; the outcome says it all."""
+        """One sweep of one target, whatever happens; the outcome says it all.
+
+        Another worker that has it is waited for.
+        """
+        found = await self._sweep(target, sweep or str(uuid4()), wait=True)
+        assert found is not None  # it was waited for
+        return found
+
+    async def sweep_if_free(self, target: Target) -> Outcome | None:
+        """As `sweep`; None where another worker has it."""
+        return await self._sweep(target, str(uuid4()), wait=False)
+
+    async def _sweep(self, target: Target, sweep: str, *, wait: bool) -> Outcome | None:
         began = time.monotonic()
-        sweep = sweep or str(uuid4())
-        store = self.stores[target.name]
         outcome = Outcome(action=target.action)
         try:
-            if self.tools.spec.enforce:
-                await self._enforced(store, target, sweep, outcome)
-            else:
-                await self._planned(store, target, outcome)
+            if not self.tools.spec.enforce:
+                await self._planned(self.stores[target.name], target, outcome)
+            elif not await self._enforced(target, sweep, outcome, wait=wait):
+                return None
         except Exception as error:
             self._broken(outcome, error)
         outcome.seconds = time.monotonic() - began
@@ -152,13 +173,13 @@ class Engine:
             with suppress(RetentiondError):  # its own sweep will say what is wrong with it
                 await self.open(target)
         by_name = {target.name: target for target in targets}
-        before = {name: {child for child in by_name if name in self._parents(child)} for name in by_name}
+        before = {name: {child for child in by_name if name in self.parents(child)} for name in by_name}
         try:
             return [by_name[name] for name in TopologicalSorter(before).static_order()]
         except CycleError:
             return list(targets)
 
-    def _parents(self, name: str) -> list[str]:
+    def parents(self, name: str) -> list[str]:
         """The other targets that records of this one keep from going."""
         mine = self.stores[name].records
         return [other for other, store in self.stores.items() if other != name and mine in store.children]
@@ -206,110 +227,52 @@ class Engine:
         self.tools.observer(OldestSeen(target, await store.oldest(plan)))
         await count_due(store, plan, outcome)
 
-    async def _enforced(self, store: PostgresStore, target: Target, sweep: str, outcome: Outcome) -> None:
-        lease = await self._lease(Unit(target.name))
-        keeper = asyncio.create_task(self._keep(lease))
-        try:
-            next_due: datetime | None = None
+    async def _enforced(self, target: Target, sweep: str, outcome: Outcome, *, wait: bool) -> bool:
+        """False where another worker has the target, and is not waited for."""
+        tools = self.tools
+        unit = Unit(target.name)
+        async with leased(tools.database, unit, tools.worker, wait=wait, stopping=lambda: self.stopping) as lease:
+            if lease is None:
+                return False
+            work = Enforced(self, target, lease, sweep, outcome)
             try:
-                next_due = await self._swept(store, target, lease, sweep, outcome)
-            except Exception as error:
-                self._broken(outcome, error)
-            await self._finish(target, lease, outcome, next_due)
-        finally:
-            self.running.pop(target.name, None)
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-            await self._let_go(lease)
+                next_due: datetime | None = None
+                try:
+                    next_due = await work.target_swept()
+                except Exception as error:
+                    self._broken(outcome, error)
+                await work.finish_target(next_due)
+            finally:
+                self.running.pop(unit, None)
+        return True
 
-    async def _swept(
-        self, store: PostgresStore, target: Target, lease: Lease, sweep: str, outcome: Outcome
-    ) -> datetime:
-        """Sweep, and return when the target is due again."""
-        spec, journal = self.tools.spec, self.tools.journal
-        async with self.tools.database.transaction(read_only=True) as tx:
-            await journal.require_continued(tx)
-        plan = await self.prepare(store, target)
-        now = plan.now
-        self.tools.observer(OldestSeen(target, await store.oldest(plan)))
-        outcome.in_doubt = await settle_open_permits(self.tools.database, journal, store, lease)
-        intent = kinds.intent(
-            plan,
-            sweep=sweep,
-            store=target.store,
-            shard=lease.unit.shard,
-            mode="enforce",
-            due=None,
-            by=self.tools.worker,
-        )
-        async with self.tools.database.transaction() as tx:
-            await journal.append(tx, intent)
-        sweeper = Sweeper(self.tools, store, target, plan, lease, sweep, outcome)
-        self.running[target.name] = sweeper
-        if self.stopping:
-            sweeper.stop.set()
-        async with self.tools.database.transaction(read_only=True) as tx:
-            cursor = (await units.state(tx, lease.unit)).cursor
-        await sweeper.run(cursor)
-        self.tools.observer(OldestSeen(target, await store.oldest(plan)))
-        soonest, latest = now + spec.min_interval, now + spec.max_interval
-        # What was blocked by records that are gone now may go next.
-        if outcome.outcome != "drained" or (outcome.blocked and outcome.changed):
-            return soonest
-        return min(max(await store.next_expiry(plan) or latest, soonest), latest)
-
-    async def _finish(self, target: Target, lease: Lease, outcome: Outcome, next_due: datetime | None) -> None:
-        drained = outcome.outcome == "drained"
-        async with self.tools.database.transaction() as tx:
-            if drained:
-                await units.save_cursor(tx, lease, None)
-            if next_due is None:
-                # By the clock that judges what is due: by one that is years ahead it would not be due for years.
-                next_due = (await flags.clock_state(tx)).now + self.tools.spec.min_interval
-            if target.window is not None:
-                next_due = target.window.next_opening(next_due)
-            await units.finish_sweep(tx, lease, outcome.document(plan_mode=False), next_due, success=drained)
-            if outcome.changed and (parents := self._parents(target.name)):
-                await units.make_due(tx, parents)
-            if outcome.outcome in ("guarded", "blind", "failed") and outcome.error:
-                await self.tools.journal.append(
-                    tx,
-                    kinds.guard(
-                        str(outcome.error.get("guard", outcome.error["kind"])),
-                        tripped=True,
-                        target=target.name,
-                        detail=outcome.evidence(),
-                    ),
-                )
-
-    async def _lease(self, unit: Unit) -> Lease:
-        """The unit's lease; one that another worker has is waited for."""
-        async with self.tools.database.transaction() as tx:
-            await units.ensure(tx, [unit])
-        while True:
-            lease = await units.acquire(self.tools.database, unit, self.tools.worker)
-            if lease is not None:
-                return lease
-            if self.stopping:
-                raise Fenced(f"another worker has {unit}")
-            await asyncio.sleep(_LEASE_POLL_SECONDS)
-
-    async def _keep(self, lease: Lease) -> None:
-        """Renew the lease while the sweep counts or rests; a lost one is found by the next permit."""
-        while True:
-            await asyncio.sleep(10)
-            try:
-                async with self.tools.database.transaction() as tx:
-                    await units.renew(tx, lease)
-            except (Fenced, Unreachable):
-                continue
-
-    async def _let_go(self, lease: Lease) -> None:
+    async def sweep_shard(self, unit: Unit) -> Outcome | None:
+        """Go on with one shard of a divided sweep, whatever happens; None where there is nothing to do any more."""
+        tools, target = self.tools, self.tools.spec.target(unit.target)
+        began, outcome = time.monotonic(), Outcome(action=target.action)
         try:
-            async with self.tools.database.transaction() as tx:
-                await units.release(tx, lease)
-        except Unreachable:
-            return  # The lease runs out by itself.
+            async with leased(tools.database, unit, tools.worker, wait=False, stopping=lambda: True) as lease:
+                if lease is None:
+                    return None
+                async with tools.database.transaction(read_only=True) as tx:
+                    state = await units.state(tx, unit)
+                if state.sweep is None:
+                    return None
+                work = Enforced(self, target, lease, str(state.sweep["sweep"]), outcome)
+                try:
+                    try:
+                        await work.shard_swept(state)
+                    except Exception as error:
+                        self._broken(outcome, error)
+                    await work.finish_shard()
+                finally:
+                    self.running.pop(unit, None)
+        except Exception as error:
+            self._broken(outcome, error)
+        outcome.seconds = time.monotonic() - began
+        if outcome.error is not None:
+            self._tell_error(target, outcome, None)
+        return outcome
 
     def _broken(self, outcome: Outcome, error: Exception) -> None:
         """Say in the outcome what ended the sweep: a defect in one must leave the others working, and must be seen."""
@@ -323,12 +286,16 @@ class Engine:
     def _tell(self, target: Target, sweep: str, outcome: Outcome) -> None:
         observer = self.tools.observer
         document = outcome.document(plan_mode=not self.tools.spec.enforce)
-        if (error := outcome.error) is not None and outcome.outcome != "paused":
-            remedy = str(error["remedy"]) if error["remedy"] else None
-            observer(Failed(target.name, str(error["kind"]), str(error["message"]), remedy, sweep, outcome.trace))
+        self._tell_error(target, outcome, sweep)
         for state in guards_after(target.name, document):
             observer(state)
         observer(SweepDone(target, sweep, document))
+
+    def _tell_error(self, target: Target, outcome: Outcome, sweep: str | None) -> None:
+        if (error := outcome.error) is not None and outcome.outcome != "paused":
+            remedy = str(error["remedy"]) if error["remedy"] else None
+            kind, message = str(error["kind"]), str(error["message"])
+            self.tools.observer(Failed(target.name, kind, message, remedy, sweep, outcome.trace))
 
     def drain(self) -> None:
         """Let the batch in flight finish, and begin no other."""

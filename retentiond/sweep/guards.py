@@ -7,6 +7,8 @@ records there are may stop a sweep, and never lets one through: after a mass del
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from math import ceil
 
 from retentiond.control import approvals
@@ -14,19 +16,40 @@ from retentiond.domain.permit import Lease
 from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Guarded
 from retentiond.ledger import kinds
-from retentiond.stores.base import EXACT_BELOW, Store
+from retentiond.stores.base import EXACT_BELOW, Store, Window
 from retentiond.sweep.outcome import Outcome
-from retentiond.sweep.plans import Tools, count_due
+from retentiond.sweep.plans import Tools, count_leg
 from retentiond.sweep.questions import not_asked
 from retentiond.sweep.spec import Target
 
 _NO_LIMIT = float("inf")
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many records a sweep may act on (None: any number), and how many were due in each of its legs."""
+
+    most: int | None
+    due: tuple[int, ...] = ()
+
+    def of(self, legs: Collection[int]) -> int | None:
+        """What the sweepers of these legs (by place) may act on: what was due there, and a share of the rest."""
+        if self.most is None:
+            return None
+        over = self.most - sum(self.due)
+        return sum(self.due[leg] for leg in legs) + over * len(legs) // len(self.due)
+
+
 async def backlog(
-    tools: Tools, store: Store, target: Target, plan: TargetPlan, lease: Lease, outcome: Outcome
-) -> int | None:
-    """How many records the sweep may act on (None: any number), with what had to be counted in `outcome.counted`.
+    tools: Tools,
+    store: Store,
+    target: Target,
+    plan: TargetPlan,
+    lease: Lease,
+    outcome: Outcome,
+    legs: Sequence[Window],
+) -> Allowance:
+    """How many records the sweep of these legs may act on, with what had to be counted in `outcome.counted`.
 
     Raises Guarded, with the question on the waiting list, where it takes an approval.
     """
@@ -35,9 +58,10 @@ async def backlog(
     fraction = limits.max_fraction * total if limits.max_fraction < 1 else _NO_LIMIT
     most = min(fraction, limits.max_records if limits.max_records is not None else _NO_LIMIT)
     if most == _NO_LIMIT:
-        return None
+        return Allowance(None)
     limit = int(max(most, limits.min_records))
-    outcome.counted = await count_due(store, plan, Outcome())
+    outcome.counted = Outcome()
+    by_leg = [await count_leg(store, plan, leg, outcome.counted) for leg in legs]
     due = outcome.counted.would
     if 0 < due <= limit and total >= EXACT_BELOW and limits.max_fraction:
         # As many as `due` needs, and some more, so that a little that becomes due meanwhile may go as well.
@@ -47,7 +71,7 @@ async def backlog(
     if due <= limit:
         async with tools.database.transaction() as tx:
             await not_asked(tx, tools.journal, "sweep", target.name, by=tools.worker)
-        return limit
+        return Allowance(limit, tuple(by_leg))
     async with tools.database.transaction() as tx:
         approval = await approvals.find(tx, "sweep", target.name, plan.digest)
         if approval is not None and (approval.bound is None or due <= approval.bound):
@@ -56,7 +80,7 @@ async def backlog(
                 "used", subject="sweep", target=target.name, digest=plan.digest, bound=approval.bound, by=tools.worker
             )
             await tools.journal.append(tx, used)
-            return approval.bound
+            return Allowance(approval.bound, tuple(by_leg))
         await approvals.request(tx, "sweep", target.name, plan.digest, due, {"limit": limit})
     raise Guarded(
         "fraction" if fraction <= most else "records",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from retentiond.errors import Guarded, RetentiondError
 from retentiond.stores.base import Tally, TierTally, earliest, latest
+
+_ADDED = ("bytes", "held", "minimum", "unresolved", "blocked", "locked", "failed", "in_doubt", "batches")
+_WORSE = ("drained", "capped", "paused", "guarded", "blind", "failed")
 
 
 @dataclass(slots=True)
@@ -61,6 +66,25 @@ class Outcome:
         self.batches += 1
         self.overdue_seconds = max(self.overdue_seconds, found.overdue_seconds)
         self._both(found)
+
+    def with_batch(self, found: Tally) -> Outcome:
+        """What it comes to with that batch."""
+        both = replace(self, by_tier=dict(self.by_tier))
+        both.erased(found)
+        return both
+
+    def add(self, shown: Mapping[str, Any]) -> None:
+        """Add what was shown by `document` of a part of the same sweep; the worst end is that of the whole."""
+        self.changed += shown["erased"] + shown["anonymised"]
+        for name in _ADDED:
+            setattr(self, name, getattr(self, name) + shown[name])
+        self.overdue_seconds = max(self.overdue_seconds, shown["overdue_seconds"] or 0.0)
+        self.oldest = earliest(self.oldest, shown["oldest"])
+        self.newest = latest(self.newest, shown["newest"])
+        for tier, count in shown["by_tier"].items():
+            self.by_tier[tier] = self.by_tier.get(tier, 0) + count
+        if _WORSE.index(shown["outcome"]) > _WORSE.index(self.outcome):
+            self.outcome, self.error = shown["outcome"], shown["error"]
 
     def kept_as(self, counted: Outcome) -> None:
         """Nothing was due: what was kept is as it was counted."""

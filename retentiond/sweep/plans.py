@@ -13,6 +13,7 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.ledger.journal import Journal
 from retentiond.stores.base import Store, Window
 from retentiond.sweep.events import Observer, ignore
+from retentiond.sweep.legs import whole
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.spec import Spec, Target
 
@@ -69,12 +70,17 @@ async def with_holds(database: Database, store: Store, plan: TargetPlan) -> Targ
 
 async def count_due(store: Store, plan: TargetPlan, total: Outcome) -> Outcome:
     """Judge every record that can be due, touching none, and add it to `total`."""
-    for walk in store.walks(plan):
-        after: tuple[str, ...] | None = None
-        while True:
-            found = await store.count(plan, Window(walk, after, _COUNT_WINDOW))
-            total.judged(found)
-            after = found.after
-            if after is None:
-                break
+    for leg in whole(store, plan):
+        await count_leg(store, plan, leg, total)
     return total
+
+
+async def count_leg(store: Store, plan: TargetPlan, leg: Window, total: Outcome) -> int:
+    """Judge the records of one leg and add them to `total`; how many are due."""
+    before, after = total.would, leg.after
+    while True:
+        found = await store.count(plan, replace(leg, after=after, size=_COUNT_WINDOW))
+        total.judged(found)
+        after = found.after
+        if after is None:
+            return total.would - before

@@ -1,8 +1,9 @@
-"""Whose turn it is: which targets this process begins to sweep now. Pure; the loop asks it once a tick.
+"""Whose turn it is: which units are to be announced to all workers now, or counted here in plan mode. Pure.
 
-The control database says when a unit is due (`next_due_at`), and a sweep under enforcement moves that on. What it can't
-say is kept here: a sweep that wrote nothing (plan mode, a defect, a control database that went away) is not begun again
-at every tick, and a target that was being swept while something was newly allowed is swept once more.
+The control database says when a unit is due (`next_due_at`), and a sweep under enforcement moves that on. What it
+can't say is kept here: what was announced, or came to nothing (plan mode, a defect, a control database that went away),
+has its turn again only after a while, since an announcement may be lost; and a target that was being swept while
+something was newly allowed is swept once more. Two processes that plan announce the same, which counts once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from retentiond.control.overview import Overview, UnitView
+from retentiond.domain.permit import Unit
 from retentiond.sweep.spec import Spec
+
+_AGAIN = timedelta(seconds=60)
+"""What is still due so long after it was announced is announced again."""
 
 _PLAN_SHARE = 20
 """In plan mode a count is repeated after this many times its own duration: 5 % of the time."""
@@ -27,17 +32,32 @@ class Turns:
     _not_before: dict[str, datetime] = field(default_factory=dict)
     _was_due: dict[str, datetime | None] = field(default_factory=dict)
     _again: set[str] = field(default_factory=set)
+    _shards: dict[Unit, datetime] = field(default_factory=dict)
     _allowed: tuple[object, ...] | None = None
 
     def due(self, seen: Overview, working: Collection[str]) -> Sequence[str]:
-        """The targets to begin now; `working` are being swept."""
+        """The targets whose turn it is; `working` are being swept here."""
         if seen.allowed != self._allowed:
             if self._allowed is not None:
-                self._again |= set(working)
-                self._not_before.clear()
+                self._again |= {*working, *(name for name, unit in seen.units.items() if unit.owner is not None)}
+                self.forgive()
             self._allowed = seen.allowed
         names = [target.name for target in self.spec.targets if target.name not in working]
         return [name for name in names if self._is_due(name, seen.units.get(name), seen.now)]
+
+    def shards_due(self, seen: Overview) -> Sequence[Unit]:
+        """The shards of divided sweeps to announce now."""
+        edge = seen.now - _AGAIN
+        self._shards = {unit: at for unit, at in self._shards.items() if unit in seen.open_shards and at > edge}
+        return [unit for unit in seen.open_shards if unit not in self._shards]
+
+    def announced(self, unit: Unit, seen: Overview) -> None:
+        """All workers have been told of it."""
+        if unit.shard:
+            self._shards[unit] = seen.now
+            return
+        self.began(unit.target, seen)
+        self._not_before[unit.target] = seen.now + min(self.spec.min_interval, _AGAIN)
 
     def began(self, target: str, seen: Overview) -> None:
         """The target is being swept from now on."""
@@ -55,6 +75,7 @@ class Turns:
     def forgive(self) -> None:
         """Begin what is due without waiting: what failed may have failed for want of what is there again."""
         self._not_before.clear()
+        self._shards.clear()
 
     def _is_due(self, target: str, unit: UnitView | None, now: datetime) -> bool:
         if unit is not None and unit.owner not in (None, self.worker):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -23,13 +23,26 @@ class Opening(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How hard a target may be worked: records a second (0: unlimited), share of time, seconds and size of a batch."""
+    """How hard a target may be worked: records a second (0: unlimited), share of time, seconds and size of a batch.
+
+    All of it is for the target as a whole, however many shards it is cut into (0: by its size).
+    """
 
     records_per_second: float = 0
     duty: float = 0.5
     batch_seconds: float = 0.25
     min_batch: int = 1
     max_batch: int = 50_000
+    shards: int = 0
+
+    def share(self, shards: int) -> Pace:
+        """The pace of one of so many shards that are worked on at the same time.
+
+        Each rests for all of them: where batches are to have half of the time, all shards together are never more than
+        one connection's work, however many they are. Without rest (1.0) each goes on without rest.
+        """
+        rest = shards * (1 / self.duty - 1)
+        return replace(self, records_per_second=self.records_per_second / shards, duty=1 / (1 + rest))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -27,7 +27,7 @@ from retentiond.errors import Blind, Conflict, EpochMoved, Guarded, Hostile, Loc
 from retentiond.ledger import kinds
 from retentiond.stores.base import Batch, Store, Tally, Way, Window
 from retentiond.sweep.events import BatchDone, Throttled
-from retentiond.sweep.guards import backlog
+from retentiond.sweep.legs import cursor_at, resumed
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.plans import Tools, with_holds
 from retentiond.sweep.recovery import give_up
@@ -52,11 +52,15 @@ class Sweeper:
         lease: Lease,
         sweep: str,
         outcome: Outcome,
+        *,
+        shards: int = 1,
+        bound: int | None = None,
     ) -> None:
+        """It is one of `shards` that share the target's pace; it may act on `bound` records (None: any number)."""
         self._tools, self._store, self._target = tools, store, target
         self._plan, self._lease, self._sweep = plan, lease, sweep
-        self._pacer = Pacer(target.pace)
-        self._bound: int | None = None
+        self._pacer = Pacer(target.pace.share(shards))
+        self._bound = bound
         self._numbers: list[int] = []
         self._began = time.monotonic()
         self._joined = False
@@ -68,17 +72,13 @@ class Sweeper:
         self.outcome = outcome
         self.stop = asyncio.Event()
 
-    async def run(self, cursor: Mapping[str, Any] | None = None) -> Outcome:
-        """Sweep until drained, stopped or capped; errors of guards, fences and the target pass through.
+    async def run(self, legs: Sequence[Window], cursor: Mapping[str, Any] | None = None) -> Outcome:
+        """Sweep the legs until drained, stopped or capped; errors of guards, fences and the target pass through.
 
         `cursor` is where an earlier sweep was cut short: this one goes on from there, and comes round to it at the end.
         """
-        self._bound = await backlog(self._tools, self._store, self._target, self._plan, self._lease, self.outcome)
-        if self.outcome.counted is not None and not self.outcome.counted.would:
-            self.outcome.kept_as(self.outcome.counted)
-            return self.outcome
         self._joined = await self._store.holds_state(*await self._tools.database.name())
-        for leg in self._legs(cursor):
+        for leg in resumed(self._store, self._plan, legs, cursor):
             try:
                 await self._walk(leg, Way.CAREFUL if self._joined else Way.QUICK)
             except (Blind, Refused):
@@ -86,7 +86,7 @@ class Sweeper:
                     await self._forget_cursor()
                 raise
         if self.outcome.locked:
-            await self._again_for_locked()
+            await self._again_for_locked(legs)
         if self.outcome.failed:
             why = f"; the last was refused: {self._last_refusal.message}" if self._last_refusal else ""
             self.outcome.broken(
@@ -98,20 +98,6 @@ class Sweeper:
             )
         return self.outcome
 
-    def _legs(self, cursor: Mapping[str, Any] | None) -> list[Window]:
-        """The walks to go, as windows without a size; round from the cursor where it fits them."""
-        names = list(self._store.walks(self._plan))
-        position = _position(cursor)
-        walk = str(cursor["walk"]) if cursor else ""
-        if position is None or walk not in names or cursor is None:
-            return [Window(name, None, 0) for name in names]
-        order = self._store.order(self._plan, walk)
-        if not order or tuple(cursor.get("order", ())) != order:
-            return [Window(name, None, 0) for name in names]
-        at = names.index(walk)
-        rest = [Window(name, None, 0) for name in (*names[at + 1 :], *names[:at])]
-        return [Window(walk, position, 0), *rest, Window(walk, None, 0, until=position)]
-
     def _progress(self) -> bool:
         return bool(self.outcome.batches or self.outcome.failed or self.outcome.locked)
 
@@ -120,12 +106,12 @@ class Sweeper:
         async with self._tools.database.transaction() as tx:
             await units.save_cursor(tx, self._lease, None)
 
-    async def _again_for_locked(self) -> None:
+    async def _again_for_locked(self, legs: Sequence[Window]) -> None:
         """A blocking pass for rows that were locked or became due meanwhile; what is left even then is said."""
         # This pass meets again what the first one has counted, so only what it erases is added.
         self.outcome.locked = self.outcome.failed = 0
         kept = (self.outcome.held, self.outcome.minimum, self.outcome.unresolved, self.outcome.blocked)
-        for leg in self._legs(None):
+        for leg in legs:
             await self._walk(leg, Way.PATIENT)
         self.outcome.held, self.outcome.minimum, self.outcome.unresolved, self.outcome.blocked = kept
         if self.outcome.locked:
@@ -209,7 +195,7 @@ class Sweeper:
         locked = isinstance(error, Locked)
         one = Tally(selected=1, locked=int(locked), failed=int(not locked))
         told = None if locked or permit is None else self._entry(permit, one, time.monotonic())
-        await self._give_up(permit, told, self._cursor(window, judged.after))
+        await self._give_up(permit, told, self._cursor(window, judged.after, one))
         self.outcome.locked += one.locked
         self.outcome.failed += one.failed
         self._last_refusal = error
@@ -339,14 +325,14 @@ class Sweeper:
     async def _settle(self, tx: Tx, permit: Permit, found: Tally, window: Window, began: float) -> None:
         """The outcome: in the batch's own transaction where that can be, else in one of the control database."""
         async with self._store.settling(tx) if self._joined else nullcontext():
-            await units.save_cursor(tx, self._lease, self._cursor(window, found.after))
+            await units.save_cursor(tx, self._lease, self._cursor(window, found.after, found))
             await permits.end(tx, permit, "committed" if found.changed else "empty")
             if found.changed or found.failed:
                 await self._tools.journal.append(tx, self._entry(permit, found, began))
 
-    def _cursor(self, window: Window, after: tuple[str, ...] | None) -> Mapping[str, Any]:
-        order = list(self._store.order(self._plan, window.walk))
-        return {"walk": window.walk, "order": order, "after": list(after) if after else None}
+    def _cursor(self, window: Window, after: tuple[str, ...] | None, found: Tally) -> Mapping[str, Any]:
+        so_far = self.outcome.with_batch(found).document(plan_mode=False)
+        return cursor_at(self._store, self._plan, window, after, so_far)
 
     def _entry(self, permit: Permit, found: Tally, began: float) -> kinds.Entry:
         plan = self._plan
@@ -373,7 +359,7 @@ class Sweeper:
         )
         result = kinds.Result(
             counts=counts,
-            verified="returning",
+            verified=found.verified,
             milliseconds=int((time.monotonic() - began) * 1000),
             tiers={tier: kinds.Counts(**self._did(count)) for tier, count in found.by_tier.items()},
             bytes=found.bytes,
@@ -385,11 +371,6 @@ class Sweeper:
 
     def _did(self, count: int) -> Mapping[str, int]:
         return {"erased" if self._plan.action == "delete" else "anonymised": count}
-
-
-def _position(cursor: Mapping[str, Any] | None) -> tuple[str, ...] | None:
-    after = cursor.get("after") if cursor else None
-    return tuple(map(str, after)) if after else None
 
 
 def _moment(text: str | None) -> datetime | None:

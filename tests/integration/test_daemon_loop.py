@@ -40,8 +40,14 @@ async def daemon(env):  # noqa: F811
 
 
 async def idle(daemon):
-    await until(lambda: _none(daemon._working))
+    await until(lambda: _quiet(daemon))
     await until(lambda: _none(daemon._jobs._running))
+
+
+async def _quiet(daemon):
+    async with daemon.app.database.transaction(read_only=True) as tx:
+        announced = await tx.fetchval("SELECT count(*) FROM retentiond.pgqueuer")
+    return not (announced or daemon._work.working or daemon._looking)
 
 
 async def _none(tasks):

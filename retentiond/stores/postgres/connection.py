@@ -35,6 +35,8 @@ SELECT {TEXT_SETTINGS}, set_config('row_security', 'off', true),
        set_config('idle_in_transaction_session_timeout', $3, true)
 """
 _CONNECT_SECONDS = 10.0
+# Two for each shard that this process works on, and some for those who look.
+_CONNECTIONS = 24
 # What only a server that has just rolled back says of a COMMIT: data, constraints, rollback, names and rights, views,
 # triggers. A pooler that lost the server answers too, with classes of its own (pgcat: 58000).
 _ROLLED_BACK = frozenset({"22", "23", "40", "42", "44", "P0"})
@@ -126,7 +128,7 @@ class TargetDatabase:
                 self._pool = await asyncpg.create_pool(
                     self._dsn,
                     min_size=0,
-                    max_size=4,
+                    max_size=_CONNECTIONS,
                     statement_cache_size=0,
                     timeout=_CONNECT_SECONDS,
                     connection_class=_Pooled,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -100,7 +101,7 @@ class QuickBatch(PostgresBatch):
                 told = await evidence
         if told.changed != changed or left.selected:
             raise Conflict(f"target {self._store.name}: {changed} records of {told.changed} that are due went")
-        return together(told, left)
+        return replace(together(told, left), verified="same snapshot")
 
     async def _deleted(self, piece: Piece) -> tuple[int, Tally]:
         changed = 0

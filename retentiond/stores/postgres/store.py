@@ -26,6 +26,7 @@ from retentiond.stores.postgres.batch import PostgresBatch, settling
 from retentiond.stores.postgres.catalog import Table, fingerprint, read_table
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase, one
+from retentiond.stores.postgres.cuts import shards
 from retentiond.stores.postgres.directory import Directory, read_facts
 from retentiond.stores.postgres.extent import Extent, read_extent, require_local
 from retentiond.stores.postgres.lookup import next_expiry, read_record
@@ -184,6 +185,11 @@ class PostgresStore:
     def walks(self, plan: TargetPlan) -> tuple[str, ...]:
         """The walks of the plan, in their order."""
         return walks.names(self.shape, plan)
+
+    async def shards(self, plan: TargetPlan, *, each: int, most: int) -> tuple[Window, ...]:
+        """Stretches of the walk of the terms; see `stores.base.Store`."""
+        async with self._database.transaction() as connection:
+            return await shards(connection, self.shape, plan, each=each, most=most)
 
     def order(self, plan: TargetPlan, walk: str) -> tuple[str, ...]:
         """The columns that positions of the walk are of, with their types; none where those of another day fit nowhere.

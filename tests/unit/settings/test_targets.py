@@ -90,6 +90,7 @@ def test_a_window_opens_at_its_next_opening_and_not_before(instant, opens, close
 def test_the_default_pace_is_that_of_the_interface():
     assert Pace().model_dump() == {
         "records_per_second": 0, "duty": 0.5, "batch_seconds": 0.25, "min_batch": 1, "max_batch": 50_000,
+        "shards": 0,
     }  # fmt: skip
 
 

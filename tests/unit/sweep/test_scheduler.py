@@ -24,7 +24,7 @@ def spec(*, enforce=True):
 
 
 def unit(name="logs", due=NOW, owner=None):
-    return UnitView(Unit(name), owner, due, None)
+    return UnitView(Unit(name), owner, due, None, None)
 
 
 def seen(*units, now=NOW, **more):
@@ -45,6 +45,8 @@ def seen(*units, now=NOW, **more):
         ledger_entries=0,
         heartbeat_at=None,
         units={each.unit.target: each for each in units or (unit(), unit("jobs", NOW + MINUTE))},
+        open_shards=(),
+        orphans=(),
     )
     return replace(made, **more)
 
@@ -108,6 +110,29 @@ def test_plan_mode_counts_again_after_twenty_times_what_counting_took():
     assert list(turns.due(seen(now=NOW + 9 * MINUTE), ())) == []
     assert list(turns.due(seen(now=NOW + 10 * MINUTE), ())) == ["logs"]
     assert list(turns.due(seen(now=NOW + 60 * MINUTE), ())) == ["logs", "jobs"]
+
+
+def test_what_was_announced_is_announced_again_after_a_while_if_it_is_still_due(turns):
+    turns.announced(Unit("logs"), seen())
+    assert list(turns.due(seen(now=NOW + MINUTE / 2), ())) == []
+    assert "logs" in turns.due(seen(now=NOW + MINUTE), ())
+
+
+def test_a_shard_is_announced_once_a_minute_until_somebody_has_it(turns):
+    shard = Unit("logs", "1/2")
+    assert list(turns.shards_due(seen(open_shards=(shard,)))) == [shard]
+    turns.announced(shard, seen(open_shards=(shard,)))
+    assert list(turns.shards_due(seen(open_shards=(shard,), now=NOW + MINUTE / 2))) == []
+    assert list(turns.shards_due(seen(open_shards=(shard,), now=NOW + MINUTE))) == [shard]
+    turns.announced(shard, seen(open_shards=(shard,), now=NOW + MINUTE))
+    assert list(turns.shards_due(seen(open_shards=(), now=NOW + MINUTE))) == []
+    assert list(turns.shards_due(seen(open_shards=(shard,), now=NOW + MINUTE))) == [shard]
+
+
+def test_a_target_that_another_worker_sweeps_while_something_is_allowed_is_announced_when_it_is_free(turns):
+    turns.due(seen(unit(owner="other"), epoch=2), ())
+    later = unit(due=NOW + 60 * MINUTE)
+    assert list(turns.due(seen(later, unit("jobs", NOW + MINUTE), epoch=2), ())) == ["logs"]
 
 
 def test_when_what_was_missing_is_back_nothing_waits(turns):

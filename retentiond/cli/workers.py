@@ -1,0 +1,104 @@
+"""`workers`: who lives, what each is at, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from retentiond.cli.looking import open_view
+from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
+from retentiond.control import workers as registry
+from retentiond.control.workers import Seen, Work
+from retentiond.domain.duration import rfc3339
+
+
+@click.command(epilog=EXIT_CODES)
+@json_option
+@command
+async def workers(json_: bool) -> int:
+    r"""Who lives, what each is at, and how far it is.
+
+    Each `retentiond run` on this control database, wherever it runs, and each `sweep` that is at work. A worker that
+    was killed is shown as gone, and what it was at is taken over when its lease is over (30 s).
+
+    \b
+    Examples:
+      retentiond workers
+      retentiond workers --json
+
+    \b
+    JSON: {"workers": [{"name", "host", "pid", "version", "role", "mode", "alive", "started_at", "seen_at",
+      "works": [{"target", "shard", "sweep", "erased", "anonymised", "held", "batches", "at", "lease_seconds",
+      "crashes"}]}]}
+      "shard" is empty for a whole target; "at" is the anchor that its walk has come to, where it goes by anchors.
+    """
+    async with open_view(settings()) as app, app.database.transaction(read_only=True) as tx:
+        found = await registry.everybody(tx)
+        anchors = {target.name: app.engine.stores[target.name].config.anchor for target in app.spec.targets}
+    documents = [_document(each, anchors) for each in found]
+    if json_:
+        as_json({"workers": documents})
+        return 0
+    if not documents:
+        note("no worker is known: start one with `retentiond run`")
+        return 0
+    now = datetime.now(UTC)
+    rows: list[list[object]] = []
+    for each, document in zip(found, documents, strict=True):
+        head = [each.worker.name, each.worker.role, each.worker.version, _state(each, now)]
+        for work in document["works"] or [{}]:
+            unit = f"{work['target']} {work['shard']}".strip() if work else "-"
+            done = work["erased"] + work["anonymised"] if work else ""
+            rows.append([*head, unit, done, work.get("batches", ""), work.get("at") or ""])
+            head = ["", "", "", ""]
+    table("workers", ["worker", "role", "version", "seen", "at work on", "records", "batches", "come to"], rows)
+    return 0
+
+
+def _state(seen: Seen, now: datetime) -> str:
+    seconds = max(int((now - seen.seen_at).total_seconds()), 0)
+    return f"{seconds} s ago" if seen.alive else f"gone ({seconds} s)"
+
+
+def _document(seen: Seen, anchors: Mapping[str, str]) -> dict[str, Any]:
+    worker = seen.worker
+    return {
+        "name": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "version": worker.version,
+        "role": worker.role,
+        "mode": worker.mode,
+        "alive": seen.alive,
+        "started_at": rfc3339(seen.started_at),
+        "seen_at": rfc3339(seen.seen_at),
+        "works": [_work(work, anchors.get(work.unit.target)) for work in seen.works],
+    }
+
+
+def _work(work: Work, anchor: str | None) -> dict[str, Any]:
+    cursor = work.cursor or {}
+    so_far = cursor.get("so_far") or {}
+    return {
+        "target": work.unit.target,
+        "shard": work.unit.shard,
+        "sweep": (work.sweep or {}).get("sweep"),
+        **{name: so_far.get(name, 0) for name in ("erased", "anonymised", "held", "batches")},
+        "at": _position(cursor, anchor),
+        "lease_seconds": round(work.lease_seconds, 1),
+        "crashes": work.crashes,
+    }
+
+
+def _position(cursor: Mapping[str, Any], anchor: str | None) -> str | None:
+    """The anchor of the walk's position; nothing of a record's key, which may be personal data."""
+    order, after = cursor.get("order") or [], cursor.get("after") or []
+    if not order or not after or anchor is None or not str(order[0]).startswith(f"{anchor} "):
+        return None
+    return str(after[0])
+
+
+COMMANDS = [workers]

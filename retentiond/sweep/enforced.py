@@ -1,0 +1,258 @@
+"""A sweep that erases: of a whole target under its lease, or of one shard of a target whose sweep is divided.
+
+Whoever has the target's unit counts, asks the guard, divides, and at the end puts together what the shards came to. It
+takes shards itself as well, and those whose worker is gone; so a single process needs nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from retentiond.control import flags, units
+from retentiond.control.database import Tx
+from retentiond.control.units import UnitState
+from retentiond.domain.permit import Lease, Unit
+from retentiond.domain.plan import TargetPlan
+from retentiond.errors import Busy, PolicySuperseded
+from retentiond.ledger import kinds
+from retentiond.stores.base import Store, Window
+from retentiond.sweep.division import Divided, Shard, names, wanted
+from retentiond.sweep.events import OldestSeen
+from retentiond.sweep.guards import Allowance, backlog
+from retentiond.sweep.legs import whole
+from retentiond.sweep.outcome import Outcome
+from retentiond.sweep.recovery import settle_open_permits
+from retentiond.sweep.spec import Target
+from retentiond.sweep.sweeper import Sweeper
+
+if TYPE_CHECKING:
+    from retentiond.sweep.engine import Engine
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Enforced:
+    """One sweep under one lease; `outcome` is filled in as it goes."""
+
+    engine: Engine
+    target: Target
+    lease: Lease
+    sweep: str
+    outcome: Outcome
+
+    @property
+    def _store(self) -> Store:
+        return self.engine.stores[self.target.name]
+
+    # --- The whole target ---
+
+    async def target_swept(self) -> datetime:
+        """Sweep the target, and return when it is due again."""
+        plan = await self._begin()
+        engine, spec = self.engine, self.engine.tools.spec
+        async with engine.tools.database.transaction(read_only=True) as tx:
+            state = await units.state(tx, self.lease.unit)
+        divided = Divided.of(state.sweep, digest=plan.digest)
+        legs = whole(self._store, plan)
+        if divided is not None:
+            self.sweep = divided.sweep
+            async with engine.tools.database.transaction() as tx:
+                await units.reopen(tx, self.lease, self.sweep)
+            await self._in_shards(plan, legs, divided)
+        else:
+            await self._anew(plan, legs, state)
+        engine.tools.observer(OldestSeen(self.target, await self._store.oldest(plan)))
+        soonest, latest = plan.now + spec.min_interval, plan.now + spec.max_interval
+        # What was blocked by records that are gone now may go next.
+        if self.outcome.outcome != "drained" or (self.outcome.blocked and self.outcome.changed):
+            return soonest
+        return min(max(await self._store.next_expiry(plan) or latest, soonest), latest)
+
+    async def _begin(self) -> TargetPlan:
+        """What comes before the first batch of every sweep; raises what makes the target unfit."""
+        tools, store = self.engine.tools, self.engine.stores[self.target.name]
+        async with tools.database.transaction(read_only=True) as tx:
+            await tools.journal.require_continued(tx)
+        plan = await self.engine.prepare(store, self.target)
+        tools.observer(OldestSeen(self.target, await store.oldest(plan)))
+        self.outcome.in_doubt += await settle_open_permits(tools.database, tools.journal, store, self.lease)
+        intent = kinds.intent(
+            plan,
+            sweep=self.sweep,
+            store=self.target.store,
+            shard=self.lease.unit.shard,
+            mode="enforce",
+            due=None,
+            by=tools.worker,
+        )
+        async with tools.database.transaction() as tx:
+            await tools.journal.append(tx, intent)
+        return plan
+
+    async def _anew(self, plan: TargetPlan, legs: Sequence[Window], state: UnitState) -> None:
+        """Count where the guard wants it, divide where it is worth it, and sweep."""
+        tools, outcome = self.engine.tools, self.outcome
+        each, most = wanted(self.target.pace)
+        parts = await self._store.shards(plan, each=each, most=most) if most > 1 else ()
+        cut = {part.walk for part in parts}
+        rest = [leg for leg in legs if leg.walk not in cut]
+        allowance = await backlog(
+            tools, self._store, self.target, plan, self.lease, outcome, [*rest, *parts] if parts else legs
+        )
+        if outcome.counted is not None and not outcome.counted.would:
+            outcome.kept_as(outcome.counted)
+        elif not parts:
+            await self._run(plan, legs, state, bound=allowance.most)
+        else:
+            divided = await self._divide(plan, len(rest), parts, allowance)
+            await self._in_shards(plan, legs, divided)
+
+    async def _divide(self, plan: TargetPlan, rest: int, parts: Sequence[Window], allowance: Allowance) -> Divided:
+        """Make the shards and announce them; those of an earlier sweep that are still worked on are waited for."""
+        divided = Divided(self.sweep, plan.digest, allowance.of(range(rest)))
+        shards = [
+            Shard(name, self.sweep, plan.now, plan.digest, leg, len(parts), allowance.of([rest + at]))
+            for at, (name, leg) in enumerate(zip(names(len(parts)), parts, strict=True))
+        ]
+        documents = {shard.name: shard.document() for shard in shards}
+        while True:
+            try:
+                async with self.engine.tools.database.transaction() as tx:
+                    await units.divide(tx, self.lease, documents)
+                    await units.save_sweep(tx, self.lease, divided.document())
+                    await units.save_cursor(tx, self.lease, None)
+            except Busy:
+                if self.engine.stopping:
+                    raise
+                await asyncio.sleep(_POLL_SECONDS)
+            else:
+                await self.engine.announce(Unit(self.target.name, shard.name) for shard in shards)
+                return divided
+
+    async def _in_shards(self, plan: TargetPlan, legs: Sequence[Window], divided: Divided) -> None:
+        """Sweep what is in no shard, then the shards with whoever helps, and put together what all came to."""
+        async with self.engine.tools.database.transaction(read_only=True) as tx:
+            states = await units.shards(tx, self.target.name)
+        cut = {Shard.of("", state.sweep or {}).leg.walk for state in states if self._is_of_this(state)}
+        rest = [leg for leg in legs if leg.walk not in cut]
+        if rest and not self.engine.stopping:
+            await self._run(plan, rest, None, bound=divided.bound)
+        await asyncio.gather(*(self._take_shards() for _ in range(self.engine.shards_at_once)))
+        await self._put_together()
+
+    async def _take_shards(self) -> None:
+        """Take one free shard after another; until all are over, since a worker may be gone and leave its own."""
+        engine = self.engine
+        while not engine.stopping:
+            async with engine.tools.database.transaction(read_only=True) as tx:
+                states = await units.shards(tx, self.target.name)
+            still = [state for state in states if self._is_of_this(state) and state.outcome is None]
+            if not still:
+                return
+            for state in still:
+                if state.owner is None and state.unit not in engine.running:
+                    await engine.sweep_shard(state.unit)
+                    break
+            else:
+                await asyncio.sleep(_POLL_SECONDS)
+
+    async def _put_together(self) -> None:
+        async with self.engine.tools.database.transaction(read_only=True) as tx:
+            states = await units.shards(tx, self.target.name)
+        for state in states:
+            if state.outcome is not None and state.outcome.get("sweep") == self.sweep:
+                self.outcome.add(state.outcome)
+            elif self._is_of_this(state):
+                self.outcome.outcome = "capped"
+
+    def _is_of_this(self, state: UnitState) -> bool:
+        """Whether the shard is one of this sweep, and not over."""
+        return state.sweep is not None and state.sweep.get("sweep") == self.sweep
+
+    async def finish_target(self, next_due: datetime | None) -> None:
+        """Write how it ended and when the target is due again (None: after a while); wake up what waits for it."""
+        engine, target, outcome = self.engine, self.target, self.outcome
+        drained = outcome.outcome == "drained"
+        async with engine.tools.database.transaction() as tx:
+            if drained:
+                await units.save_cursor(tx, self.lease, None)
+            if next_due is None:
+                # By the clock that judges what is due: by one that is years ahead it would not be due for years.
+                next_due = (await flags.clock_state(tx)).now + engine.tools.spec.min_interval
+            if target.window is not None:
+                next_due = target.window.next_opening(next_due)
+            shown = outcome.document(plan_mode=False)
+            unfinished = any(map(self._is_of_this, await units.shards(tx, target.name)))
+            await units.finish_sweep(tx, self.lease, shown, next_due, success=drained, keep_sweep=unfinished)
+            if outcome.changed and (parents := engine.parents(target.name)):
+                await units.make_due(tx, parents)
+            await self._tell_what_stopped_it(tx)
+
+    # --- A shard ---
+
+    async def shard_swept(self, state: UnitState) -> None:
+        """Sweep the shard as its division says, from where its last worker came to."""
+        shard = Shard.of(self.lease.unit.shard, state.sweep or {})
+        self.sweep = shard.sweep
+        if state.cursor is not None and "so_far" in state.cursor:
+            self.outcome.add(state.cursor["so_far"])
+        plan = await self._begin()
+        if shard.digest != plan.digest:
+            raise PolicySuperseded(
+                f"the sweep of {self.lease.unit} was begun under the policy {shard.digest[:12]}",
+                remedy="nothing to do: the next sweep is by the policy in force",
+            )
+        plan = replace(plan, now=min(plan.now, shard.now))
+        bound = None if shard.bound is None else max(shard.bound - self.outcome.changed, 0)
+        await self._run(plan, [shard.leg], state, shards=shard.shards, bound=bound)
+
+    async def finish_shard(self) -> None:
+        """Write how it ended, for whoever has the target's unit; one that was only left is for anybody to take."""
+        if self.outcome.outcome == "capped" and self.engine.stopping:
+            return
+        shown = {"sweep": self.sweep, **self.outcome.document(plan_mode=False)}
+        async with self.engine.tools.database.transaction() as tx:
+            over = self.outcome.outcome != "capped"
+            await units.finish_sweep(
+                tx, self.lease, shown, None, success=self.outcome.outcome == "drained", keep_sweep=not over
+            )
+            await self._tell_what_stopped_it(tx)
+
+    # --- Both ---
+
+    async def _run(
+        self,
+        plan: TargetPlan,
+        legs: Sequence[Window],
+        state: UnitState | None,
+        *,
+        shards: int = 1,
+        bound: int | None,
+    ) -> None:
+        sweeper = Sweeper(
+            self.engine.tools,
+            self._store,
+            self.target,
+            plan,
+            self.lease,
+            self.sweep,
+            self.outcome,
+            shards=shards,
+            bound=bound,
+        )
+        self.engine.running[self.lease.unit] = sweeper
+        if self.engine.stopping:
+            sweeper.stop.set()
+        await sweeper.run(legs, state.cursor if state else None)
+
+    async def _tell_what_stopped_it(self, tx: Tx) -> None:
+        outcome = self.outcome
+        if outcome.outcome in ("guarded", "blind", "failed") and outcome.error:
+            guard = str(outcome.error.get("guard", outcome.error["kind"]))
+            entry = kinds.guard(guard, tripped=True, target=self.target.name, detail=outcome.evidence())
+            await self.engine.tools.journal.append(tx, entry)
