@@ -83,7 +83,10 @@ class Turns:
         if target in self._again:
             return True
         next_due = unit.next_due_at if unit else None
+        if self._was_due.get(target) is None:
+            # It was begun before the control database had its row.
+            self._was_due[target] = next_due
         not_before = self._not_before.get(target)
-        if not_before is not None and now < not_before and self._was_due.get(target) in (None, next_due):
+        if not_before is not None and now < not_before and self._was_due[target] == next_due:
             return False
         return not self.spec.enforce or next_due is None or next_due <= now

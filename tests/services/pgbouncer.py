@@ -17,16 +17,20 @@ from services.postgres import Server, free_port
 
 
 @contextmanager
-def pgbouncer(server: Server, mode: str) -> Iterator[str]:
-    """The DSN of the database `postgres` behind a PgBouncer of that pool mode; it ends with the block."""
+def pgbouncer(server: Server, mode: str, *, size: int = 20) -> Iterator[str]:
+    """The DSN of the database `postgres` behind a PgBouncer of that pool mode; it ends with the block.
+
+    It leads to every other database of the server as well, with `size` server connections to each.
+    """
     home = Path(tempfile.mkdtemp(prefix="rt-pgb-", dir="/tmp"))
     home.chmod(0o755)
     port = free_port()
     (home / "users").write_text('"postgres" ""\n')
     (home / "bouncer.ini").write_text(
-        f"[databases]\npostgres = host={server.host} port={server.port} user=postgres\n"
+        f"[databases]\n* = host={server.host} port={server.port} user=postgres\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
-        f"auth_file = {home}/users\npool_mode = {mode}\nignore_startup_parameters = extra_float_digits\n"
+        f"auth_file = {home}/users\npool_mode = {mode}\n"
+        f"default_pool_size = {size}\nignore_startup_parameters = extra_float_digits\n"
     )
     child = {}
     if os.getuid() == 0:
