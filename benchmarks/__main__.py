@@ -1,13 +1,13 @@
-"""All benchmarks, or those that are named: `python -m benchmarks [erase] [nothing] [idle]`."""
+"""All benchmarks, or those that are named: `python -m benchmarks [erase] [nothing] [idle] [shards] [workers]`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 
-from benchmarks import erase, idle, nothing
+from benchmarks import erase, idle, nothing, shards, workers
 
-_ALL = ("erase", "nothing", "idle")
+_ALL = ("erase", "nothing", "idle", "shards", "workers")
 
 
 async def main(names: list[str], rows: int, quiet_rows: int, idle_seconds: int) -> None:
@@ -17,6 +17,10 @@ async def main(names: list[str], rows: int, quiet_rows: int, idle_seconds: int) 
         await nothing.run(quiet_rows)
     if "idle" in names:
         await idle.run(idle_seconds)
+    if "shards" in names:
+        await shards.run(rows)
+    if "workers" in names:
+        await workers.run()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Ground:
     database: Database
     dsn: str
     folder: Path
+    control_dsn: str
 
     async def execute(self, sql: str) -> str:
         """Run it in one transaction, however long it takes; the command's status."""
@@ -43,6 +44,13 @@ class Ground:
     async def outside(self, sql: str) -> int:
         """One statement outside any transaction, on a connection of its own: so its statistics are complete."""
         return await _outside(self.dsn, sql)
+
+    async def control(self, sql: str) -> int:
+        """One statement in the control database; 0 where there is no state yet."""
+        try:
+            return await _outside(self.control_dsn, sql)
+        except asyncpg.UndefinedTableError:
+            return 0
 
     def environment(self, **more: str) -> dict[str, str]:
         """The configuration of one target over `records`, with no rest between batches."""
@@ -75,7 +83,7 @@ async def ground() -> AsyncIterator[Ground]:
         dsn = urlsplit(server.dsn)._replace(path=f"/{_APPLICATION}").geturl()
         database = await Database.connect(dsn)
         try:
-            yield Ground(database, dsn, folder)
+            yield Ground(database, dsn, folder, server.dsn)
         finally:
             await database.close()
     finally:

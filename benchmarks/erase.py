@@ -47,14 +47,16 @@ AND r.created_at < now() - CASE
 
 
 class Batches:
-    """The observer that notes how long batches take."""
+    """The observer that notes how long batches take, and of how many records."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.records: list[int] = []
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, BatchDone) and event.changed:
             self.seconds.append(event.seconds)
+            self.records.append(event.changed)
 
 
 async def run(rows: int) -> None:
@@ -97,11 +99,14 @@ async def loop(here: Ground) -> dict[str, float]:
     return rate(total, time.monotonic() - began)
 
 
-async def sweep(here: Ground, **more: str) -> dict[str, float]:
-    await fresh(here)
-    batches = Batches()
+async def sweep(here: Ground, batches: Batches | None = None, *, made: bool = False, **more: str) -> dict[str, float]:
+    """One sweep of a fresh copy, or of the table as it was `made`."""
+    if not made:
+        await fresh(here)
+    batches = batches or Batches()
     settings = load(here.environment(RETENTIOND_GUARDS__MAX_FRACTION="1.0", **more))
-    async with open_app(settings, create=True, observer=batches) as app:
+    at_once = settings.targets["records"].pace.shards or 1
+    async with open_app(settings, create=True, observer=batches, shards_at_once=at_once) as app:
         await enter_mode(app, "bench")
         scope = Scope(accounts=tuple(str(n) for n in range(1, _HELD + 1)))
         draft = HoldDraft(matter="bench", reason="bench", scope=scope, review_by=None, notice=None)

@@ -147,7 +147,7 @@ async def test_two_planners_announce_a_target_once(rig):
 
 async def test_shards_of_a_large_table_are_worked_on_by_several_processes(rig):
     await rig.company(due=900)
-    rig.target("logs", pace={"duty": 0.2, "max_batch": 10, "shards": 8})
+    rig.target("logs", pace={"duty": 0.5, "max_batch": 5, "shards": 8})
     await rig.db.execute("ANALYZE logs")
     async with AsyncExitStack() as stack:
         daemons = [await stack.enter_async_context(run(rig)) for _ in range(3)]
