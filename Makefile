@@ -26,12 +26,14 @@ demo: $(STAMP)  ## the daemon on an embedded Postgres with made data (DEMO_ARGS=
 test: $(STAMP)  ## all tests that need nothing but Python, and their coverage (TEST_ARGS=tests/unit for some)
 	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile $(COVERAGE) $(TEST_ARGS)
 
-test-system: $(STAMP)  ## tests that need faketime, or pgbouncer (installed where root and apt-get are there)
-	@for tool in faketime pgbouncer; do \
+test-system: $(STAMP)  ## tests that need faketime, pgbouncer, or spin and gcc (installed where root and apt-get are there)
+	@for tool in faketime pgbouncer spin gcc; do \
 		if ! command -v $$tool >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-			apt-get update -q && apt-get install -q -y --no-install-recommends $$tool || echo "$$tool can't be installed"; \
+			packages="$$tool"; [ $$tool != gcc ] || packages="gcc libc6-dev"; \
+			apt-get update -q && apt-get install -q -y --no-install-recommends $$packages || echo "$$tool can't be installed"; \
 		fi; done
-	@command -v faketime >/dev/null || { echo "faketime is missing; remedy: install the package of that name" >&2; exit 1; }
+	@for tool in faketime spin gcc; do command -v $$tool >/dev/null || { \
+		echo "$$tool is missing; remedy: install the package of that name" >&2; exit 1; }; done
 	$(BIN)/python -m pytest -m system $(TEST_ARGS)
 
 check: $(STAMP)  ## ruff, mypy, import-linter

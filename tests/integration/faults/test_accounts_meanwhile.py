@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from retentiond.sweep import sweeper
+from retentiond.sweep import enforced
 from tests.services.gates import end_when_waited_for, open_transaction
 
 ACCOUNTS = """
@@ -54,7 +54,7 @@ async def test_a_sweep_takes_no_more_than_its_guard_allowed_though_more_became_d
     rig.targets["logs"]["pace"] = {"duty": 1.0, "max_batch": 5000}
     rig.accounts = {"tier_changed_at": "tier_changed_at"}
     rig.guards = {"max_fraction": 0.3, "min_records": 10}
-    guarded = sweeper.backlog
+    guarded = enforced.backlog
 
     async def damaged(*given):
         bound = await guarded(*given)
@@ -62,7 +62,7 @@ async def test_a_sweep_takes_no_more_than_its_guard_allowed_though_more_became_d
         return bound
 
     with monkeypatch.context() as patched:
-        patched.setattr(sweeper, "backlog", damaged)
+        patched.setattr(enforced, "backlog", damaged)
         outcome = await rig.only()
     assert outcome.outcome in ("guarded", "capped"), outcome
     gone = 1200 - len(await rig.ids())

@@ -25,10 +25,14 @@ TABLES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("where", ["rig", "apart"])
+@pytest.fixture(params=["rig", "apart"])
+def either(request):
+    return request.getfixturevalue(request.param)
+
+
 @pytest.mark.parametrize("kind", sorted(TABLES))
-async def test_the_digest_of_a_batchs_ids_can_be_recomputed_from_the_ids(request, kind, where):
-    rig = request.getfixturevalue(where)
+async def test_the_digest_of_a_batchs_ids_can_be_recomputed_from_the_ids(either, kind):
+    rig = either
     columns, rows, ids = TABLES[kind]
     await rig.db.execute(
         f"{ACCOUNTS} CREATE TABLE logs (account_id bigint, created_at timestamptz, {columns});"

@@ -29,7 +29,7 @@ def answer(monkeypatch):
     """A function that has the first COMMIT of a batch that erased answered with an error, done or undone."""
 
     def install(rig, error, *, done=True):
-        begin, told = PostgresBatch.begin, []
+        erase, told = PostgresBatch.erase, []
 
         class Answered:
             def __init__(self, inner):
@@ -44,12 +44,13 @@ def answer(monkeypatch):
                 await (self.inner.commit() if done else self.inner.rollback())
                 raise error
 
-        async def answered(batch):
-            await begin(batch)
+        async def answered(batch, *args, **kwargs):
+            found = await erase(batch, *args, **kwargs)
             batch._transaction = Answered(batch._transaction)
             batch._transaction.connection = batch.connection
+            return found
 
-        monkeypatch.setattr(PostgresBatch, "begin", answered)
+        monkeypatch.setattr(PostgresBatch, "erase", answered)
         return told
 
     return install

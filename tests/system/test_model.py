@@ -1,0 +1,173 @@
+"""The model of permits, barrier and holds (docs/model): what is promised holds, and each rule is needed for it.
+
+A rule that is left out must break the promise, or the model would not have checked it.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from services.spin import MODELS, Answer, Question, answer, check
+
+pytestmark = pytest.mark.system
+
+UNDER_HOLD, OUTCOME, NEVER_ACTIVE = "promised", "prepared", "acceptance cycle"
+
+KEPT = {
+    "two workers that take one unit from each other": Question("barrier.pml"),
+    "two workers that have a unit each": Question("barrier.pml", ("UNITS=2",)),
+    "two holds": Question("barrier.pml", ("HOLDS=2",)),
+    "quick batches, which hand their fence over": Question("barrier.pml", ("QUICK",)),
+    "quick batches of a unit each": Question("barrier.pml", ("QUICK", "UNITS=2")),
+    "batches in the control database itself": Question("barrier.pml", ("JOINED",)),
+    "every hold becomes active": Question("barrier.pml", ("LIVE",)),
+    "every hold becomes active while batches are quick": Question("barrier.pml", ("LIVE", "QUICK")),
+    "requests with an absolute expiry and a grace": Question("s3.pml"),
+    "every hold over requests becomes active": Question("s3.pml", ("LIVE",)),
+    "stores without a server": Question("serverless.pml"),
+    "a deadline, were there one clock, one timer and no late commit": Question("deadline.pml"),
+}
+
+BROKEN = {
+    # The sentences in italics of the design.
+    "a worker stopped inside the permit's transaction must not block every hold for ever": (
+        Question("barrier.pml", ("LIVE", "NO_TIMEOUT_IN_THE_BARRIER")),
+        NEVER_ACTIVE,
+    ),
+    "holds are read after the barrier's lock, in a later statement": (
+        Question("barrier.pml", ("SNAPSHOT_BEFORE_LOCK",)),
+        UNDER_HOLD,
+    ),
+    "timers that each start when they are set add up past the permit": (
+        Question("deadline.pml", ("TIMERS_ADD_UP",)),
+        UNDER_HOLD,
+    ),
+    "a commit may take effect late": (Question("deadline.pml", ("COMMIT_TAKES_EFFECT_LATE",)), UNDER_HOLD),
+    "clocks differ": (Question("deadline.pml", ("CLOCKS_DIFFER",)), UNDER_HOLD),
+    "the permit ends only when every attempt has ended, also one that the client gave up on": (
+        Question("s3.pml", ("GIVEN_UP_IS_FORGOTTEN",)),
+        UNDER_HOLD,
+    ),
+    "a request that was accepted in time has the grace to take effect": (
+        Question("s3.pml", ("NO_GRACE",)),
+        UNDER_HOLD,
+    ),
+    "no reader compares the grace of a release with a clock of its own": (
+        Question("barrier.pml", ("GRACE_BY_READERS_CLOCK",)),
+        UNDER_HOLD,
+    ),
+    "a takeover ends a permit only when a hold's activation could pass it too": (
+        Question("barrier.pml", ("TAKEOVER_ENDS_AT_ONCE",)),
+        UNDER_HOLD,
+    ),
+    # What the design and the decisions say besides.
+    "the first transaction of a quick batch says that it still has the fence": (
+        Question("barrier.pml", ("QUICK", "FIRST_NOT_ASKED")),
+        UNDER_HOLD,
+    ),
+    "the fence is taken before the permit is asked for": (
+        Question("barrier.pml", ("PERMIT_BEFORE_FENCE",)),
+        UNDER_HOLD,
+    ),
+    "one transaction has one permit, and a retry another": (
+        Question("barrier.pml", ("PERMIT_USED_TWICE",)),
+        UNDER_HOLD,
+    ),
+    "an activation waits for the permits from before the hold": (
+        Question("barrier.pml", ("ACTIVE_AT_ONCE",)),
+        UNDER_HOLD,
+    ),
+    "holds change only while no permit is being issued": (
+        Question("barrier.pml", ("HOLDS_PLACED_WITHOUT_BARRIER",)),
+        UNDER_HOLD,
+    ),
+    "a released hold is placed anew, not reinstated": (
+        Question("barrier.pml", ("RELEASED_IS_REINSTATED",)),
+        UNDER_HOLD,
+    ),
+    "the outcome-to-be is left in the control database before the commit": (
+        Question("barrier.pml", ("OUTCOME_NOT_PREPARED",)),
+        OUTCOME,
+    ),
+    "new permits queue behind who wants the barrier alone": (
+        Question("barrier.pml", ("LIVE", "NO_QUEUE")),
+        NEVER_ACTIVE,
+    ),
+    "a request's expiry is reckoned from the permit's issue, not from what is left": (
+        Question("s3.pml", ("EXPIRY_RECKONED_LATER",)),
+        UNDER_HOLD,
+    ),
+    "the server's clock differs by no more than the margin": (
+        Question("s3.pml", ("OFFSET_NOT_MEASURED",)),
+        UNDER_HOLD,
+    ),
+    "a permit whose answers never come ends by its expiry and the grace": (
+        Question("s3.pml", ("LIVE", "WAITS_FOR_EVERY_ANSWER")),
+        NEVER_ACTIVE,
+    ),
+    "a permit of a store without a server does not time out": (
+        Question("serverless.pml", ("PERMIT_TIMES_OUT",)),
+        UNDER_HOLD,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def answers(request, tmp_path_factory) -> Iterator[dict[Question, "Future[Answer]"]]:
+    """All that the selected tests ask, under way on every core from the first test on."""
+    wanted = [
+        item.callspec.params["question"]
+        for item in request.session.items
+        if item.module is request.module and "question" in getattr(getattr(item, "callspec", None), "params", {})
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as cores:
+        yield {question: cores.submit(check, question, tmp_path_factory.mktemp("spin")) for question in wanted}
+        cores.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("question", KEPT.values(), ids=KEPT)
+def test_the_promise_is_kept_in_every_interleaving_of(question, answers):
+    found = answers[question].result()
+    assert found.broken is None
+    assert found.whole
+    assert found.unreached == (), "what no execution comes to was not checked"
+
+
+@pytest.mark.parametrize(("question", "how"), BROKEN.values(), ids=BROKEN)
+def test_the_promise_is_broken_without_the_rule_that(question, how, answers):
+    found = answers[question].result()
+    assert found.broken is not None, f"{found.states} states, and no counterexample"
+    assert how in found.broken
+
+
+def test_every_variant_of_the_models_is_asked_about():
+    for model in MODELS.glob("*.pml"):
+        asked = {
+            name.partition("=")[0]
+            for question in (*KEPT.values(), *(question for question, _ in BROKEN.values()))
+            if question.model == model.name
+            for name in question.defined
+        }
+        assert asked == names(model.read_text()), model.name
+
+
+def test_every_variant_of_the_models_is_told_of_in_their_readme():
+    told = (MODELS / "README.md").read_text()
+    for model in MODELS.glob("*.pml"):
+        assert f"`{model.name}`" in told
+        assert [name for name in names(model.read_text()) if f"`{name}" not in told] == []
+
+
+def names(model: str) -> set[str]:
+    """What a model asks the command line for: names that it tests and does not define outright."""
+    tested = set(re.findall(r"^#ifn?def (\w+)", model, re.MULTILINE))
+    defaults = set(re.findall(r"^#ifndef (\w+)", model, re.MULTILINE))
+    return tested - (set(re.findall(r"^#define (\w+)", model, re.MULTILINE)) - defaults)
+
+
+def test_a_search_that_was_cut_short_or_left_statements_out_does_not_count_as_whole():
+    output = 'error: max search depth too small\n errors: 0\n 5 states, stored\n\ta.pml:3, state 4, "x = 1"\n'
+    assert answer(output) == Answer(broken=None, whole=False, states=5, unreached=("x = 1",))
