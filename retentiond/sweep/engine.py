@@ -30,6 +30,7 @@ from retentiond.errors import (
     PlanMode,
     PolicySuperseded,
     RetentiondError,
+    Strained,
     Unexpected,
     Unreachable,
 )
@@ -45,6 +46,7 @@ from retentiond.sweep.recovery import settle_open_permits
 from retentiond.sweep.spec import Target
 from retentiond.sweep.survey import look, recall, survey
 from retentiond.sweep.sweeper import Sweeper
+from retentiond.sweep.upkeep import look_after
 
 _LEASE_POLL_SECONDS = 0.5
 _SHARED_SECONDS = 2.0
@@ -251,6 +253,7 @@ class Engine:
         async with self.tools.database.transaction(read_only=True) as tx:
             cursor = (await units.state(tx, lease.unit)).cursor
         await sweeper.run(cursor)
+        await look_after(store, target, outcome, sweeper.stop)
         self.tools.observer(OldestSeen(target, await store.oldest(plan)))
         soonest, latest = now + spec.min_interval, now + spec.max_interval
         # What was blocked by records that are gone now may go next.
@@ -343,4 +346,6 @@ def ending(error: RetentiondError) -> str:
         return "guarded"
     if isinstance(error, (Paused, PlanMode)):
         return "paused"
+    if isinstance(error, Strained):
+        return "capped"
     return "blind" if isinstance(error, Blind) else "failed"
