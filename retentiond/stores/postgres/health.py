@@ -119,7 +119,7 @@ class Reader:
         try:
             row = await self._ask(names)
         except (Refused, Blind) as error:
-            if isinstance(error.__cause__, asyncpg.QueryCanceledError):
+            if isinstance(error.__cause__, (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError)):
                 late = dict.fromkeys(signals, "the server did not answer in time")
                 return Vitals({"response": time.monotonic() - began}, late)
             row = await self._one_by_one(names)
