@@ -2,7 +2,7 @@
 
 The emptiness of an index is an estimate: what its live entries would take, by the planner's statistics of its columns'
 widths, against its pages. Only `pgstattuple`, where it is installed and may be used, measures it, by reading all of it;
-so that is done for indexes of moderate size alone.
+so that is done for indexes of moderate size alone. Equal entries, which an index keeps once, make the estimate too low.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ _PAGE, _OVERHEAD, _POINTER, _HEADER = 8192, 40, 4, 8
 
 async def read(database: TargetDatabase, oid: int, table: str) -> Upkeep:
     """What is left in the table of that oid (`table` is its quoted name) and its parts; raises Blind, Refused."""
+    await database.flush_statistics()
     async with database.transaction() as connection:
         tables = await connection.fetch(_TABLES, oid)
         schema = await connection.fetchval(f"SELECT q.schema FROM ({_MEASURE}) q")
