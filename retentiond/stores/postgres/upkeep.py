@@ -68,7 +68,7 @@ async def read(database: TargetDatabase, oid: int, table: str) -> Upkeep:
         tables = await connection.fetch(_TABLES, oid)
         schema = await connection.fetchval(f"SELECT q.schema FROM ({_MEASURE}) q")
         indexes = [
-            await _index(connection, row, live=float(part["live"] or part["tuples"]), schema=schema)
+            await _index(connection, row, live=_live(part), schema=schema)
             for part in tables
             for row in await connection.fetch(_INDEXES, part["oid"])
         ]
@@ -78,6 +78,11 @@ async def read(database: TargetDatabase, oid: int, table: str) -> Upkeep:
         indexes=tuple(indexes),
         advice=vacuum_sql(table) + ";",
     )
+
+
+def _live(part: Any) -> float:
+    """Rows by the statistics; where those know of none, alive or dead, they were reset, and the planner's are taken."""
+    return float(part["live"] if part["live"] or part["dead"] else part["tuples"])
 
 
 async def _index(connection: Connection, row: Any, *, live: float, schema: str | None) -> Index:

@@ -45,6 +45,14 @@ async def test_a_large_sweep_advises_the_vacuum_and_the_advice_is_sql_that_works
     assert await company.db.fetchval("SELECT pg_stat_get_dead_tuples('logs'::regclass)") == 0
 
 
+async def test_indexes_of_a_table_that_was_emptied_are_empty(company):
+    await company.db.execute("UPDATE logs SET created_at = created_at - interval '400 days'")
+    outcome = await company.only()
+    assert outcome.changed == 5000
+    assert outcome.upkeep["live_rows"] == 0
+    assert all(index["empty"] > 0.8 * index["bytes"] for index in outcome.upkeep["indexes"]), outcome.upkeep
+
+
 async def test_a_small_sweep_says_nothing(company):
     await company.db.execute("DELETE FROM logs WHERE id > 1200")
     assert (await company.only()).upkeep is None
