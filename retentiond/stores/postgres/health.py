@@ -68,10 +68,13 @@ _VACUUM = """
  WHERE l.mode = 'ShareUpdateExclusiveLock' AND l.granted
    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()))
 """
-# Who waits for a row waits for a transaction, and has a lock on the row's table already.
+# Who waits for a row waits for a transaction, and has a lock on the row's table already. A sweep does not yield to
+# itself or another one, whose sessions are of the same role and hence seen.
 _WAITS = """
 (SELECT COALESCE(max(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - w.waitstart)), 0)::float8
- FROM pg_catalog.pg_locks w WHERE NOT w.granted AND w.pid <> pg_catalog.pg_backend_pid() AND EXISTS (
+ FROM pg_catalog.pg_locks w WHERE NOT w.granted AND NOT EXISTS (
+    SELECT 1 FROM pg_catalog.pg_stat_activity o WHERE o.pid = w.pid AND o.application_name = 'retentiond')
+ AND EXISTS (
     SELECT 1 FROM pg_catalog.pg_locks l JOIN family f ON f.oid = l.relation WHERE l.pid = w.pid
       AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())))
 """
@@ -83,7 +86,8 @@ _SNAPSHOT = """
     (SELECT COALESCE(max(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - p.prepared)), 0)
      FROM pg_catalog.pg_prepared_xacts p WHERE p.database = current_database()))::float8 END
  FROM pg_catalog.pg_stat_activity s
- WHERE s.datname = current_database() AND s.pid <> pg_catalog.pg_backend_pid())
+ WHERE s.datname = current_database() AND s.application_name IS DISTINCT FROM 'retentiond'
+   AND s.pid <> pg_catalog.pg_backend_pid())
 """
 _SQL: Mapping[str, str] = {
     "replicas": _REPLICAS,

@@ -209,6 +209,19 @@ async def test_who_waits_for_a_row_of_the_table_is_seen_and_who_waits_elsewhere_
     assert (await reader.read(ASKED)).values["lock_waits"] == 0
 
 
+async def test_a_sweep_yields_to_no_session_of_a_sweep(admin, reader, database):
+    ours = await asyncpg.connect(database, server_settings={"application_name": "retentiond"})
+    async with open_transaction(database, "UPDATE logs SET v = 'y' WHERE id = 1") as holder:
+        await ours.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        waiting = asyncio.create_task(ours.execute("SELECT 1 FROM logs WHERE id = 1 FOR UPDATE"))
+        await waits_for_lock(admin, "FOR UPDATE")
+        assert (await reader.read(ASKED)).values["lock_waits"] == 0
+        await holder.execute("ROLLBACK")
+        await waiting
+    assert (await reader.read(ASKED)).values["oldest_snapshot"] == 0
+    await ours.close()
+
+
 async def test_an_old_transaction_grows_older_whether_open_or_prepared_and_one_elsewhere_does_not_count(
     admin, reader, database
 ):
