@@ -1,26 +1,28 @@
-"""All benchmarks, or those that are named: `python -m benchmarks [erase] [nothing] [idle] [shards] [workers]`."""
+"""All benchmarks, or those that are named: `python -m benchmarks [erase] [nothing] [idle] …`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 
-from benchmarks import erase, idle, nothing, shards, workers
+from benchmarks import beside, erase, idle, nothing, shards, workers
 
-_ALL = ("erase", "nothing", "idle", "shards", "workers")
+_ALL = ("erase", "nothing", "idle", "shards", "workers", "beside")
 
 
-async def main(names: list[str], rows: int, quiet_rows: int, idle_seconds: int) -> None:
+async def main(names: list[str], given: argparse.Namespace) -> None:
     if "erase" in names:
-        await erase.run(rows)
+        await erase.run(given.rows)
     if "nothing" in names:
-        await nothing.run(quiet_rows)
+        await nothing.run(given.quiet_rows)
     if "idle" in names:
-        await idle.run(idle_seconds)
+        await idle.run(given.idle_seconds)
     if "shards" in names:
-        await shards.run(rows)
+        await shards.run(given.rows)
     if "workers" in names:
         await workers.run()
+    if "beside" in names:
+        await beside.run(given.rows, given.beside_seconds, given.beside_rounds, given.beside_rate)
 
 
 if __name__ == "__main__":
@@ -29,7 +31,10 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=3_000_000, help="of the table that is swept")
     parser.add_argument("--quiet-rows", type=int, default=10_000_000, help="of the table with nothing due")
     parser.add_argument("--idle-seconds", type=int, default=60)
+    parser.add_argument("--beside-seconds", type=int, default=20, help="of each run of pgbench")
+    parser.add_argument("--beside-rounds", type=int, default=5, help="pairs of runs, alone and beside a sweep")
+    parser.add_argument("--beside-rate", type=int, default=100, help="transactions a second")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(_ALL)):
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(_ALL)}")
-    asyncio.run(main(given.names, given.rows, given.quiet_rows, given.idle_seconds))
+    asyncio.run(main(given.names, given))

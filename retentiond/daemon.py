@@ -36,13 +36,14 @@ from retentiond.ledger.journal import Journal
 from retentiond.ledger.keys import KEY_FILE, SigningKey, origin_of
 from retentiond.settings import Settings
 from retentiond.stores.config import TargetConfig
+from retentiond.stores.health import Health as HealthConfig
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep.engine import Engine
 from retentiond.sweep.events import Observer, ignore
 from retentiond.sweep.plans import Tools
-from retentiond.sweep.spec import Limits, Pace, Spec, Target
+from retentiond.sweep.spec import Health, Limits, Pace, Query, Spec, Target
 
 Patience = Callable[[], bool]
 """Whether to go on waiting for what can't be reached yet."""
@@ -254,8 +255,22 @@ def make_target(settings: Settings, name: str, config: TargetConfig) -> Target:
         tier_source=source,
         tier=config.tier,
         knows_account=config.account is not None,
-        pace=Pace(**config.pace.model_dump()),
+        pace=Pace(**config.pace.model_dump(exclude={"health"})),
+        health=make_health(config.pace.health),
+        vacuum=config.vacuum,
         window=config.window,
+    )
+
+
+def make_health(config: HealthConfig) -> Health:
+    """When the sweeps of a target yield, as the sweep layer takes it."""
+    query = config.promql
+    token = query.token.get_secret_value() if query is not None and query.token is not None else None
+    return Health(
+        limits=config.limits(),
+        configured=config.configured(),
+        patience=config.patience,
+        query=Query(query.url, query.expression, query.threshold, token) if query is not None else None,
     )
 
 

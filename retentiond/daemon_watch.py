@@ -11,9 +11,10 @@ from collections.abc import Mapping
 
 import structlog
 
+from retentiond.daemon_patience import Patience
 from retentiond.errors import Blind, Guarded, RetentiondError, Unexpected
 from retentiond.metrics import Metrics
-from retentiond.sweep.events import BatchDone, Event, Failed, GuardState, SweepDone, guards_after
+from retentiond.sweep.events import BatchDone, Event, Failed, GuardState, SweepDone, Yielding, guards_after
 
 log = structlog.get_logger()
 LOOK = "look"
@@ -32,6 +33,7 @@ class Watch:
         self.ticked_at = time.monotonic()
         """When a tick of the loop last went well, by the monotonic clock."""
         self._faults: dict[tuple[str, str], RetentiondError] = {}
+        self._patience = Patience(self)
 
     def __call__(self, event: Event) -> None:
         """Count, note and log the event."""
@@ -46,6 +48,9 @@ class Watch:
                 bytes=event.bytes,
                 seconds=round(event.seconds, 3),
             )
+            self._patience.goes_on(event.target.name)
+        elif isinstance(event, Yielding):
+            self._patience(event)
         elif isinstance(event, SweepDone):
             self._sweep_done(event)
         elif isinstance(event, Failed):
@@ -65,10 +70,13 @@ class Watch:
     def _sweep_done(self, event: SweepDone) -> None:
         name, outcome = event.target.name, event.outcome
         self.outcomes[name] = outcome
+        self._patience.swept(name, outcome)
         for part in ("", LOOK):
             self.clear(target_check(name), part)
         told = {key: outcome[key] for key in ("outcome", "erased", "anonymised", "held", "unresolved", "seconds")}
         log.info("sweep done", sweep=event.sweep, target=name, **told)
+        if upkeep := outcome.get("upkeep"):
+            log.info("upkeep", sweep=event.sweep, target=name, **dict(upkeep) if isinstance(upkeep, Mapping) else {})
 
     def restore(self, target: str, outcome: Mapping[str, object]) -> None:
         """Take over how the target's last sweep ended before this process began."""
@@ -99,6 +107,10 @@ class Watch:
             log.warning("not well", **told)
         else:
             log.error("not well", **told, exc_info=error)
+
+    def stands(self, check: str, part: str) -> bool:
+        """Whether that part of the check fails."""
+        return (check, part) in self._faults
 
     def clear(self, check: str, part: str = "") -> bool:
         """That part of the check is well; whether it was not."""

@@ -156,6 +156,10 @@ class Paused(RetentiondError):
     """Erasing is paused."""
 
 
+class Strained(RetentiondError):
+    """The target's server has too much to do for a sweep."""
+
+
 class PlanMode(RetentiondError):
     """The mode is `plan`: nothing is ever erased."""
 

@@ -24,7 +24,10 @@ from retentiond.sweep.events import (
     GuardState,
     SweepDone,
     Throttled,
+    VitalsRead,
+    Yielding,
 )
+from retentiond.sweep.health import SIGNALS
 from retentiond.sweep.spec import Target
 
 _PREFIX = "retentiond"
@@ -33,7 +36,7 @@ _BATCH_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15)
 _SWEEP_SECONDS = (0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200, 43200)
 _ACTIVATION_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 30, 60, 120, 600, 3600)
 _HOLD_STATES = ("pending", "active", "releasing", "released")
-_REASONS = ("duty", "records_per_second")
+_REASONS = ("duty", "records_per_second", *SIGNALS)
 _UNKNOWN = "unknown"
 _CONTROL = "control database"
 
@@ -93,6 +96,11 @@ class Metrics:
         self._next = self._of_target(
             "next_expiry_timestamp_seconds", "When a record can next be due, or has to be looked for; NaN: unknown"
         )
+        of_signal = ("target", "reason")
+        self._yielding = self._gauge("yielding", "1 while a sweep rests for this signal of its server", of_signal)
+        self._vitals = self._gauge(
+            "health_signal", "Signals of a target's server as last read, in seconds or bytes; NaN: not read", of_signal
+        )
         self._batch_records = self._of_target("batch_records", "Records acted on by the last batch")
 
     def _make_state_gauges(self) -> None:
@@ -123,6 +131,9 @@ class Metrics:
         self._age.labels(name).set_function(self._age_of(name))
         for reason in _REASONS:
             self._throttled.labels(name, reason)
+        for reason in SIGNALS:
+            self._yielding.labels(name, reason)
+            self._vitals.labels(name, reason).set(_NAN)
 
     def __call__(self, event: Event) -> None:
         """Count the event."""
@@ -130,9 +141,15 @@ class Metrics:
             self._batch(event)
         elif isinstance(event, SweepDone):
             self._sweeps.labels(event.target.name).observe(_number(event.outcome["seconds"]))
+            self._yields(event.target.name, None)
             self.observe_outcome(event.target.name, event.outcome)
         elif isinstance(event, Throttled):
             self._throttled.labels(event.target.name, event.reason).inc(event.seconds)
+        elif isinstance(event, Yielding):
+            self._yields(event.target.name, event.reason)
+        elif isinstance(event, VitalsRead):
+            for reason in SIGNALS:
+                self._vitals.labels(event.target.name, reason).set(event.values.get(reason, _NAN))
         elif isinstance(event, Failed):
             self._errors.labels(event.kind).inc()
         elif isinstance(event, GuardState):
@@ -208,6 +225,10 @@ class Metrics:
         self._bytes.labels(name, class_name).inc(event.bytes)
         self._batches.labels(name).observe(event.seconds)
         self._batch_records.labels(name).set(event.changed)
+
+    def _yields(self, target: str, reason: str | None) -> None:
+        for each in SIGNALS:
+            self._yielding.labels(target, each).set(each == reason)
 
     def _read_clocks(self, of: str, skew: float) -> None:
         self._skews[of] = skew

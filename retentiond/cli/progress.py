@@ -1,6 +1,7 @@
 """Progress on standard error: a line that moves on a terminal, a line when a target begins and ends elsewhere.
 
-With `--json` and no terminal there is none: nobody looks. Standard output never carries any of it.
+With `--json` and no terminal there is none, since nobody looks, but why a sweep yields. Standard output never carries
+any of it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn, TimeE
 from rich.text import Text
 
 from retentiond.cli.output import note
-from retentiond.sweep.events import BatchDone, Event
+from retentiond.sweep.events import BatchDone, Event, Yielding
+
+_AGAIN_SECONDS = 60.0
 
 
 class _Count(ProgressColumn):
@@ -40,6 +43,7 @@ class Progress:
         self._bars = bars if console.is_terminal else None
         self._quiet = json
         self._changed: dict[str, int] = {}
+        self._yields: tuple[str, float] | None = None
 
     def __enter__(self) -> Self:
         if self._bars is not None:
@@ -57,6 +61,22 @@ class Progress:
         if isinstance(event, BatchDone):
             name = event.target.name
             self._changed[name] = self._changed.get(name, 0) + event.changed
+        elif isinstance(event, Yielding):
+            self._yielding(event)
+
+    def _yielding(self, event: Yielding) -> None:
+        """Say why nothing moves, also where nobody asked: when it begins or changes, each minute, and when it ends."""
+        name = event.target.name
+        if event.reason is None:
+            self._yields = None
+            self._say(f"{name}: goes on after {event.seconds:.0f} s")
+            return
+        if self._yields is None or self._yields[0] != event.reason or event.seconds - self._yields[1] >= _AGAIN_SECONDS:
+            self._yields = (event.reason, event.seconds)
+            self._say(f"{name}: yields: {event.told}")
+
+    def _say(self, text: str) -> None:
+        note(text) if self._bars is None else self._bars.console.print(escape(text))
 
     def begin(self, name: str, doing: str, what: str, read: Callable[[], int] | None = None) -> None:
         """`doing` (sweeping, counting) target `name`; `read` gives the number of records that are `what` so far.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import uuid4
 
 import click
@@ -18,7 +19,7 @@ from retentiond.daemon import App, enter_pass, open_app
 from retentiond.daemon_loop import run_daemon
 from retentiond.domain.duration import cutoff as cutoff_of
 from retentiond.domain.duration import instant, parse_term, rfc3339
-from retentiond.errors import Paused, UsageError
+from retentiond.errors import Paused, Strained, UsageError
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.spec import Target
 
@@ -78,9 +79,10 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
     \b
     JSON: {"sweep", "mode", "now", "targets": {T: {"outcome", "erased", "anonymised", "archived", "bytes", "held",
       "minimum", "unresolved", "blocked", "locked", "failed", "in_doubt", "batches", "seconds", "overdue_seconds",
-      "oldest", "newest", "error", "by_tier", in plan mode also "would_erase", "would_erase_bytes"}}}
+      "oldest", "newest", "error", "upkeep", "by_tier", in plan mode also "would_erase", "would_erase_bytes"}}}
       "outcome" is drained, capped (stopped early), paused, guarded (waits for `retentiond approve`), blind (can't be
-      judged) or failed; "overdue_seconds" is null where it is not known.
+      judged) or failed; "overdue_seconds" is null where it is not known. "upkeep", after a sweep that erased many, has
+      "dead_rows", "live_rows", "indexes", "vacuumed", "advice" (SQL), "error", "remedy"; else it is null.
     """
     progress = Progress(json=json_)
     found_settings = settings()
@@ -133,6 +135,24 @@ def _show_outcomes(documents: dict[str, dict[str, object]], *, plan_mode: bool) 
             note(f"{name}: {error['message']}")
             if error["remedy"]:
                 note(f"  remedy: {error['remedy']}")
+        if isinstance(upkeep := document["upkeep"], dict):
+            _show_upkeep(name, upkeep)
+
+
+def _show_upkeep(name: str, upkeep: dict[str, Any]) -> None:
+    """What a large sweep has left behind; bytes of indexes are told as the estimates that they are."""
+    if upkeep["dead_rows"] is not None:
+        done = "vacuumed; " if upkeep["vacuumed"] else ""
+        note(f"{name}: {done}{upkeep['dead_rows']} dead rows by the statistics, beside {upkeep['live_rows']}")
+    for index in upkeep["indexes"]:
+        if index["empty"]:
+            how = "" if index["measured"] else ", estimated"
+            note(f"{name}: {index['empty']} of {index['bytes']} bytes of index {index['name']} are empty{how}")
+    if upkeep["error"]:
+        note(f"{name}: {upkeep['error']}")
+        note(f"  remedy: {upkeep['remedy']}")
+    if upkeep["advice"]:
+        note(f"{name}: to make the space usable again: {upkeep['advice']}")
 
 
 def _exit_code(outcomes: Iterable[Outcome]) -> int:
@@ -141,7 +161,7 @@ def _exit_code(outcomes: Iterable[Outcome]) -> int:
         return 3
     if any(kind == "unreachable" for _, kind in kinds):
         return 4
-    return 1 if any(outcome in ("failed", "blind") for outcome, _ in kinds) else 0
+    return 1 if any(outcome in ("failed", "blind") or kind == Strained().kind for outcome, kind in kinds) else 0
 
 
 async def checkpoint(app: App) -> None:

@@ -30,6 +30,7 @@ from retentiond.stores.config import FROZEN, TargetConfig, Unfit
 from retentiond.stores.postgres.config import AccountsConfig, Dsn
 
 HIDDEN: Final = "********"
+_NO_VERDICT: Final = {"dsn", "pace", "window", "region", "vacuum"}
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Role = Literal["viewer", "operator", "counsel", "privacy", "admin"]
@@ -241,13 +242,13 @@ class Settings(BaseSettings):
         return {**shown, "policy": _shown(self.beside.policy_document)}
 
     def digest_document(self) -> dict[str, object]:
-        """All that enters a verdict, JSON-able: what the digest is made of. No address, pace, window or region."""
+        """All that enters a verdict, JSON-able, for the digest. No address, pace, window, vacuum, region."""
         accounts = self.accounts
         return {
             "policy": self.policy.document(),
             "accounts": accounts.model_dump(mode="json", exclude={"dsn"}) if accounts else None,
             "targets": {
-                name: target.model_dump(mode="json", by_alias=True, exclude={"dsn", "pace", "window", "region"})
+                name: target.model_dump(mode="json", by_alias=True, exclude=_NO_VERDICT)
                 for name, target in sorted(self.targets.items())
             },
         }

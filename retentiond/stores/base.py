@@ -6,7 +6,7 @@ A store walks its records in windows, judges each by SQL or code derived from th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -133,6 +133,39 @@ class Tally:
     verified: str = "returning"
 
 
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """How a store's server is: a number for each signal, in seconds or bytes, and why others can't be told."""
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index after a large sweep: its size, and how much of that holds nothing; by the planner's statistics, or
+    `measured`. None: it can't be estimated.
+    """
+
+    name: str
+    bytes: int
+    empty: int | None
+    measured: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """What a large sweep left behind: rows that are dead and alive by the statistics, and the indexes.
+
+    `advice` is the SQL that makes the space usable again.
+    """
+
+    dead: int
+    live: int
+    indexes: tuple[Index, ...]
+    advice: str
+
+
 class Way(StrEnum):
     """How a batch gets on with other transactions that have the same records."""
 
@@ -245,6 +278,15 @@ class Store(Protocol):
 
     async def oldest(self, plan: TargetPlan) -> datetime | None:
         """The oldest finite anchor of the target (UTC); None where it has none, or to find it would be dear."""
+
+    async def vitals(self, signals: Collection[str]) -> Vitals:
+        """How its server is, by these signals and how long it took to say; raises Unreachable."""
+
+    async def upkeep(self) -> Upkeep:
+        """What erased records have left behind in its tables and indexes; raises Blind, Unreachable, Refused."""
+
+    async def vacuum(self, seconds: float) -> None:
+        """Make what they left usable again; raises Blind where that is not allowed, Refused, Unreachable."""
 
     async def require_unchanged(self) -> None:
         """Raise Blind where what the target's SQL names is no longer as it was when opened, Unreachable."""

@@ -28,6 +28,7 @@ from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.recovery import settle_open_permits
 from retentiond.sweep.spec import Target
 from retentiond.sweep.sweeper import Sweeper
+from retentiond.sweep.upkeep import look_after
 
 if TYPE_CHECKING:
     from retentiond.sweep.engine import Engine
@@ -66,6 +67,9 @@ class Enforced:
             await self._in_shards(plan, legs, divided)
         else:
             await self._anew(plan, legs, state)
+        sweeper = engine.running.get(self.lease.unit)
+        stop = sweeper.stop if sweeper is not None else asyncio.Event()
+        await look_after(self._store, self.target, self.outcome, stop)
         engine.tools.observer(OldestSeen(self.target, await self._store.oldest(plan)))
         soonest, latest = plan.now + spec.min_interval, plan.now + spec.max_interval
         # What was blocked by records that are gone now may go next.

@@ -29,6 +29,7 @@ from retentiond.errors import (
     PlanMode,
     PolicySuperseded,
     RetentiondError,
+    Strained,
     Unexpected,
 )
 from retentiond.stores.postgres.directory import Directory
@@ -310,4 +311,6 @@ def ending(error: RetentiondError) -> str:
         return "guarded"
     if isinstance(error, (Paused, PlanMode)):
         return "paused"
+    if isinstance(error, Strained):
+        return "capped"
     return "blind" if isinstance(error, Blind) else "failed"

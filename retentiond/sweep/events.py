@@ -37,11 +37,30 @@ class SweepDone:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """The sweeper slept, and why (`duty`, `records_per_second`)."""
+    """The sweeper slept, and why (`duty`, `records_per_second`, or a signal of health)."""
 
     target: Target
     reason: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Yielding:
+    """A sweep rests for what else its target's server has to do, and for how long it has; `reason` None: it goes on."""
+
+    target: Target
+    sweep: str
+    reason: str | None
+    told: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class VitalsRead:
+    """How a target's server is: signals by name, in seconds or bytes."""
+
+    target: Target
+    values: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +103,7 @@ class OldestSeen:
     anchor: datetime | None
 
 
-Event = BatchDone | SweepDone | Throttled | Failed | GuardState | ClocksRead | OldestSeen
+Event = BatchDone | SweepDone | Throttled | Yielding | VitalsRead | Failed | GuardState | ClocksRead | OldestSeen
 
 POLICY, CONTROL_ID, HOLD_NAMES = "policy", "control_id", "holds"
 """The guards that stand before everything rather than before one target's sweep."""

@@ -20,7 +20,7 @@ class Outcome:
     `oldest` and `newest` are anchors of what is due (or was erased), RFC 3339 in UTC. `tiers` are filled
     in by counting alone, `overdue_seconds` by that and by what batches left blocked; in a sweep that erases, `counted`
     is what its guard counted before the first batch.
-    `trace` is where an unexpected error came from.
+    `trace` is where an unexpected error came from, `upkeep` what a large sweep left to be vacuumed.
     """
 
     outcome: str = "drained"
@@ -47,6 +47,7 @@ class Outcome:
     tiers: dict[str, TierTally] = field(default_factory=dict)
     counted: Outcome | None = None
     trace: str | None = None
+    upkeep: dict[str, object] | None = None
 
     def judged(self, found: Tally) -> None:
         """Add a window that was judged and not touched."""
@@ -134,6 +135,7 @@ class Outcome:
             "oldest": self.oldest,
             "newest": self.newest,
             "error": self.error,
+            "upkeep": self.upkeep,
             "by_tier": dict(sorted(self.by_tier.items())),
         }
         if plan_mode:

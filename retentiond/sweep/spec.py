@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -46,6 +47,29 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Query:
+    """A PromQL expression, and above what any of its samples means that a sweep yields."""
+
+    url: str
+    expression: str
+    threshold: float
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """When a sweep yields: signals by name with their thresholds, those that must be readable, and a query.
+
+    A rest of more than `patience` seconds ends the sweep; the next one goes on where it stopped.
+    """
+
+    limits: Mapping[str, float] = field(default_factory=dict, hash=False)
+    configured: frozenset[str] = frozenset()
+    patience: float = 3600.0
+    query: Query | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """The guards' limits (4-safety, "Guards")."""
 
@@ -70,6 +94,8 @@ class Target:
     tier: str | None = None
     knows_account: bool = True
     pace: Pace = field(default_factory=Pace)
+    health: Health = field(default_factory=Health)
+    vacuum: bool = False
     window: Opening | None = None
 
 

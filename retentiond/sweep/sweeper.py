@@ -33,6 +33,7 @@ from retentiond.sweep.plans import Tools, with_holds
 from retentiond.sweep.recovery import give_up
 from retentiond.sweep.spec import Target
 from retentiond.sweep.throttle import Pacer
+from retentiond.sweep.yielding import Yielder
 
 _MAX_EPOCH_RETRIES = 100
 _NUMBERS = 32
@@ -71,6 +72,7 @@ class Sweeper:
         self._last_refusal: Refused | None = None
         self.outcome = outcome
         self.stop = asyncio.Event()
+        self._yielder = Yielder(tools, store, target, lease, sweep, self.stop)
 
     async def run(self, legs: Sequence[Window], cursor: Mapping[str, Any] | None = None) -> Outcome:
         """Sweep the legs until drained, stopped or capped; errors of guards, fences and the target pass through.
@@ -128,7 +130,7 @@ class Sweeper:
         after = leg.after
         retries = 0
         while not self.stop.is_set():
-            if not self._open():
+            if not self._open() or not await self._yielder.ready(self._open):
                 break
             window = await self._within_bound(self._window(leg, after))
             if window is None:
@@ -152,6 +154,7 @@ class Sweeper:
                 await self._give_up(permit, None)
                 raise
             except Refused as error:
+                self._yielder.took(time.monotonic() - began)
                 after, ended = await self._refused(window, error)
                 if ended:
                     return
@@ -159,6 +162,8 @@ class Sweeper:
             self._aside = 0
             seconds = time.monotonic() - began
             self._pacer.after(seconds)
+            if way is not Way.PATIENT:  # which waits for others' locks
+                self._yielder.took(seconds)
             after = found.after
             if after is None:
                 return

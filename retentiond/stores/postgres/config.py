@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from retentiond.stores.config import FROZEN, TargetConfig, Unfit, zone
+from retentiond.stores.health import HealthyPace
 
 _IDENTIFIER: Final = r'(?:"(?:[^"\x00]|"")+"|[^\W\d][\w$]*)'
 _TABLE: Final = re.compile(rf"(?:({_IDENTIFIER})\.)?({_IDENTIFIER})")
@@ -124,7 +125,7 @@ class PostgresTarget(TargetConfig):
     """A table: which column dates its records, and how their account and tier are known.
 
     `unit` is that of a numeric anchor, `timezone` that of a naive one; `key` are the columns that tell records apart
-    (the primary key by default).
+    (the primary key by default); `vacuum` lets a large sweep end with one.
     """
 
     actions: ClassVar[frozenset[str]] = frozenset({"delete", "anonymise"})
@@ -139,6 +140,8 @@ class PostgresTarget(TargetConfig):
     timezone: str = "UTC"
     unit: Literal["s", "ms", "us"] | None = None
     anonymise: Anonymise | None = None
+    pace: HealthyPace = HealthyPace()
+    vacuum: bool = False
 
     @field_validator("timezone")
     @classmethod

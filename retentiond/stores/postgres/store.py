@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -18,8 +18,8 @@ from retentiond.domain.permit import SAME_DATABASE
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import Blind, Unreachable
-from retentiond.stores.base import EXACT_BELOW, Finding, Matches, Tally, Way, Window
-from retentiond.stores.postgres import drift, inspect, matching, rows, walks
+from retentiond.stores.base import EXACT_BELOW, Finding, Matches, Tally, Upkeep, Vitals, Way, Window
+from retentiond.stores.postgres import drift, health, inspect, inspect_health, matching, rows, upkeep, walks
 from retentiond.stores.postgres import oldest as ages
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
 from retentiond.stores.postgres.batch import PostgresBatch, settling
@@ -56,6 +56,7 @@ class PostgresStore:
         self._shape: Shape | None = None
         self._fingerprint = ""
         self._directory: Directory | None = None
+        self._reader = health.Reader(self._database, config.table, config.pace.health.ignore_replicas)
         self.change: Change | None = None
 
     async def close(self) -> None:
@@ -147,7 +148,8 @@ class PostgresStore:
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
         async with self._database.transaction() as connection:
-            return await inspect.findings(connection, self.name, self.shape, self.action, self.change)
+            found = await inspect.findings(connection, self.name, self.shape, self.action, self.change)
+        return [*found, *await inspect_health.findings(self._reader, self.name, self.config.pace.health)]
 
     async def hold(self, hold: Hold) -> TargetHold:
         """The hold in the canonical text of the target's own columns."""
@@ -331,6 +333,18 @@ class PostgresStore:
         """The oldest finite anchor, by index or of a small table; else None."""
         async with self._database.transaction(statement_ms=ages.STATEMENT_MS) as connection:
             return await ages.oldest(connection, self.shape)
+
+    async def vitals(self, signals: Collection[str]) -> Vitals:
+        """How the server is, read outside of any batch."""
+        return await self._reader.read(signals)
+
+    async def upkeep(self) -> Upkeep:
+        """What erased rows have left behind."""
+        return await upkeep.read(self._database, self.shape.table.oid, self.shape.table.sql)
+
+    async def vacuum(self, seconds: float) -> None:
+        """Vacuum the table; it is given up after so long."""
+        await upkeep.vacuum(self._database, self.shape.table.sql, seconds)
 
     async def require_unchanged(self) -> None:
         """Raise Blind where the table's schema is not what it was when opened; nothing is said of one never opened."""

@@ -1,0 +1,78 @@
+"""One PromQL expression as a signal: an instant query, and the largest of its samples.
+
+No sample and NaN are no answer: an expression that compares (`x > 5`) has none when all is well, and would look like a
+Prometheus that has lost its data. So the threshold stands beside the expression.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+
+from retentiond.errors import Unreachable
+from retentiond.sweep.spec import Query
+
+_SECONDS = 5.0
+_LARGEST = 1_000_000
+
+
+async def ask(query: Query) -> float:
+    """The largest sample of the expression now; raises Unreachable where it can't be told."""
+    headers = {"Authorization": f"Bearer {query.token}"} if query.token else {}
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS), headers=headers) as session,
+            session.post(
+                f"{query.url}/api/v1/query", data={"query": query.expression}, allow_redirects=False
+            ) as answer,
+        ):
+            body = await answer.content.read(_LARGEST)
+            document = _document(body, answer.status)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise _unknown(f"does not answer: {type(error).__name__}") from error
+    return _largest(document)
+
+
+def _document(body: bytes, status: int) -> dict[str, Any]:
+    import orjson
+
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _unknown(f"answered {status}, and no JSON") from error
+    if not isinstance(document, dict) or document.get("status") != "success" or status != 200:
+        told = document.get("error") if isinstance(document, dict) else None
+        raise _unknown(f"answered {status}: {str(told or 'no reason given')[:200]}")
+    data = document.get("data")
+    return data if isinstance(data, dict) else {}
+
+
+def _largest(data: dict[str, Any]) -> float:
+    try:
+        found = [float(sample) for sample in _samples(data)]
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise _unknown("gave a result that is no number") from error
+    if not found:
+        raise _unknown("has no sample for the expression; use one that always has, such as `… or vector(0)`")
+    if any(math.isnan(sample) for sample in found):
+        raise _unknown("gave NaN for the expression")
+    return max(found)
+
+
+def _samples(data: dict[str, Any]) -> Iterator[str]:
+    kind, result = data.get("resultType"), data.get("result")
+    if kind == "scalar" and isinstance(result, list):
+        yield result[1]
+    elif kind == "vector" and isinstance(result, list):
+        yield from (each["value"][1] for each in result)
+    else:
+        raise _unknown(f"gave a {kind} for the expression, and a vector or scalar is needed")
+
+
+def _unknown(why: str) -> Unreachable:
+    return Unreachable(
+        f"Prometheus {why}", remedy="check pace.health.promql, or take it out to sweep without this signal"
+    )
