@@ -30,6 +30,7 @@ from retentiond.stores.config import FROZEN, TargetConfig, Unfit
 from retentiond.stores.postgres.config import AccountsConfig, Dsn
 
 HIDDEN: Final = "********"
+_NO_VERDICT: Final = {"dsn", "pace", "window", "region", "native_holds"}
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Role = Literal["viewer", "operator", "counsel", "privacy", "admin"]
@@ -238,7 +239,7 @@ class Settings(BaseSettings):
             "policy": self.policy.document(),
             "accounts": accounts.model_dump(mode="json", exclude={"dsn"}) if accounts else None,
             "targets": {
-                name: target.model_dump(mode="json", by_alias=True, exclude={"dsn", "pace", "window", "region"})
+                name: target.model_dump(mode="json", by_alias=True, exclude=_NO_VERDICT)
                 for name, target in sorted(self.targets.items())
             },
         }

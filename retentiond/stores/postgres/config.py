@@ -124,7 +124,7 @@ class PostgresTarget(TargetConfig):
     """A table: which column dates its records, and how their account and tier are known.
 
     `unit` is that of a numeric anchor, `timezone` that of a naive one; `key` are the columns that tell records apart
-    (the primary key by default).
+    (the primary key by default). With `native_holds` the database itself keeps what a hold covers.
     """
 
     actions: ClassVar[frozenset[str]] = frozenset({"delete", "anonymise"})
@@ -139,6 +139,7 @@ class PostgresTarget(TargetConfig):
     timezone: str = "UTC"
     unit: Literal["s", "ms", "us"] | None = None
     anonymise: Anonymise | None = None
+    native_holds: bool = False
 
     @field_validator("timezone")
     @classmethod
