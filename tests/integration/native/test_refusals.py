@@ -154,7 +154,7 @@ async def test_an_application_without_any_right_on_our_schema_is_refused_as_clea
 
 
 async def test_a_matter_may_have_any_characters(company):
-    matter = "o'Neil \\ $$ % {0} \"x\" v. \n Ünal"
+    matter = 'o\'Neil \\ $$ % {0} "x" v. \n Ünal'
     async with company.app() as app:
         draft = holds.HoldDraft(matter=matter, reason="r", scope=holds_scope(records={"logs": ("1", "it's \\ 'q'")}))
         await holds.place(app.database, draft, "test")
