@@ -169,7 +169,8 @@ async def place(
         _show(active)
         show_matched(matched)
     warn_of_matched(matched)
-    note("Other programs' deletes, backups, WAL and replicas don't know this hold.")
+    but = f" (but on {', '.join(sorted(app.natives()))}, whose database refuses them)" if app.natives() else ""
+    note(f"Other programs' deletes{but}, backups, WAL and replicas don't know this hold.")
     return 0
 
 

@@ -191,10 +191,10 @@ def drift(state: State, names: Names) -> tuple[str, ...]:
     """What somebody else has changed of what was installed, or what a new partition lacks; nothing where none was."""
     if not state.holds:
         return ("a trigger function is there, and no hold",) if state.marked is not None else ()
-    found = [f"trigger {name} on {member.sql} is disabled" for member in state.members for name in member.disabled]
+    found = [f"trigger {name} on {member.shown} is disabled" for member in state.members for name in member.disabled]
     for member in state.members:
         gone = [kind for kind in member.lacks(names) if names.trigger_of(kind) not in member.disabled]
-        found += [f"{member.sql} has no trigger {names.trigger_of(kind)}" for kind in gone]
+        found += [f"{member.shown} has no trigger {names.trigger_of(kind)}" for kind in gone]
     if not found and state.marked != state.mark:
         found.append(f"function {names.function_sql} or a trigger that calls it was changed")
     return tuple(found)

@@ -86,6 +86,11 @@ class Member:
         """The quoted name."""
         return f"{quote(self.schema)}.{quote(self.name)}"
 
+    @property
+    def shown(self) -> str:
+        """The name for people."""
+        return f"{self.schema}.{self.name}"
+
     def lacks(self, names: Names) -> tuple[str, ...]:
         """The kinds of triggers that are not in force on it."""
         return tuple(kind for kind in KINDS if names.trigger_of(kind) not in self.triggers)
