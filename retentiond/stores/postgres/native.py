@@ -46,7 +46,9 @@ from retentiond.stores.postgres.store import PostgresStore
 
 # Below the server's deadlock_timeout (1 s): it is us who give way, and not the application.
 _LOCK_MS = 800
-_STATEMENT_MS = 15_000
+# A try that has some tables and waits for others, or is stopped in between, keeps writers waiting: not for long.
+_STATEMENT_MS, _IDLE_MS, _MOST_SECONDS = 5_000, 2_000, 5.0
+_TOOK_LONG = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.QueryCanceledError)
 _FIRST_REST, _LONGEST_REST = 0.5, 5.0
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('retentiond_holds', 0))"
 _USE = (
@@ -59,6 +61,10 @@ FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND granted AND relation = 
   AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
   AND mode NOT IN ('AccessShareLock', 'RowShareLock') AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
 """
+
+
+class _Busy(Refused):
+    """Too many writers are in the way for one try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +127,11 @@ class NativeHolds:
         self._require_patience()
         try:
             async with self.store.transaction(
-                read_only=False, statement_ms=_STATEMENT_MS, lock_ms=_LOCK_MS
+                read_only=False, statement_ms=_STATEMENT_MS, lock_ms=_LOCK_MS, idle_ms=_IDLE_MS
             ) as connection:
                 return await self._install(connection, shape, bearing, ended)
         except Refused as error:
-            if not isinstance(error.__cause__, asyncpg.LockNotAvailableError | asyncpg.DeadlockDetectedError):
+            if not isinstance(error, _Busy) and not isinstance(error.__cause__, _TOOK_LONG):
                 raise
             raise await self._busy(state, shape) from error
 
@@ -237,12 +243,17 @@ async def _make(connection: Connection, names: Names, state: State, wanted: Want
         await connection.execute(CREATE)
     if not state.has_tables:
         await connection.execute(TABLES)
-    await connection.execute(wanted.function)
-    for definitions in wanted.rows.values():
-        for sql in definitions:
-            await connection.execute(sql)
-    for member in state.members:
-        await connection.execute(truncate_trigger_sql(names, member.sql))
+    began = time.monotonic()
+    for sql in (
+        wanted.function,
+        # Who makes a partition makes its copies of the triggers, and has to be allowed to.
+        f"GRANT EXECUTE ON FUNCTION {names.function_sql}() TO PUBLIC",
+        *(sql for definitions in wanted.rows.values() for sql in definitions),
+        *(truncate_trigger_sql(names, member.sql) for member in state.members),
+    ):
+        if time.monotonic() - began > _MOST_SECONDS:
+            raise _Busy
+        await connection.execute(sql)
 
 
 def missing_rights(state: State) -> list[tuple[str, str]]:

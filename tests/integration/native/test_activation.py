@@ -7,6 +7,8 @@ import pytest
 
 from retentiond.control import holds, natives
 from retentiond.domain.holds import HoldState, Scope
+from retentiond.errors import Unreachable
+from retentiond.stores.postgres import native as native_module
 from tests.services.gates import gate, open_transaction, waits_for_lock
 from tests.services.native import HELD, let_end, refused
 
@@ -232,4 +234,46 @@ async def test_two_control_databases_keep_their_holds_on_one_table_apart(company
                 assert await let_end(second) == {}
         finally:
             await company.db.execute(f'DROP DATABASE "{other}" WITH (FORCE)')
+        await refused(company.db, "DELETE FROM logs WHERE id = 1")
+
+
+async def test_a_process_that_stops_while_it_has_the_table_locked_does_not_keep_writers_for_good(company, monkeypatch):
+    """The server ends its transaction; nothing of it stands, and the hold is made active by another one."""
+    made, stopped = native_module._make, asyncio.Event()
+
+    async def stop(*given):
+        await made(*given)
+        stopped.set()
+        await asyncio.Event().wait()
+
+    async with company.app() as app:
+        hold = await placed(app, accounts=("1",))
+        monkeypatch.setattr(native_module, "_make", stop)
+        activating = asyncio.create_task(activate(app))
+        await stopped.wait()
+        await company.db.execute("DELETE FROM logs WHERE id = 1")  # waits until the server has ended it
+        monkeypatch.setattr(native_module, "_make", made)
+        assert await company.db.fetchval("SELECT to_regnamespace('retentiond_holds')") is None
+        activating.cancel()
+        await asyncio.gather(activating, return_exceptions=True)
+        await until_active(app, hold)
+        await refused(company.db, "DELETE FROM logs WHERE id = 2")
+
+
+async def test_a_commit_whose_answer_never_came_is_found_done(company, monkeypatch):
+    """The trigger is there, and the process does not know: the hold is pending until somebody looks."""
+    async with company.app() as app:
+        hold = await placed(app, accounts=("1",))
+        native = app.native["logs"]
+        settled = type(native)._settle
+
+        async def unanswered(self, known):
+            await settled(self, known)
+            raise Unreachable("target logs: the connection was lost")
+
+        monkeypatch.setattr(type(native), "_settle", unanswered)
+        active, why = await activate(app)
+        assert (active, why[hold.id][0].why) == ([], "native")
+        monkeypatch.setattr(type(native), "_settle", settled)
+        assert (await activate(app))[0] == [hold.id]
         await refused(company.db, "DELETE FROM logs WHERE id = 1")

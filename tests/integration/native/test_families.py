@@ -3,6 +3,8 @@
 import pytest
 
 from retentiond.control import natives
+from tests.integration.native.test_activation import activate, placed, until_active
+from tests.services.gates import open_transaction
 from tests.services.native import refused
 
 PARTED = """
@@ -113,3 +115,34 @@ async def test_our_own_sweep_of_a_partitioned_table_goes_on_beside_a_hold(parted
         outcome = await app.engine.sweep(app.spec.target("logs"))
     assert (outcome.outcome, outcome.failed) == ("drained", 0), outcome.error
     assert await parted.db.fetchval("SELECT count(*) FROM logs WHERE account_id = 1") == 5
+
+
+async def test_who_owns_the_table_can_make_partitions_with_no_right_on_our_schema(parted):
+    await parted.db.execute(
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;"
+        " CREATE ROLE shop_owner; GRANT CREATE ON SCHEMA public TO shop_owner; ALTER TABLE logs OWNER TO shop_owner"
+    )
+    try:
+        async with parted.app() as app:
+            await parted.hold(app, accounts=("1",))
+            await parted.db.execute(
+                "SET ROLE shop_owner;"
+                " CREATE TABLE logs_next PARTITION OF logs FOR VALUES FROM ('2030-01-01') TO ('2031-01-01');"
+                " INSERT INTO logs VALUES (99, 1, '2030-05-01')"
+            )
+            await refused(parted.db, "DELETE FROM logs_next")
+    finally:
+        await parted.db.execute("RESET ROLE; DROP OWNED BY shop_owner CASCADE; DROP ROLE shop_owner")
+
+
+async def test_a_partition_in_use_keeps_the_hold_pending_and_the_others_unlocked(parted):
+    async with parted.app() as app, open_transaction(parted.dsn, "DELETE FROM logs_new_2 WHERE id = 9") as other:
+        hold = await placed(app, accounts=("1",))
+        active, why = await activate(app)
+        assert active == []
+        assert str(other.get_server_pid()) in why[hold.id][0].detail
+        await parted.db.execute("DELETE FROM logs_old WHERE id = 1")
+        await other.execute("COMMIT")
+        await until_active(app, hold)
+        for table in ("logs_old", "logs_new_1", "logs_new_2"):
+            await refused(parted.db, f"TRUNCATE {table}")
