@@ -49,17 +49,19 @@ _LOCK_MS = 800
 # A try that has some tables and waits for others, or is stopped in between, keeps writers waiting: not for long.
 _STATEMENT_MS, _IDLE_MS, _MOST_SECONDS = 5_000, 2_000, 5.0
 _TOOK_LONG = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.QueryCanceledError)
+# All that a look may take, an installation among it; a target that does not answer must not keep other holds waiting.
+_ANSWER_SECONDS = 15.0
 _FIRST_REST, _LONGEST_REST = 0.5, 5.0
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('retentiond_holds', 0))"
 _USE = (
     "GRANT USAGE, CREATE ON SCHEMA {schema} TO {role};"
     " GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};"
 )
-_WRITERS = """
+_IN_USE = """
 SELECT pg_catalog.string_agg(DISTINCT COALESCE(pid::text, 'of a prepared transaction'), ', ')
 FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND granted AND relation = ANY($1::bigint[]::oid[])
   AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-  AND mode NOT IN ('AccessShareLock', 'RowShareLock') AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
+  AND NOT ($2 AND mode IN ('AccessShareLock', 'RowShareLock')) AND pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
 """
 
 
@@ -102,10 +104,10 @@ class NativeHolds:
         Returns those whose state there is not yet what it should be, by id, each with the reason; never raises for it.
         """
         try:
-            async with self._settling:
+            async with asyncio.timeout(_ANSWER_SECONDS), self._settling:
                 there = await self._settle(known)
         except (RetentiondError, OSError, TimeoutError) as error:
-            why = quoted(error) if not isinstance(error, RetentiondError) else _told(error)
+            why = _told(error)
             ended = {hold.id for hold in known if not hold.holds}
             return dict.fromkeys([*(hold.id for hold in self.bearing(known)), *sorted(self._there & ended)], why)
         return {hold.id: "it is not in force there yet" for hold in self.bearing(known) if hold.id not in there}
@@ -133,7 +135,7 @@ class NativeHolds:
         except Refused as error:
             if not isinstance(error, _Busy) and not isinstance(error.__cause__, _TOOK_LONG):
                 raise
-            raise await self._busy(state, shape) from error
+            raise await self._busy(state, shape, writers_only=bool(wanted.holds)) from error
 
     async def _install(
         self,
@@ -182,12 +184,14 @@ class NativeHolds:
         if time.monotonic() < self._not_before:
             raise Refused(self._why)
 
-    async def _busy(self, state: State, shape: PostgresStore) -> Refused:
+    async def _busy(self, state: State, shape: PostgresStore, *, writers_only: bool) -> Refused:
+        """Who is in the way: to make a trigger all that write, to take one away all that so much as read."""
         async with self.store.transaction() as connection:
-            pids = await connection.fetchval(_WRITERS, [member.oid for member in state.members])
+            pids = await connection.fetchval(_IN_USE, [member.oid for member in state.members], writers_only)
         table = shape.shape.table
         who = f"backends {pids} have transactions open" if pids else "transactions are open"
-        self._why = f"{who} that write to {table.schema}.{table.name}: its trigger has to wait for them"
+        does = "write to" if writers_only else "use"
+        self._why = f"{who} that {does} {table.schema}.{table.name}: its trigger has to wait for them"
         self._not_before = time.monotonic() + self._rest
         self._rest = min(self._rest * 2, _LONGEST_REST)
         return Refused(self._why, remedy="nothing to do: it is tried again; see pg_stat_activity for what they do")
@@ -206,8 +210,12 @@ def drift(state: State, names: Names) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _told(error: RetentiondError) -> str:
-    return f"{error.message}; remedy: {error.remedy}" if error.remedy else error.message
+def _told(error: RetentiondError | OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, RetentiondError) and error.remedy:
+        return f"{error.message}; remedy: {error.remedy}"
+    return quoted(error)
 
 
 def _final(state: State, bearing: Mapping[str, Held], ended: frozenset[str]) -> dict[str, Held]:

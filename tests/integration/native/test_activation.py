@@ -277,3 +277,17 @@ async def test_a_commit_whose_answer_never_came_is_found_done(company, monkeypat
         monkeypatch.setattr(type(native), "_settle", settled)
         assert (await activate(app))[0] == [hold.id]
         await refused(company.db, "DELETE FROM logs WHERE id = 1")
+
+
+async def test_a_release_waits_for_who_reads_the_table_and_is_carried_on(company):
+    async with company.app() as app:
+        hold = await company.hold(app, accounts=("1",))
+        async with open_transaction(company.dsn, "SELECT count(*) FROM logs") as reader:
+            await holds.release(app.database, hold.id, "test", "over", grace_seconds=0)
+            missing = await let_end(app)
+            assert f"backends {reader.get_server_pid()} have transactions open that use" in missing["logs"][hold.id]
+            await refused(company.db, "DELETE FROM logs WHERE id = 1")
+            await reader.execute("COMMIT")
+        app.native["logs"]._not_before = 0.0
+        assert await natives.settle(app.database, app.natives()) == {}
+        await company.db.execute("DELETE FROM logs WHERE id = 1")

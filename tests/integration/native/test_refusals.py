@@ -243,3 +243,12 @@ async def test_a_prepared_statement_from_before_the_hold_is_refused_too(company)
         with pytest.raises(asyncpg.PostgresError) as refusal:
             await statement.fetch(3)
         assert refusal.value.sqlstate == HELD
+
+
+async def test_our_own_anonymising_leaves_what_is_held_and_does_the_rest(company):
+    company.targets["logs"] |= {"action": "anonymise", "anonymise": {"columns": {"ip": None}}}
+    async with company.app() as app:
+        await company.hold(app, records={"logs": ("3",)})
+        outcome = await app.engine.sweep(app.spec.target("logs"))
+    assert (outcome.outcome, outcome.changed, outcome.failed) == ("drained", 4, 0), outcome.error
+    assert await company.db.fetchval("SELECT array_agg(id) FROM logs WHERE id < 1000 AND ip IS NOT NULL") == [3]
