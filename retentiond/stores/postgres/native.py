@@ -52,6 +52,10 @@ _TOOK_LONG = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyn
 # All that a look may take, an installation among it; a target that does not answer must not keep other holds waiting.
 _ANSWER_SECONDS = 15.0
 _FIRST_REST, _LONGEST_REST = 0.5, 5.0
+# What a hold is active by must survive a crash of the server, whatever the database's default is.
+_DURABLE = """
+SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local')
+"""
 _LOCK = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('retentiond_holds', 0))"
 _USE = (
     "GRANT USAGE, CREATE ON SCHEMA {schema} TO {role};"
@@ -121,9 +125,11 @@ class NativeHolds:
         shape = await self.opened()
         bearing = await self.held(shape, known)
         ended = frozenset(hold.id for hold in known if hold.state is HoldState.RELEASED)
+        before = self._there - ended
         async with self.store.transaction() as connection:
             state = await self.read(connection, shape)
             wanted = await _wanted(connection, shape, self.names, state, _final(state, bearing, ended))
+        self._there = frozenset(state.holds)
         if _in_step(state, wanted, self.names):
             return self._there
         self._require_patience()
@@ -131,11 +137,14 @@ class NativeHolds:
             async with self.store.transaction(
                 read_only=False, statement_ms=_STATEMENT_MS, lock_ms=_LOCK_MS, idle_ms=_IDLE_MS
             ) as connection:
-                return await self._install(connection, shape, bearing, ended)
+                installed = await self._install(connection, shape, bearing, ended)
         except Refused as error:
             if not isinstance(error, _Busy) and not isinstance(error.__cause__, _TOOK_LONG):
                 raise
             raise await self._busy(state, shape, writers_only=bool(wanted.holds)) from error
+        self.mended = _tampered(state, wanted, self.names, before)
+        self._there, self._rest, self._not_before = installed, _FIRST_REST, 0.0
+        return installed
 
     async def _install(
         self,
@@ -145,11 +154,11 @@ class NativeHolds:
         ended: frozenset[str],
     ) -> frozenset[str]:
         """One transaction, from what is found under the lock to what is to be; what is in force then."""
+        await connection.execute(_DURABLE)
         await connection.execute(_LOCK)
         state = await self.read(connection, shape)
         wanted = await _wanted(connection, shape, self.names, state, _final(state, bearing, ended))
         if not _in_step(state, wanted, self.names):
-            self.mended = drift(state, self.names)
             if wanted.holds:
                 _require_rights(self.store.name, state)
                 await _make(connection, self.names, state, wanted)
@@ -159,9 +168,7 @@ class NativeHolds:
         place = (self.store.space, self.store.name, wanted.table.sql)
         if wanted.holds or state.has_tables:
             await write_state(connection, place, digest=wanted.digest, mark=mark, holds=wanted.holds)
-        self._rest, self._not_before = _FIRST_REST, 0.0
-        self._there = frozenset(wanted.holds)
-        return self._there
+        return frozenset(wanted.holds)
 
     async def held(self, shape: PostgresStore, known: Sequence[Hold]) -> dict[str, Held]:
         """What is to be in force of the holds, in the target's own text."""
@@ -175,9 +182,7 @@ class NativeHolds:
 
     async def read(self, connection: Connection, shape: PostgresStore) -> State:
         """What is there now."""
-        state = await read_state(connection, self.store.space, self.store.name, shape.shape.table.oid)
-        self._there = frozenset(state.holds)
-        return state
+        return await read_state(connection, self.store.space, self.store.name, shape.shape.table.oid)
 
     def _require_patience(self) -> None:
         """Let writers have the table to themselves for a while after a try that kept them waiting."""
@@ -207,6 +212,16 @@ def drift(state: State, names: Names) -> tuple[str, ...]:
         found += [f"{member.shown} has no trigger {names.trigger_of(kind)}" for kind in gone]
     if not found and state.marked != state.mark:
         found.append(f"function {names.function_sql} or a trigger that calls it was changed")
+    return tuple(found)
+
+
+def _tampered(state: State, wanted: Wanted, names: Names, before: frozenset[str]) -> tuple[str, ...]:
+    """What somebody else has changed since, by what is there and by what was when this process last looked."""
+    found = list(drift(state, names))
+    if lost := sorted(before - state.holds.keys()):
+        found.append(f"holds that were in force are not there any more: {', '.join(lost)}")
+    elif state.holds != wanted.holds and state.digest == wanted.digest:
+        found.append(f"rows of {NATIVE_SCHEMA}.held were changed")
     return tuple(found)
 
 

@@ -31,10 +31,12 @@ async def test_nothing_is_found_where_all_is_in_step(company):
     async with company.app() as app:
         assert await found(app) == []
         hold = await company.hold(app, accounts=("1",))
+        await company.hold(app, accounts=("2",))
         assert await found(app) == []
         await holds.release(app.database, hold.id, "test", "over", grace_seconds=0)
         assert await let_end(app) == {}
         assert await found(app) == []
+        assert app.native["logs"].mended == ()
 
 
 DRIFT = {
@@ -74,6 +76,7 @@ async def test_drift_is_found_and_mended_by_the_next_look(company, kind):
         assert told in str(listed)
         assert all(each.severity == "error" and each.subject == "logs" and each.remedy for each in listed)
         await mended(app)
+        assert app.native["logs"].mended
         await refused(company.db, "DELETE FROM logs WHERE id = 1")
         await refused(company.db, "UPDATE logs SET account_id = 2 WHERE id = 1")
         await refused(company.db, "TRUNCATE logs")
