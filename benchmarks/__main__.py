@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from benchmarks import beside, erase, idle, nothing, shards, workers
+from benchmarks import beside, erase, idle, native, nothing, shards, workers
 
-_ALL = ("erase", "nothing", "idle", "shards", "workers", "beside")
+_ALL = ("erase", "nothing", "idle", "shards", "workers", "beside", "native")
 
 
 async def main(names: list[str], given: argparse.Namespace) -> None:
@@ -23,6 +23,8 @@ async def main(names: list[str], given: argparse.Namespace) -> None:
         await workers.run()
     if "beside" in names:
         await beside.run(given.rows, given.beside_seconds, given.beside_rounds, given.beside_rate)
+    if "native" in names:
+        await native.run(given.native_rows)
 
 
 if __name__ == "__main__":
@@ -34,6 +36,7 @@ if __name__ == "__main__":
     parser.add_argument("--beside-seconds", type=int, default=20, help="of each run of pgbench")
     parser.add_argument("--beside-rounds", type=int, default=5, help="pairs of runs, alone and beside a sweep")
     parser.add_argument("--beside-rate", type=int, default=100, help="transactions a second")
+    parser.add_argument("--native-rows", type=int, default=200_000, help="of the table that is written to under holds")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(_ALL)):
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(_ALL)}")

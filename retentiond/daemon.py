@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +23,7 @@ from retentiond import __version__
 from retentiond.control import approvals, flags, holds, meta, policies, queue, units
 from retentiond.control.database import Database, Tx
 from retentiond.control.holds import FenceProbe, Recorder
+from retentiond.control.natives import NativeStep
 from retentiond.control.workers import Role, Worker
 from retentiond.domain.accounts import TierRules
 from retentiond.domain.change import Evaded, evaded, newly_erases
@@ -39,6 +40,7 @@ from retentiond.stores.config import TargetConfig
 from retentiond.stores.health import Health as HealthConfig
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.directory import Directory
+from retentiond.stores.postgres.native import NativeHolds
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep.engine import Engine
 from retentiond.sweep.events import Observer, ignore
@@ -69,6 +71,7 @@ class App:
     engine: Engine
     texts_key: bytes
     document: dict[str, object]
+    native: Mapping[str, NativeHolds]
 
     @property
     def spec(self) -> Spec:
@@ -83,6 +86,10 @@ class App:
         """This process as it presents itself to the others."""
         worker = self.engine.tools.worker
         return Worker(worker, socket.gethostname(), os.getpid(), __version__, role, self.settings.mode)
+
+    def natives(self) -> dict[str, NativeStep]:
+        """For each target whose own database keeps holds, how to bring it in step."""
+        return {name: each.settle for name, each in self.native.items() if each.store.config.native_holds}
 
     def hold_recorder(self, by: str) -> Recorder:
         """Writes each change of a hold into the ledger, in the transaction that makes it."""
@@ -197,6 +204,7 @@ async def open_app(
                 ),
                 keys["texts"],
                 document,
+                {target.name: NativeHolds(stores[target.name], target.data_class.name) for target in spec.targets},
             )
         finally:
             for store in stores.values():

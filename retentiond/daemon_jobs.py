@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from retentiond.control import entries, holds, overview, permits, units, workers
+from retentiond.control import entries, holds, natives, overview, permits, units, workers
 from retentiond.control.holds import Waiting
 from retentiond.control.overview import Overview
 from retentiond.control.queue import Bell
@@ -25,7 +25,7 @@ from retentiond.daemon_watch import Watch
 from retentiond.domain.duration import rfc3339
 from retentiond.domain.evidence import parse_and_verify
 from retentiond.domain.holds import Hold
-from retentiond.errors import LedgerError, StillPending, Unreachable
+from retentiond.errors import Blind, LedgerError, StillPending, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.verify import verify_database
 from retentiond.sweep.events import Failed
@@ -43,6 +43,8 @@ _PRUNE_SECONDS = 3_600.0
 # Between two pages of the ledger: verifying takes at most about half of the loop's time.
 _PAGE_REST_SECONDS = 0.05
 _STUCK = "stuck"
+# A partition that was attached, a trigger that somebody disabled: seen by nobody until looked for.
+_NATIVE_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -57,11 +59,15 @@ class Jobs:
     _not_before: dict[str, float] = field(default_factory=dict)
     _signed: int = 0
     _why: dict[str, str] = field(default_factory=dict)
+    _native_epoch: int = -1
 
     def consider(self, seen: Overview, *, sweeping: bool, entered: bool) -> None:
         """Begin what is due; `sweeping`: the ledger grows at this moment; `entered`: the mode is in force."""
         if seen.pending or seen.release_due:
             self._begin("holds", HOLDS, self._carry_holds_on, every=0)
+        if self.app.natives():
+            every = _NATIVE_SECONDS if self._native_epoch == seen.epoch else 0
+            self._begin("native", HOLDS, lambda: self._keep_native(seen), every=every)
         self._judge_pending(seen)
         self._begin("presence", CONTROL, self._appear, every=workers.SEEN_EVERY_SECONDS)
         if _is_due(seen, entered=entered):
@@ -120,13 +126,36 @@ class Jobs:
     async def _carry_holds_on(self) -> None:
         app, record = self.app, self.app.hold_recorder(BY)
         self._why = {}
-        active = await holds.activate_pending(app.database, app.fences(), self._note_waiting, record=record)
+        active = await holds.activate_pending(
+            app.database, app.fences(), self._note_waiting, native=app.natives(), record=record
+        )
         for hold in active:
             log.info("hold active", hold=hold.id)
         if ended := await holds.finish_releases(app.database, until=datetime.now(UTC), record=record):
             log.info("holds ended", holds=[hold.id for hold in ended])
             async with app.database.transaction() as tx:
                 await units.make_due(tx)
+
+    async def _keep_native(self, seen: Overview) -> None:
+        """Keep the targets' own databases in step; what a pending hold waits for there is said with the others."""
+        missing = await natives.settle(self.app.database, self.app.natives())
+        for name, each in self.app.native.items():
+            if each.mended:
+                log.warning("native holds mended", target=name, found=each.mended)
+                each.mended = ()
+        pending = {hold.id for hold in seen.pending}
+        apart = {
+            f"target {target}: hold {hold_id}: {why}"
+            for target, lacking in missing.items()
+            for hold_id, why in lacking.items()
+            if hold_id not in pending
+        }
+        if apart:
+            raise Blind(
+                f"holds in the targets' own databases are not as they should be: {'; '.join(sorted(apart))}",
+                remedy="our own sweeps mind the holds all the same; see `retentiond check` for what is missing",
+            )
+        self._native_epoch = seen.epoch
 
     def _note_waiting(self, hold: Hold, reasons: Sequence[Waiting]) -> None:
         told = {f"target {each.target}: {each.detail}" if each.target else each.detail for each in reasons}

@@ -13,8 +13,9 @@ from typing import ClassVar
 
 # SQLSTATE classes whose message speaks of the server, the session or names in a schema, and never of a row's values:
 # connection, transaction state, login, catalogue and schema names, rollback, syntax and rights, resources, limits,
-# state, intervention, system. Not 22 (data), 23 (constraints), P0 (whatever a trigger says).
-_SPEAKS_OF_NO_VALUES = frozenset({"08", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
+# state, intervention, system, and RH, with which our native holds refuse. Not 22 (data), 23 (constraints), P0 (whatever
+# a trigger says).
+_SPEAKS_OF_NO_VALUES = frozenset({"08", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "RH"})
 
 
 class RetentiondError(Exception):

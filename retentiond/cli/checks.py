@@ -16,10 +16,11 @@ from rich.markup import escape
 from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
 from retentiond.cli.targets import Broken
+from retentiond.control import holds
 from retentiond.daemon import EVADED_REMEDY, App, evaded_holds
 from retentiond.domain.clock import ClockReading, skew
 from retentiond.stores.base import Finding, Severity
-from retentiond.stores.postgres import pooler
+from retentiond.stores.postgres import native_check, pooler
 from retentiond.stores.postgres.config import database_of
 from retentiond.stores.postgres.inspect_directory import Rules
 from retentiond.stores.postgres.store import PostgresStore
@@ -72,6 +73,7 @@ async def check(json_: bool) -> int:
         if configured.control.dsn is not None:
             await _pooler(configured.control.dsn.get_secret_value(), "control", found)
         known = await _directory(app, found)
+        await _natives(app, found)
         opened = [store for store in app.engine.stores.values() if await _target(app, store, found, directory=known)]
         found.findings += _order(opened)
     if not configured.targets:
@@ -113,6 +115,21 @@ async def _holds(app: App, found: _Found) -> None:
         Finding("error", "control", f"{each}; with it this configuration is not put in force", EVADED_REMEDY)
         for each in lost
     ]
+
+
+async def _natives(app: App, found: _Found) -> None:
+    """Whether each target's own database keeps what it is to keep, and nothing that it is not to."""
+    try:
+        async with app.database.transaction(read_only=True) as tx:
+            known = await holds.list_all(tx)
+    except Exception as error:
+        found.broken("control", error)
+        return
+    for target in app.spec.targets:
+        try:
+            found.findings += await native_check.findings(app.native[target.name], known)
+        except Exception as error:
+            found.broken(target.name, error)
 
 
 async def _pooler(dsn: str, subject: str, found: _Found) -> None:

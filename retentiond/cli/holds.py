@@ -17,6 +17,7 @@ from retentiond.cli.output import EXIT_CODES, Group, as_json, command, day, json
 from retentiond.cli.words import scope_in_words
 from retentiond.control import holds
 from retentiond.control.hold_rows import HoldDraft
+from retentiond.control.holds import Waiting
 from retentiond.daemon import App, open_app
 from retentiond.domain.duration import instant, rfc3339
 from retentiond.domain.holds import Hold, HoldState, Scope
@@ -168,7 +169,8 @@ async def place(
         _show(active)
         show_matched(matched)
     warn_of_matched(matched)
-    note("Other programs' deletes, backups, WAL and replicas don't know this hold.")
+    but = f" (but on {', '.join(sorted(app.natives()))}, whose database refuses them)" if app.natives() else ""
+    note(f"Other programs' deletes{but}, backups, WAL and replicas don't know this hold.")
     return 0
 
 
@@ -205,7 +207,8 @@ async def _until_active(app: App, placed: Hold, timeout: float) -> Hold:
         await holds.activate_pending(
             app.database,
             app.fences(),
-            lambda _, reasons: waiting.__setitem__(slice(None), [reason.detail or reason.why for reason in reasons]),
+            lambda _, reasons: waiting.__setitem__(slice(None), [_waits_for(reason) for reason in reasons]),
+            native=app.natives(),
             record=app.hold_recorder(by_whom()),
         )
         async with app.database.transaction(read_only=True) as tx:
@@ -218,6 +221,11 @@ async def _until_active(app: App, placed: Hold, timeout: float) -> Hold:
                 remedy="no new batch touches its records; the daemon goes on, see `retentiond hold show`",
             )
         await asyncio.sleep(_POLL_SECONDS)
+
+
+def _waits_for(reason: Waiting) -> str:
+    told = reason.detail or reason.why
+    return f"target {reason.target}: {told}" if reason.why == "native" else told
 
 
 def _show(found: Hold) -> None:

@@ -5,6 +5,8 @@ batch's transaction is over, its request expired). Nothing is waited for while t
 itself is one short transaction under the exclusive lock, which checks again. Once a hold's placement is committed, the
 set of permits it waits for only gets smaller, so an answer that was true stays true. Any process may do it, and several
 at once: what one has done, the others find done.
+
+Where a target's own database keeps holds as well (`natives`), a hold that covers it has to be in force there first.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from retentiond.control import barrier, hold_rows, permits
+from retentiond.control import barrier, hold_rows, natives, permits
 from retentiond.control.database import Database, Tx
 from retentiond.control.hold_rows import Recorder
+from retentiond.control.natives import NativeStep
 from retentiond.control.permits import OpenPermit
 from retentiond.domain.holds import Hold
 from retentiond.errors import RetentiondError, quoted
@@ -33,9 +36,9 @@ PROBE_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """One reason why a hold is still pending: a batch that may still take effect, or a failover."""
+    """One reason why a hold is still pending: a batch that may still take effect, a failover, a target's own holds."""
 
-    why: Literal["batch", "unreachable", "unknown_target", "failover"]
+    why: Literal["batch", "unreachable", "unknown_target", "failover", "native"]
     number: int | None = None
     target: str | None = None
     detail: str = ""
@@ -49,6 +52,7 @@ async def activate_pending(
     fences: Mapping[str, FenceProbe],
     on_wait: OnWait | None = None,
     *,
+    native: Mapping[str, NativeStep] | None = None,
     record: Recorder | None = None,
     permit_seconds: float = permits.PERMIT_SECONDS,
     grace_seconds: float = LATE_EFFECT_GRACE_SECONDS,
@@ -56,24 +60,28 @@ async def activate_pending(
 ) -> list[Hold]:
     """Make active every pending hold that can be, once; returns those that this call made active. Event: `activated`.
 
-    `fences` has a probe for each configured target; a permit of another target keeps a hold pending. `on_wait` gets
-    each hold that stays pending, with the reasons. After a change of server none is activated for `permit_seconds` and
-    `grace_seconds` together.
+    `fences` has a probe for each configured target; a permit of another target keeps a hold pending. `native` has those
+    whose own database keeps holds; all of them are brought in step. `on_wait` gets each hold that stays pending, with
+    the reasons. After a change of server none is activated for `permit_seconds` and `grace_seconds` together.
     """
     async with database.transaction(read_only=True) as tx:
         pending = await _pending(tx)
         earlier = await permits.open_permits(tx, before=max(pending.values())) if pending else []
     if not pending:
         return []
-    answers = await _ask(earlier, fences, probe_seconds)
+    # Asked after the pending holds were read, so that each of them is among those that are put in force.
+    answers, missing = await asyncio.gather(
+        _ask(earlier, fences, probe_seconds), natives.settle(database, native or {})
+    )
     passed = {number for number, reason in answers.items() if reason is None}
+    there = pending.keys() - {hold_id for lacking in missing.values() for hold_id in lacking}
     quarantine = permit_seconds + grace_seconds
-    if not any(_clear(epoch, earlier, passed) for epoch in pending.values()):
+    if not any(_clear(pending[hold_id], earlier, passed) for hold_id in there):
         active, blocked = list[Hold](), set(pending)
     else:
-        active, blocked = await _activate(database, passed, quarantine, record)
+        active, blocked = await _activate(database, passed, there, quarantine, record)
     if on_wait is not None and blocked:
-        await _report(database, blocked, answers, quarantine, on_wait)
+        await _report(database, blocked, answers, missing, quarantine, on_wait)
     return active
 
 
@@ -110,9 +118,13 @@ async def _ask_one(permit: OpenPermit, probe: FenceProbe | None, seconds: float)
 
 
 async def _activate(
-    database: Database, passed: Collection[int], quarantine: float, record: Recorder | None
+    database: Database, passed: Collection[int], there: Collection[str], quarantine: float, record: Recorder | None
 ) -> tuple[list[Hold], set[str]]:
-    """Activate what can be under the exclusive lock, judged anew there; those, and the ids still pending."""
+    """Activate what can be under the exclusive lock, judged anew there; those, and the ids still pending.
+
+    `there` are the holds that are in force in all targets that keep them themselves: nobody takes one away there that
+    is pending.
+    """
     async with database.transaction() as tx:
         await barrier.enter_alone(tx)
         await barrier.observe(tx)
@@ -120,7 +132,8 @@ async def _activate(
         if not pending or await barrier.quarantined(tx, quarantine):
             return [], set(pending)
         open_now = await permits.open_permits(tx, before=max(pending.values()))
-        ready = [hold_id for hold_id, epoch in pending.items() if _clear(epoch, open_now, passed)]
+        clear = [hold_id for hold_id, epoch in pending.items() if _clear(epoch, open_now, passed)]
+        ready = [hold_id for hold_id in clear if hold_id in there]
         if ready:
             await barrier.bump(tx)
         active = []
@@ -136,6 +149,7 @@ async def _report(
     database: Database,
     blocked: Collection[str],
     answers: Mapping[int, Waiting | None],
+    missing: Mapping[str, Mapping[str, str]],
     quarantine: float,
     on_wait: OnWait,
 ) -> None:
@@ -150,6 +164,11 @@ async def _report(
         reasons = [Waiting("failover", detail=_FAILOVER)] if failover else []
         earlier = (permit.number for permit in open_now if permit.epoch < row["epoch"])
         reasons.extend(reason for number in earlier if (reason := answers.get(number)))
+        reasons.extend(
+            Waiting("native", target=target, detail=f"not in force in the database itself: {lacking[row['id']]}")
+            for target, lacking in missing.items()
+            if row["id"] in lacking
+        )
         on_wait(hold_rows.from_row(row), tuple(reasons))
 
 

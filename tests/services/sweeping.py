@@ -107,7 +107,8 @@ class Rig:
         for store in app.engine.stores.values():
             await store.open(app.engine.directory)
         for _ in range(600):
-            await holds.activate_pending(app.database, app.fences(), record=app.hold_recorder("test"))
+            record = app.hold_recorder("test")
+            await holds.activate_pending(app.database, app.fences(), native=app.natives(), record=record)
             async with app.database.transaction(read_only=True) as tx:
                 now = await holds.get(tx, placed.id)
             if now.state is HoldState.ACTIVE:

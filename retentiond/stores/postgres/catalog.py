@@ -78,9 +78,15 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws(E'\\n',
             ORDER BY f.oid) FROM pg_catalog.pg_constraint f
      WHERE f.contype = 'f' AND f.conparentid = 0 AND f.confrelid IN (SELECT oid FROM family))))
 """
+NATIVE_SCHEMA = "retentiond_holds"
+"""Where native holds have their functions and tables, in the database of the target (`native`)."""
+
+# Not our own, which refuse only what no statement of ours asks for.
 _TRIGGERS = f"""{_FAMILY}
 SELECT DISTINCT t.tgname AS name FROM pg_catalog.pg_trigger t
+JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 WHERE t.tgrelid IN (SELECT oid FROM family) AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 24) <> 0
+  AND n.nspname <> '{NATIVE_SCHEMA}'
 ORDER BY 1
 """
 

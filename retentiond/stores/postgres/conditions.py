@@ -28,17 +28,17 @@ def held(shape: Shape, plan: TargetPlan, params: Params) -> str:
     return f"({' OR '.join(covers(shape, hold, params) for hold in plan.holds) or 'false'})"
 
 
-def covers(shape: Shape, hold: TargetHold, params: Params) -> str:
+def covers(shape: Shape, hold: TargetHold, params: Params, alias: str = "r") -> str:
     """Whether this hold covers the record."""
     parts = []
     if hold.accounts is not None and shape.account is not None:
-        parts.append(same_as_any(shape.account, f"r.{quote(shape.account.name)}", hold.accounts, params))
+        parts.append(same_as_any(shape.account, f"{alias}.{quote(shape.account.name)}", hold.accounts, params))
     if hold.by_item:
-        key = shape.key_of("r")
+        key = shape.key_of(alias)
         named = f"{key} = ANY({params.add(sorted(hold.records or ()), 'text[]')})"
         starts = [f"pg_catalog.starts_with({key}, {params.add(prefix, 'text')})" for prefix in hold.prefixes]
         parts.append(f"({' OR '.join([named, *starts])})")
-    anchor = anchor_expression(shape)
+    anchor = anchor_expression(shape, alias)
     if hold.since is not None:
         parts.append(f"COALESCE({anchor} >= {params.moment(hold.since)}, true)")
     if hold.until is not None:

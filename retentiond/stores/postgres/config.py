@@ -125,7 +125,8 @@ class PostgresTarget(TargetConfig):
     """A table: which column dates its records, and how their account and tier are known.
 
     `unit` is that of a numeric anchor, `timezone` that of a naive one; `key` are the columns that tell records apart
-    (the primary key by default); `vacuum` lets a large sweep end with one.
+    (the primary key by default); `vacuum` lets a large sweep end with one. With `native_holds` the database itself
+    keeps what a hold covers.
     """
 
     actions: ClassVar[frozenset[str]] = frozenset({"delete", "anonymise"})
@@ -142,6 +143,7 @@ class PostgresTarget(TargetConfig):
     anonymise: Anonymise | None = None
     pace: HealthyPace = HealthyPace()
     vacuum: bool = False
+    native_holds: bool = False
 
     @field_validator("timezone")
     @classmethod

@@ -50,9 +50,10 @@ class PostgresStore:
         self.config = config
         self.action = action
         self.records = config.records()
-        self._space = space
+        self.space = space
         self._secret = secret
         self._database = TargetDatabase(config.dsn.get_secret_value(), what=f"target {name}")
+        self.transaction = self._database.transaction
         self._shape: Shape | None = None
         self._fingerprint = ""
         self._directory: Directory | None = None
@@ -299,7 +300,7 @@ class PostgresStore:
 
     def lock_key(self, number: int) -> int:
         """The advisory lock of a permit's number."""
-        digest = hashlib.sha256(f"retentiond:{self._space}:{number}".encode()).digest()
+        digest = hashlib.sha256(f"retentiond:{self.space}:{number}".encode()).digest()
         return int.from_bytes(digest[:8], "big", signed=True)
 
     async def fate(self, transaction: str) -> str:
