@@ -7,13 +7,11 @@ empty database beside the real one (3-interface); what only looks has `cli.looki
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,27 +23,21 @@ from retentiond.control.database import Database, Tx
 from retentiond.control.holds import FenceProbe, Recorder
 from retentiond.control.natives import NativeStep
 from retentiond.control.workers import Role, Worker
-from retentiond.domain.accounts import TierRules
+from retentiond.daemon_spec import make_spec, make_store
 from retentiond.domain.change import Evaded, evaded, newly_erases
-from retentiond.domain.evidence import canonical
 from retentiond.domain.holds import Hold
 from retentiond.domain.permit import Unit
-from retentiond.domain.plan import TierSource
 from retentiond.errors import Guarded, NoState, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
 from retentiond.ledger.keys import KEY_FILE, SigningKey, origin_of
 from retentiond.settings import Settings
-from retentiond.stores.config import TargetConfig
-from retentiond.stores.health import Health as HealthConfig
-from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.native import NativeHolds
-from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep.engine import Engine
 from retentiond.sweep.events import Observer, ignore
 from retentiond.sweep.plans import Tools
-from retentiond.sweep.spec import Health, Limits, Pace, Query, Spec, Target
+from retentiond.sweep.spec import Spec
 
 Patience = Callable[[], bool]
 """Whether to go on waiting for what can't be reached yet."""
@@ -216,81 +208,6 @@ async def open_app(
 def _kept_folder(settings: Settings) -> Path | None:
     """The folder that outlives this process: one that is configured, or that the embedded Postgres lies in."""
     return settings.state_folder() if settings.state_dir is not None or settings.control.dsn is None else None
-
-
-def make_spec(settings: Settings, document: dict[str, object]) -> Spec:
-    """The settings as the sweep layer takes them."""
-    guards = settings.guards
-    return Spec(
-        enforce=settings.mode == "enforce",
-        policy=settings.policy,
-        rules=TierRules(settings.accounts.tier_map if settings.accounts else {}),
-        targets=tuple(make_target(settings, name, config) for name, config in sorted(settings.targets.items())),
-        digest=digest_of(document),
-        has_directory=settings.accounts is not None,
-        missing_means_deleted=settings.accounts is not None and settings.accounts.missing == "deleted",
-        limits=Limits(
-            max_fraction=guards.max_fraction,
-            min_records=guards.min_records,
-            max_records=guards.max_records,
-            max_accounts_shortened=guards.max_accounts_shortened,
-            min_accounts_shortened=guards.min_accounts_shortened,
-            max_clock_skew=timedelta(seconds=guards.max_clock_skew),
-            max_clock_jump=timedelta(microseconds=guards.max_clock_jump.nominal()),
-        ),
-        release_grace=timedelta(microseconds=settings.holds.release_grace.nominal()),
-        min_interval=timedelta(seconds=settings.sweep.min_interval),
-        max_interval=timedelta(seconds=settings.sweep.max_interval),
-    )
-
-
-def make_target(settings: Settings, name: str, config: TargetConfig) -> Target:
-    """One target as the sweep layer takes it."""
-    assert isinstance(config, PostgresTarget)  # the only kind in the registry so far
-    data_class = settings.policy.classes[config.class_name]
-    source: TierSource = "directory"
-    if config.tier is not None:
-        source = "constant"
-    elif config.tier_column is not None:
-        source = "record"
-    elif settings.accounts is None or config.account is None:
-        source = "none"
-    return Target(
-        name=name,
-        store=config.store,
-        data_class=data_class,
-        action=config.action or data_class.action or "delete",
-        tier_source=source,
-        tier=config.tier,
-        knows_account=config.account is not None,
-        pace=Pace(**config.pace.model_dump(exclude={"health"})),
-        health=make_health(config.pace.health),
-        vacuum=config.vacuum,
-        window=config.window,
-    )
-
-
-def make_health(config: HealthConfig) -> Health:
-    """When the sweeps of a target yield, as the sweep layer takes it."""
-    query = config.promql
-    token = query.token.get_secret_value() if query is not None and query.token is not None else None
-    return Health(
-        limits=config.limits(),
-        configured=config.configured(),
-        patience=config.patience,
-        query=Query(query.url, query.expression, query.threshold, token) if query is not None else None,
-    )
-
-
-def make_store(config: TargetConfig, target: Target, *, space: str, secret: bytes) -> PostgresStore:
-    """The store of a target."""
-    assert isinstance(config, PostgresTarget)  # the only kind in the registry so far
-    return PostgresStore(target.name, config, action=target.action, space=space, secret=secret)
-
-
-def digest_of(document: dict[str, object]) -> str:
-    """The digest of all that enters a verdict."""
-    return hashlib.sha256(canonical(document)).hexdigest()
 
 
 def worker_name() -> str:

@@ -19,10 +19,11 @@ from retentiond.api.health import Health
 from retentiond.control import overview
 from retentiond.control.overview import Overview
 from retentiond.control.workers import Role
-from retentiond.daemon import App, enter_mode, make_spec, open_app
+from retentiond.daemon import App, enter_mode, open_app
 from retentiond.daemon_jobs import BY, Jobs
 from retentiond.daemon_ready import CLOCK, CONTROL, LOOP, MODE, STOPPING, checks
 from retentiond.daemon_signals import Signals
+from retentiond.daemon_spec import make_spec
 from retentiond.daemon_watch import LOOK, Watch, target_check
 from retentiond.daemon_work import Work
 from retentiond.domain.clock import ClockReading, agreed_now, skew

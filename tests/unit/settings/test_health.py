@@ -2,7 +2,7 @@
 
 import pytest
 
-from retentiond.daemon import make_health
+from retentiond.daemon_spec import make_health
 from retentiond.errors import ConfigurationError
 from retentiond.settings import load
 
