@@ -211,9 +211,9 @@ class Enforced:
                 f"the sweep of {self.lease.unit} was begun under the policy {shard.digest[:12]}",
                 remedy="nothing to do: the next sweep is by the policy in force",
             )
-        plan = replace(plan, now=min(plan.now, shard.now))
+        now, plan = plan.now, replace(plan, now=min(plan.now, shard.now))
         bound = None if shard.bound is None else max(shard.bound - self.outcome.changed, 0)
-        await self._run(plan, [shard.leg], state, shards=shard.shards, bound=bound)
+        await self._run(plan, [shard.leg], state, now=now, shards=shard.shards, bound=bound)
 
     async def finish_shard(self) -> None:
         """Write how it ended, for whoever has the target's unit; one that was only left is for anybody to take."""
@@ -235,6 +235,7 @@ class Enforced:
         legs: Sequence[Window],
         state: UnitState | None,
         *,
+        now: datetime | None = None,
         shards: int = 1,
         bound: int | None,
     ) -> None:
@@ -246,6 +247,7 @@ class Enforced:
             self.lease,
             self.sweep,
             self.outcome,
+            now=now or plan.now,
             shards=shards,
             bound=bound,
         )

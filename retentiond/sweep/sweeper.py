@@ -19,11 +19,10 @@ from uuid import uuid4
 from retentiond.beside import beside
 from retentiond.control import permits, units
 from retentiond.control.database import Tx
-from retentiond.domain.duration import instant
 from retentiond.domain.evidence import keyed_digest
 from retentiond.domain.permit import Lease, Permit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Blind, Conflict, EpochMoved, Guarded, Hostile, Locked, Refused, UsageError
+from retentiond.errors import Blind, Conflict, EpochMoved, Guarded, Hostile, Locked, Refused
 from retentiond.ledger import kinds
 from retentiond.stores.base import Batch, Store, Tally, Way, Window
 from retentiond.sweep.events import BatchDone, Throttled
@@ -33,6 +32,7 @@ from retentiond.sweep.plans import Tools, with_holds
 from retentiond.sweep.recovery import give_up
 from retentiond.sweep.spec import Target
 from retentiond.sweep.throttle import Pacer
+from retentiond.sweep.told import outcome_entry
 from retentiond.sweep.yielding import Yielder
 
 _MAX_EPOCH_RETRIES = 100
@@ -54,16 +54,20 @@ class Sweeper:
         sweep: str,
         outcome: Outcome,
         *,
+        now: datetime,
         shards: int = 1,
         bound: int | None = None,
     ) -> None:
-        """It is one of `shards` that share the target's pace; it may act on `bound` records (None: any number)."""
+        """It is one of `shards` that share the target's pace; it may act on `bound` records (None: any number).
+
+        `now` is the present: the plan's may be of hours ago, when the sweep was begun.
+        """
         self._tools, self._store, self._target = tools, store, target
         self._plan, self._lease, self._sweep = plan, lease, sweep
         self._pacer = Pacer(target.pace.share(shards))
         self._bound = bound
         self._numbers: list[int] = []
-        self._began = time.monotonic()
+        self._now, self._began = now, time.monotonic()
         self._joined = False
         self._permit: Permit | None = None
         self._aside = 0
@@ -244,9 +248,9 @@ class Sweeper:
             )
 
     def _open(self) -> bool:
-        """Whether the target's window is open, by the sweep's `now` and the time since then."""
+        """Whether the target's window is open."""
         window = self._target.window
-        return window is None or window.open_at(self._plan.now + timedelta(seconds=time.monotonic() - self._began))
+        return window is None or window.open_at(self._now + timedelta(seconds=time.monotonic() - self._began))
 
     async def _rest(self, seconds: float, records: int) -> None:
         reason, rest = self._pacer.rest(seconds, records)
@@ -340,49 +344,5 @@ class Sweeper:
         return cursor_at(self._store, self._plan, window, after, so_far)
 
     def _entry(self, permit: Permit, found: Tally, began: float) -> kinds.Entry:
-        plan = self._plan
-        work = kinds.Work(
-            sweep=self._sweep,
-            batch=permit.batch,
-            permit=permit.number,
-            target=plan.target,
-            store=self._target.store,
-            class_name=plan.data_class.name,
-            action=plan.action,
-            policy_digest=plan.digest,
-            rule=plan.data_class.after,
-            cutoff=plan.horizon(),
-            hold_epoch=permit.epoch,
-            shard=self._lease.unit.shard,
-        )
-        counts = kinds.Counts(
-            selected=found.selected,
-            held=found.held,
-            minimum=found.minimum,
-            failed=found.failed,
-            **self._did(found.changed),
-        )
-        result = kinds.Result(
-            counts=counts,
-            verified=found.verified,
-            milliseconds=int((time.monotonic() - began) * 1000),
-            tiers={tier: kinds.Counts(**self._did(count)) for tier, count in found.by_tier.items()},
-            bytes=found.bytes,
-            oldest=_moment(found.oldest),
-            newest=_moment(found.newest),
-            ids_digest=found.ids_digest,
-        )
-        return kinds.outcome(work, result)
-
-    def _did(self, count: int) -> Mapping[str, int]:
-        return {"erased" if self._plan.action == "delete" else "anonymised": count}
-
-
-def _moment(text: str | None) -> datetime | None:
-    """An anchor's text as an instant; None also for one before year 1, which Python can't say."""
-    if text is None:
-        return None
-    try:
-        return instant(text)
-    except UsageError:
-        return None
+        milliseconds = int((time.monotonic() - began) * 1000)
+        return outcome_entry(self._plan, self._target, self._sweep, permit, found, milliseconds)

@@ -1,0 +1,66 @@
+"""What the ledger is told of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from retentiond.domain.duration import instant
+from retentiond.domain.permit import Permit
+from retentiond.domain.plan import TargetPlan
+from retentiond.errors import UsageError
+from retentiond.ledger import kinds
+from retentiond.stores.base import Tally
+from retentiond.sweep.spec import Target
+
+
+def outcome_entry(
+    plan: TargetPlan, target: Target, sweep: str, permit: Permit, found: Tally, milliseconds: int
+) -> kinds.Entry:
+    """The outcome of a batch that found and did so much, in so many milliseconds."""
+    work = kinds.Work(
+        sweep=sweep,
+        batch=permit.batch,
+        permit=permit.number,
+        target=plan.target,
+        store=target.store,
+        class_name=plan.data_class.name,
+        action=plan.action,
+        policy_digest=plan.digest,
+        rule=plan.data_class.after,
+        cutoff=plan.horizon(),
+        hold_epoch=permit.epoch,
+        shard=permit.lease.unit.shard,
+    )
+    counts = kinds.Counts(
+        selected=found.selected,
+        held=found.held,
+        minimum=found.minimum,
+        failed=found.failed,
+        **_did(plan, found.changed),
+    )
+    result = kinds.Result(
+        counts=counts,
+        verified=found.verified,
+        milliseconds=milliseconds,
+        tiers={tier: kinds.Counts(**_did(plan, count)) for tier, count in found.by_tier.items()},
+        bytes=found.bytes,
+        oldest=_moment(found.oldest),
+        newest=_moment(found.newest),
+        ids_digest=found.ids_digest,
+    )
+    return kinds.outcome(work, result)
+
+
+def _did(plan: TargetPlan, count: int) -> Mapping[str, int]:
+    return {"erased" if plan.action == "delete" else "anonymised": count}
+
+
+def _moment(text: str | None) -> datetime | None:
+    """An anchor's text as an instant; None also for one before year 1, which Python can't say."""
+    if text is None:
+        return None
+    try:
+        return instant(text)
+    except UsageError:
+        return None
