@@ -159,15 +159,15 @@ class Daemon:
 
     async def _show_outcomes(self, seen: Overview) -> None:
         """Take over how sweeps ended, whoever has swept: each process shows all targets."""
-        finished = {name: unit.finished_at for name, unit in seen.units.items()}
-        if finished == self._finished:
+        units = {target.name: seen.units.get(target.name) for target in self.app.spec.targets}
+        finished = {name: unit.finished_at for name, unit in units.items() if unit is not None}
+        changed = [name for name, at in finished.items() if at != self._finished.get(name, _NEVER)]
+        if not changed:
             return
         async with self.app.database.transaction(read_only=True) as tx:
-            outcomes = await overview.outcomes(tx)
-        mine = {target.name for target in self.app.spec.targets}
-        for name, at in finished.items():
-            if name in mine and name in outcomes and at != self._finished.get(name, _NEVER):
-                self.watch.restore(name, outcomes[name])
+            found = await overview.outcomes(tx, changed)
+        for name, outcome in found.items():
+            self.watch.restore(name, outcome)
         self._finished = finished
 
     def _judge_clock(self, reading: dict[str, ClockReading], host: datetime) -> None:

@@ -13,8 +13,7 @@ from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
 from retentiond.cli.progress import Progress
 from retentiond.cli.targets import chosen, targets_option
-from retentiond.control import workers as registry
-from retentiond.control.workers import Role
+from retentiond.control.workers import Role, present
 from retentiond.daemon import App, enter_pass, open_app
 from retentiond.daemon_loop import run_daemon
 from retentiond.domain.duration import cutoff as cutoff_of
@@ -90,17 +89,14 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
     async with open_app(found_settings, create=True, observer=progress, shards_at_once=together) as app:
         wanted = chosen(app, targets)
         await enter_pass(app, _BY)
-        async with app.database.transaction() as tx:
-            await registry.appear(tx, app.presence("sweep"))
         sweep_id = str(uuid4())
         began = datetime.now(UTC)
         found: dict[str, Outcome] = {}
-        with progress:
-            for target in await app.engine.in_order(wanted):
-                found[target.name] = await _swept(app, target, sweep_id, progress)
+        async with present(app.database, app.presence("sweep")):
+            with progress:
+                for target in await app.engine.in_order(wanted):
+                    found[target.name] = await _swept(app, target, sweep_id, progress)
         await checkpoint(app)
-        async with app.database.transaction() as tx:
-            await registry.leave(tx, app.engine.tools.worker)
         documents = {name: outcome.document(plan_mode=not app.spec.enforce) for name, outcome in found.items()}
     if json_:
         as_json({"sweep": sweep_id, "mode": app.settings.mode, "now": rfc3339(began), "targets": documents})

@@ -7,7 +7,7 @@ knowledge of types, so that it is one round trip behind a transaction pooler too
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -109,9 +109,13 @@ async def read(tx: Tx, activated_after: datetime | None = None) -> Overview:
     )
 
 
-async def outcomes(tx: Tx) -> dict[str, dict[str, Any]]:
-    """How the last sweep of each target ended, as `sweep --json` shows it; for a daemon that starts."""
-    rows = await tx.fetch("SELECT target, outcome::text FROM retentiond.units WHERE shard = '' AND outcome IS NOT NULL")
+async def outcomes(tx: Tx, targets: Collection[str]) -> dict[str, dict[str, Any]]:
+    """How the last sweep of each of these targets ended, as `sweep --json` shows it; of those that were swept."""
+    rows = await tx.fetch(
+        "SELECT target, outcome::text FROM retentiond.units"
+        " WHERE shard = '' AND outcome IS NOT NULL AND target = ANY($1::text[])",
+        list(targets),
+    )
     return {row["target"]: json.loads(row["outcome"]) for row in rows}
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from retentiond.control.database import Tx
+from retentiond.control.database import Database, Tx
 from retentiond.control.rows import from_json
 from retentiond.domain.permit import Unit
+from retentiond.errors import Unreachable
 
 Role = Literal["all", "worker", "scheduler", "sweep"]
 
@@ -75,6 +78,19 @@ async def appear(tx: Tx, worker: Worker) -> None:
 async def leave(tx: Tx, name: str) -> None:
     """The process ends of its own will."""
     await tx.execute("DELETE FROM retentiond.workers WHERE name = $1", name)
+
+
+@asynccontextmanager
+async def present(database: Database, worker: Worker) -> AsyncIterator[None]:
+    """Listed for as long as the block lasts; for what ends by itself."""
+    async with database.transaction() as tx:
+        await appear(tx, worker)
+    try:
+        yield
+    finally:
+        with suppress(Unreachable):
+            async with database.transaction() as tx:
+                await leave(tx, worker.name)
 
 
 async def everybody(tx: Tx) -> list[Seen]:

@@ -188,6 +188,7 @@ async def test_a_control_database_that_restarts_in_the_middle_is_waited_for(rig)
     await rig.company(due=60)
     async with run(rig) as daemon:
         await drained(rig, daemon)
+        await daemon.wait_for("sweep done")
         async with rig.control_connection() as control:
             await control.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
