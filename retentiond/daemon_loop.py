@@ -267,9 +267,9 @@ class Daemon:
             self._work.take_over(seen)
         if self.role != "worker":
             due = [*map(Unit, self._turns.due(seen, self._work.targets)), *self._turns.shards_due(seen)]
-            await self.app.engine.announce(due)
+            new = await self.app.engine.announce(due)
             for unit in due:
-                self._turns.announced(unit, seen)
+                self._turns.announced(unit, seen, new=unit in new)
 
     def _begin_looks(self, seen: Overview) -> None:
         """Look at targets that were not swept since the start: how old their oldest record is, and whether they fit."""

@@ -45,21 +45,23 @@ class Bell:
     def __init__(self, database: Database) -> None:
         self._queries = _queries(_Driver(database))
 
-    async def announce(self, units: Iterable[Unit]) -> None:
-        """Tell all workers that these are due; one that is announced already, or being worked on, is so once.
+    async def announce(self, units: Iterable[Unit]) -> set[Unit]:
+        """Tell all workers that these are due, and return which of them were not in the queue before.
 
-        Whole targets come before shards. Raises Unreachable.
+        One that waits there, or whose job is not quite over, is announced once. Whole targets come before shards.
+        Raises Unreachable.
         """
         ordered = sorted(set(units), key=lambda unit: (unit.target, unit.shard))
         if not ordered:
-            return
-        await self._queries.enqueue(
+            return set()
+        ids = await self._queries.enqueue(
             [_ENTRYPOINT] * len(ordered),
             [orjson.dumps([unit.target, unit.shard]) for unit in ordered],
             [_PART if unit.shard else _WHOLE for unit in ordered],
             dedupe_key=[f"{unit.target}\n{unit.shard}" for unit in ordered],
             on_conflict="skip",
         )
+        return {unit for unit, job in zip(ordered, ids, strict=True) if job is not None}
 
     async def prune(self) -> None:
         """Forget what the queue has noted of jobs that are over."""

@@ -49,13 +49,13 @@ _SHARED_SECONDS = 2.0
 _EXTENT_SECONDS = 60.0
 
 
-Announce = Callable[[Iterable[Unit]], Awaitable[None]]
-"""Tells all workers of units that are to be had."""
+Announce = Callable[[Iterable[Unit]], Awaitable[set[Unit]]]
+"""Tells all workers of units that are to be had; returns those that they had not been told of yet."""
 
 
-async def nobody(units: Iterable[Unit]) -> None:
+async def nobody(units: Iterable[Unit]) -> set[Unit]:
     """Where there is nobody to tell."""
-    del units
+    return set(units)
 
 
 @dataclass(slots=True)

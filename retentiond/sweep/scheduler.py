@@ -19,6 +19,8 @@ from retentiond.sweep.spec import Spec
 _AGAIN = timedelta(seconds=60)
 """What is still due so long after it was announced is announced again."""
 
+_SOON = timedelta(seconds=2)
+
 _PLAN_SHARE = 20
 """In plan mode a count is repeated after this many times its own duration: 5 % of the time."""
 
@@ -47,17 +49,17 @@ class Turns:
 
     def shards_due(self, seen: Overview) -> Sequence[Unit]:
         """The shards of divided sweeps to announce now."""
-        edge = seen.now - _AGAIN
-        self._shards = {unit: at for unit, at in self._shards.items() if unit in seen.open_shards and at > edge}
+        self._shards = {unit: at for unit, at in self._shards.items() if unit in seen.open_shards and at > seen.now}
         return [unit for unit in seen.open_shards if unit not in self._shards]
 
-    def announced(self, unit: Unit, seen: Overview) -> None:
-        """All workers have been told of it."""
+    def announced(self, unit: Unit, seen: Overview, *, new: bool) -> None:
+        """All workers have been told of it; not `new`: an earlier word of it is still in the queue, maybe just over."""
+        after = min(self.spec.min_interval, _AGAIN) if new else _SOON
         if unit.shard:
-            self._shards[unit] = seen.now
+            self._shards[unit] = seen.now + after
             return
         self.began(unit.target, seen)
-        self._not_before[unit.target] = seen.now + min(self.spec.min_interval, _AGAIN)
+        self._not_before[unit.target] = seen.now + after
 
     def began(self, target: str, seen: Overview) -> None:
         """The target is being swept from now on."""

@@ -113,18 +113,24 @@ def test_plan_mode_counts_again_after_twenty_times_what_counting_took():
 
 
 def test_what_was_announced_is_announced_again_after_a_while_if_it_is_still_due(turns):
-    turns.announced(Unit("logs"), seen())
+    turns.announced(Unit("logs"), seen(), new=True)
     assert list(turns.due(seen(now=NOW + MINUTE / 2), ())) == []
     assert "logs" in turns.due(seen(now=NOW + MINUTE), ())
+
+
+def test_what_was_in_the_queue_already_is_announced_again_soon_since_its_job_may_just_be_over(turns):
+    turns.announced(Unit("logs"), seen(), new=False)
+    assert list(turns.due(seen(now=NOW + timedelta(seconds=1)), ())) == []
+    assert list(turns.due(seen(now=NOW + timedelta(seconds=2)), ())) == ["logs"]
 
 
 def test_a_shard_is_announced_once_a_minute_until_somebody_has_it(turns):
     shard = Unit("logs", "1/2")
     assert list(turns.shards_due(seen(open_shards=(shard,)))) == [shard]
-    turns.announced(shard, seen(open_shards=(shard,)))
+    turns.announced(shard, seen(open_shards=(shard,)), new=True)
     assert list(turns.shards_due(seen(open_shards=(shard,), now=NOW + MINUTE / 2))) == []
     assert list(turns.shards_due(seen(open_shards=(shard,), now=NOW + MINUTE))) == [shard]
-    turns.announced(shard, seen(open_shards=(shard,), now=NOW + MINUTE))
+    turns.announced(shard, seen(open_shards=(shard,), now=NOW + MINUTE), new=True)
     assert list(turns.shards_due(seen(open_shards=(), now=NOW + MINUTE))) == []
     assert list(turns.shards_due(seen(open_shards=(shard,), now=NOW + MINUTE))) == [shard]
 
