@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from retentiond.control.overview import Overview, UnitView
 from retentiond.domain.permit import Unit
@@ -20,6 +20,7 @@ _AGAIN = timedelta(seconds=60)
 """What is still due so long after it was announced is announced again."""
 
 _SOON = timedelta(seconds=2)
+_UNKNOWN = datetime.min.replace(tzinfo=UTC)
 
 _PLAN_SHARE = 20
 """In plan mode a count is repeated after this many times its own duration: 5 % of the time."""
@@ -64,7 +65,8 @@ class Turns:
     def began(self, target: str, seen: Overview) -> None:
         """The target is being swept from now on."""
         unit = seen.units.get(target)
-        self._was_due[target] = unit.next_due_at if unit else None
+        # A unit that has no row yet will have one, whose word then counts.
+        self._was_due[target] = unit.next_due_at if unit else _UNKNOWN
         self._again.discard(target)
 
     def ended(self, target: str, now: datetime, *, seconds: float, drained: bool) -> None:
@@ -85,10 +87,7 @@ class Turns:
         if target in self._again:
             return True
         next_due = unit.next_due_at if unit else None
-        if self._was_due.get(target) is None:
-            # It was begun before the control database had its row.
-            self._was_due[target] = next_due
         not_before = self._not_before.get(target)
-        if not_before is not None and now < not_before and self._was_due[target] == next_due:
+        if not_before is not None and now < not_before and self._was_due.get(target) == next_due:
             return False
         return not self.spec.enforce or next_due is None or next_due <= now
