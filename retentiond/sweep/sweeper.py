@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -25,10 +25,11 @@ from retentiond.domain.permit import Lease, Permit
 from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Blind, Conflict, EpochMoved, Guarded, Hostile, Locked, Refused, UsageError
 from retentiond.ledger import kinds
-from retentiond.stores.base import Batch, Store, Tally, Way, Window
+from retentiond.stores.base import PARTITIONS, Batch, Part, Store, Tally, Way, Window
 from retentiond.sweep.events import BatchDone, Throttled
 from retentiond.sweep.guards import backlog
 from retentiond.sweep.outcome import Outcome
+from retentiond.sweep.parts import Hands, WholeParts
 from retentiond.sweep.plans import Tools, with_holds
 from retentiond.sweep.recovery import give_up
 from retentiond.sweep.spec import Target
@@ -73,11 +74,19 @@ class Sweeper:
 
         `cursor` is where an earlier sweep was cut short: this one goes on from there, and comes round to it at the end.
         """
+        parts = WholeParts(self._tools, self._store, self._lease, self._sweep)
+        await parts.restore()
+        outcome = await self._run(cursor, parts)
+        parts.tell(outcome)
+        return outcome
+
+    async def _run(self, cursor: Mapping[str, Any] | None, parts: WholeParts) -> Outcome:
         self._bound = await backlog(self._tools, self._store, self._target, self._plan, self._lease, self.outcome)
         if self.outcome.counted is not None and not self.outcome.counted.would:
             self.outcome.kept_as(self.outcome.counted)
             return self.outcome
         self._joined = await self._store.holds_state(*await self._tools.database.name())
+        await parts.drop(Hands(self._whole_may_go, self._whole, self._rest, lambda: self._plan))
         for leg in self._legs(cursor):
             try:
                 await self._walk(leg, Way.CAREFUL if self._joined else Way.QUICK)
@@ -178,6 +187,24 @@ class Sweeper:
                 return
             await self._rest(seconds, found.changed)
         self.outcome.outcome = "capped"
+
+    def _whole_may_go(self, parts: Sequence[Part]) -> bool:
+        """Whether a batch of these partitions may begin now."""
+        left = None if self._bound is None else self._bound - self.outcome.changed
+        return not self.stop.is_set() and self._open() and (left is None or sum(p.records for p in parts) <= left)
+
+    async def _whole(self, parts: tuple[Part, ...]) -> int:
+        """One batch of whole partitions: how many records it destroyed. Raises what refused it, with nothing done."""
+        for _ in range(_MAX_EPOCH_RETRIES):
+            try:
+                return (await self._batch(Window(PARTITIONS, None, len(parts), parts=parts), Way.WHOLE)).changed
+            except EpochMoved:
+                self._plan = await with_holds(self._tools.database, self._store, self._plan)
+            except (Blind, Guarded, Refused):
+                permit, self._permit = self._permit, None
+                await self._give_up(permit, None)
+                raise
+        raise EpochMoved
 
     def _way(self, wanted: Way) -> Way:
         """How the next batch goes: after a conflict a number of them go carefully, since there will be more."""
@@ -339,7 +366,8 @@ class Sweeper:
     async def _settle(self, tx: Tx, permit: Permit, found: Tally, window: Window, began: float) -> None:
         """The outcome: in the batch's own transaction where that can be, else in one of the control database."""
         async with self._store.settling(tx) if self._joined else nullcontext():
-            await units.save_cursor(tx, self._lease, self._cursor(window, found.after))
+            if window.walk != PARTITIONS:
+                await units.save_cursor(tx, self._lease, self._cursor(window, found.after))
             await permits.end(tx, permit, "committed" if found.changed else "empty")
             if found.changed or found.failed:
                 await self._tools.journal.append(tx, self._entry(permit, found, began))
@@ -373,13 +401,14 @@ class Sweeper:
         )
         result = kinds.Result(
             counts=counts,
-            verified="returning",
+            verified="counted under lock" if found.whole else "returning",
             milliseconds=int((time.monotonic() - began) * 1000),
             tiers={tier: kinds.Counts(**self._did(count)) for tier, count in found.by_tier.items()},
             bytes=found.bytes,
             oldest=_moment(found.oldest),
             newest=_moment(found.newest),
             ids_digest=found.ids_digest,
+            partitions=found.whole,
         )
         return kinds.outcome(work, result)
 

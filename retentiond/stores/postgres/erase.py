@@ -110,6 +110,22 @@ class Erasing:
         using = f" USING {branch.accounts}" if branch.accounts else ""
         return f"DELETE FROM {self.shape.table.sql} r{using} WHERE {self._where(branch)}"
 
+    def whole_sql(self, *, evidence: bool) -> str:
+        """Rows of a part and a term's number: how many records of it are due (`part` is a column of the table).
+
+        It is one statement, so that no account is of two kinds in it. With `evidence` their size and anchors too.
+        """
+        anchor, size = anchor_expression(self.shape), stored_bytes(self.shape.table)
+        more = (
+            f", COALESCE(sum({size}), 0)::bigint AS bytes, {instant_sql(f'min({anchor})')} AS oldest,"
+            f" {instant_sql(f'max({anchor})')} AS newest"
+        )
+        return " UNION ALL ".join(
+            f"SELECT r.part, {branch.number} AS n, count(*) AS due{more if evidence else ''}"
+            f" FROM {self._from(branch)} WHERE {self._where(branch)} GROUP BY 1, 2"
+            for branch in self._kinds
+        )
+
     def _figures(self, salt: str) -> str:
         tiers = ", ".join(
             f"count(*) FILTER (WHERE {' OR '.join(f'n = {number}' for number in numbers)})"

@@ -1,0 +1,139 @@
+"""The partitions of a Postgres target, as `stores.base.Partitions` has them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from retentiond.domain.plan import TargetPlan
+from retentiond.errors import Refused
+from retentiond.stores.base import Finding, Part, PartState
+from retentiond.stores.postgres import detach
+from retentiond.stores.postgres.connection import Connection, TargetDatabase
+from retentiond.stores.postgres.parts import old_parts, read_parted, read_parts
+from retentiond.stores.postgres.proof import prove
+from retentiond.stores.postgres.shape import Shape
+
+if TYPE_CHECKING:
+    from retentiond.stores.postgres.store import PostgresStore
+
+# A batch's time is to be short, since whoever places a hold waits for it, and detached records are out of sight.
+_MOST_PARTS, _MOST_RECORDS = 8, 1_500_000
+_SAMPLE = 1_000
+_LOOK_MS = 10_000
+
+
+class PostgresPartitions:
+    """The partitions of one table; see `stores.base.Partitions`."""
+
+    def __init__(self, store: PostgresStore, database: TargetDatabase) -> None:
+        self._store, self._database = store, database
+        self._declined: set[int] = set()
+
+    async def due(self, plan: Callable[[], TargetPlan]) -> AsyncIterator[tuple[Part, ...]]:
+        """Partitions before the plan's horizon in which all is due, as it looks without a lock."""
+        for group in _grouped(await self._likely(plan())):
+            try:
+                async with self._database.transaction(statement_ms=_LOOK_MS) as connection:
+                    proved = await prove(connection, self._store.shape, self._store.directory, plan(), group)
+            except Refused:
+                continue  # it takes too long, or others are at them: they go by rows
+            if whole := tuple(
+                replace(part, records=proved[part.number].records) for part in group if proved[part.number].whole
+            ):
+                yield whole
+
+    async def _likely(self, plan: TargetPlan) -> list[Part]:
+        """Of the partitions before the horizon those of which a sample is due: that settles nearly all others."""
+        shape = self._store.shape
+        if plan.counts_from_deletion or not shape.table.partitioned or plan.action != "delete":
+            return []
+        async with self._database.transaction(statement_ms=_LOOK_MS) as connection:
+            if not (await read_parted(connection, shape)).droppable:
+                return []
+            found = await old_parts(connection, shape, plan)
+            old = [each.part for each in found if each.obstacle is None and each.part.number not in self._declined]
+            sample = await prove(connection, shape, self._store.directory, plan, old, most=_SAMPLE)
+            return [part for part in old if sample[part.number].whole]
+
+    def decline(self, parts: Sequence[Part]) -> None:
+        """They go by rows as long as this process lives."""
+        self._declined.update(part.number for part in parts)
+
+    async def detaches(self) -> bool:
+        """PostgreSQL detaches concurrently only where there is no default partition."""
+        async with self._database.transaction() as connection:
+            return not (await read_parted(connection, self._store.shape)).has_default
+
+    async def states(self, parts: Sequence[Part]) -> Mapping[int, PartState]:
+        """How these stand now."""
+        found = dict.fromkeys((part.number for part in parts), PartState.GONE)
+        async with self._database.transaction() as connection:
+            for each in await read_parts(connection, self._store.shape, found):
+                found[each.part.number] = each.state
+        return found
+
+    async def detach(self, part: Part) -> PartState:
+        """Take it off its table."""
+        return await detach.detach(self._dsn, self._store.shape, part, f"target {self._store.name}")
+
+    async def attach(self, part: Part) -> PartState:
+        """Bring it back."""
+        what = f"target {self._store.name}"
+        return await detach.attach(
+            self._dsn, lambda: self._database.transaction(read_only=False), self._store.shape, part, what
+        )
+
+    @property
+    def _dsn(self) -> str:
+        return self._store.config.dsn.get_secret_value()
+
+
+def _grouped(parts: Sequence[Part]) -> list[list[Part]]:
+    """In their order, so that each group is about as much as a batch should have."""
+    groups: list[list[Part]] = []
+    records = 0
+    for part in parts:
+        if not groups or len(groups[-1]) == _MOST_PARTS or records + part.records > _MOST_RECORDS:
+            groups.append([])
+            records = 0
+        groups[-1].append(part)
+        records += part.records
+    return groups
+
+
+async def findings(connection: Connection, name: str, shape: Shape, action: str) -> list[Finding]:
+    """Why partitions that are by the anchor go by rows all the same."""
+    if action != "delete" or not shape.table.partitioned:
+        return []
+    parted = await read_parted(connection, shape)
+    if not parted.by_anchor:
+        return []
+    table = f"{shape.table.schema}.{shape.table.name}"
+    slow = f"expired partitions of {table} are erased by rows and not dropped"
+    if parted.obstacle is not None:
+        remedy = f"nothing has to be done: it is slower; the owner: SELECT tableowner FROM pg_tables -- {table}"
+        return [Finding("info", name, f"{slow}: {parted.obstacle}", remedy)]
+    reasons: dict[str, list[str]] = {}
+    pending = []
+    for each in await read_parts(connection, shape):
+        if each.obstacle is not None:
+            reasons.setdefault(each.obstacle, []).append(each.part.name)
+        if each.state is PartState.PENDING:
+            pending.append(each.part.name)
+    found = [
+        Finding("info", name, f"{slow}: {names[0]} and {len(names) - 1} more: {why}", f"\\d+ {names[0]}")
+        if len(names) > 1
+        else Finding("info", name, f"{slow}: {names[0]}: {why}", f"\\d+ {names[0]}")
+        for why, names in sorted(reasons.items())
+    ]
+    return found + [
+        Finding(
+            "warning",
+            name,
+            f"partition {part} of {table} is half detached: its records are in no query, and no other can be detached",
+            f"ALTER TABLE {shape.table.sql} DETACH PARTITION {part} FINALIZE;",
+        )
+        for part in pending
+    ]

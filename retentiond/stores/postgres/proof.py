@@ -1,0 +1,121 @@
+"""The proof that every record of a partition is due: it is counted by the condition that rows are deleted by.
+
+Whole partitions go only where as many records as there are would be deleted one by one, holds, terms and accounts
+included. The statement is `erase.Erasing`'s, over the partitions instead of the table, in a form that PostgreSQL can
+give to parallel workers: what a sweep by rows does is never judged twice by different rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+from retentiond.domain.plan import TargetPlan
+from retentiond.stores.base import Part, earliest, latest
+from retentiond.stores.postgres.catalog import Table, quote
+from retentiond.stores.postgres.connection import Connection
+from retentiond.stores.postgres.directory import Directory
+from retentiond.stores.postgres.erase import Erasing
+from retentiond.stores.postgres.pieces import context_of
+from retentiond.stores.postgres.shape import Context, Params, Shape
+from retentiond.stores.postgres.terms import number_terms
+from retentiond.stores.postgres.walks import Walk
+
+_MOST_ACCOUNTS = 50_000
+_ALL = Walk("true", ())
+
+
+@dataclass(frozen=True, slots=True)
+class Parts(Table):
+    """Partitions in the place of their table, with a column `part`; of each the first `most` records, if given."""
+
+    parts: tuple[Part, ...] = ()
+    most: int | None = None
+
+    @property
+    def sql(self) -> str:
+        """A relation for FROM."""
+        names = ", ".join(quote(name) for name in self.columns)
+        limit = "" if self.most is None else f" LIMIT {self.most}"
+        each = (f"(SELECT {p.number}::int8 AS part, {names} FROM {p.name}{limit})" for p in self.parts)
+        return f"({' UNION ALL '.join(each)})"
+
+
+@dataclass(slots=True)
+class Proved:
+    """How many records a partition has and how many of them are due; of these the size, anchors and tiers."""
+
+    records: int = 0
+    due: int = 0
+    bytes: int = 0
+    oldest: str | None = None
+    newest: str | None = None
+    by_tier: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it may go; an empty one has nothing to erase, and is its owner's to drop."""
+        return 0 < self.records == self.due
+
+
+async def prove(
+    connection: Connection,
+    shape: Shape,
+    directory: Directory | None,
+    plan: TargetPlan,
+    parts: Sequence[Part],
+    *,
+    most: int | None = None,
+    evidence: bool = False,
+) -> dict[int, Proved]:
+    """What each partition has, by its number, or its first `most` records; `evidence` adds their size and anchors.
+
+    It proves something only while nobody else can write to the partitions.
+    """
+    found = {part.number: Proved() for part in parts}
+    if not parts:
+        return found
+    table = {each.name: getattr(shape.table, each.name) for each in fields(Table)}
+    shape = Shape(
+        table=Parts(**table, parts=tuple(parts), most=most),
+        anchor=shape.anchor,
+        account=shape.account,
+        tier=shape.tier,
+        timezone=shape.timezone,
+        unit=shape.unit,
+        directory=shape.directory,
+    )
+    context = await context_of(connection, shape, directory, plan, lambda _: _ALL, most=_MOST_ACCOUNTS)
+    for row in await connection.fetch(f"SELECT r.part, count(*) AS records FROM {shape.table.sql} r GROUP BY 1"):
+        found[row["part"]].records = row["records"]
+    await _count(connection, shape, plan, context, found, "known", evidence=evidence)
+    if any(each.due < each.records for each in found.values()):
+        # What is due under another kind of account: all kinds by one statement, so that no record is of two of them.
+        for number, each in found.items():
+            found[number] = Proved(each.records)
+        await _count(connection, shape, plan, context, found, None, evidence=evidence)
+    return found
+
+
+async def _count(
+    connection: Connection,
+    shape: Shape,
+    plan: TargetPlan,
+    context: Context,
+    found: dict[int, Proved],
+    only: str | None,
+    *,
+    evidence: bool,
+) -> None:
+    params = Params()
+    erasing = Erasing(shape, plan, params, _ALL, context, None, only=only)
+    if not erasing.kinds:
+        return
+    labels = {number: label for label, numbers in number_terms(plan).labels().items() for number in numbers}
+    for row in await connection.fetch(erasing.whole_sql(evidence=evidence), *params.values):
+        each, label = found[row["part"]], labels[row["n"]]
+        each.due += row["due"]
+        each.by_tier[label] = each.by_tier.get(label, 0) + row["due"]
+        if evidence:
+            each.bytes += row["bytes"]
+            each.oldest, each.newest = earliest(each.oldest, row["oldest"]), latest(each.newest, row["newest"])
