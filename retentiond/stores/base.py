@@ -210,7 +210,7 @@ class Partitions(Protocol):
         """How these stand now, by their numbers."""
 
     async def detach(self, part: Part) -> PartState:
-        """Take it off its table, without making anybody wait, as far as that can be; how it stands then."""
+        """Take it off its table without making anybody wait; how it stands then, GONE where others have taken it."""
 
     async def attach(self, part: Part) -> PartState:
         """Bring it back, also one that is half detached; how it stands then. Raises Refused where it can't be."""

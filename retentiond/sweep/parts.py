@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from retentiond.control import detached
+from retentiond.control.database import Database
 from retentiond.control.detached import FINAL_SECONDS, Noted
 from retentiond.domain.permit import Lease
 from retentiond.domain.plan import TargetPlan
@@ -49,6 +50,7 @@ class WholeParts:
     lease: Lease
     sweep: str
     _stuck: dict[int, tuple[Part, str]] = field(default_factory=dict)
+    _elsewhere: list[tuple[Part, str]] = field(default_factory=list)
 
     async def restore(self) -> None:
         """Attach what an earlier sweep has left detached, before anything is counted; raises Unreachable."""
@@ -58,9 +60,11 @@ class WholeParts:
         async with self.tools.database.transaction(read_only=True) as tx:
             noted = [each for each in await detached.noted(tx, self._target) if not each.living]
         here = [each for each in noted if each.place == self._place]
-        for each in noted:
-            if each.place != self._place:
-                self._stuck[each.part] = (part_of(each), f"it is of {each.place}, and the target is {self._place}")
+        self._elsewhere = [
+            (part_of(each), f"it is of {each.place}, and the target is {self._place}")
+            for each in noted
+            if each.place != self._place
+        ]
         final = {each.part for each in here if each.seconds > FINAL_SECONDS}
         await self._bring_back(partitions, [part_of(each) for each in here], final)
 
@@ -86,23 +90,28 @@ class WholeParts:
 
     def tell(self, outcome: Outcome) -> None:
         """Say in the outcome what could not be brought back."""
-        if self._stuck and outcome.error is None:
-            outcome.broken(stuck(self._target, list(self._stuck.values())), "failed")
+        left = [*self._stuck.values(), *self._elsewhere]
+        if left and outcome.error is None:
+            outcome.broken(stuck(self._target, left), "failed")
 
     async def _detached(self, partitions: Partitions, group: tuple[Part, ...], hands: Hands) -> int:
         """Detach, destroy, and bring back what is left, whatever happens."""
         async with self.tools.database.transaction() as tx:
             parts = [(part.number, part.name, part.bounds, part.checks) for part in group]
             taken = await detached.note(tx, self.lease, self._place, parts)
-        mine = tuple(part for part in group if part.number in taken)
+        mine = [part for part in group if part.number in taken]
         settled: set[int] = set()
         try:
             off = []
-            for part in mine:
+            for part in tuple(mine):
                 try:
                     state = await partitions.detach(part)
                 except (Blind, Refused) as error:
                     self._declined(partitions, (part,), error)
+                    continue
+                if state is PartState.GONE:
+                    await self._forget({part.number})
+                    mine = [each for each in mine if each is not part]
                     continue
                 settled.add(part.number)
                 if state is PartState.DETACHED:
@@ -159,8 +168,11 @@ class WholeParts:
             if state is PartState.GONE or (state is PartState.ATTACHED and number in final)
         }
         if over:
-            async with self.tools.database.transaction() as tx:
-                await detached.forget(tx, self._target, over)
+            await self._forget(over)
+
+    async def _forget(self, numbers: set[int]) -> None:
+        async with self.tools.database.transaction() as tx:
+            await detached.forget(tx, self._target, numbers)
 
     @property
     def _target(self) -> str:
@@ -169,6 +181,19 @@ class WholeParts:
     @property
     def _place(self) -> str:
         return place_of(self.store)
+
+
+async def left_behind(database: Database, store: Store) -> Refused | None:
+    """What is to be said of partitions that are detached, and whose worker is gone; raises Unreachable."""
+    if store.partitions is None:
+        return None
+    async with database.transaction(read_only=True) as tx:
+        noted = [each for each in await detached.noted(tx, store.name) if not each.living]
+    parts = [part_of(each) for each in noted if each.place == place_of(store)]
+    states = await store.partitions.states(parts) if parts else {}
+    left = [(part, "no sweep has come since") for part in parts if states[part.number] in _OFF]
+    left += [(part_of(each), f"it is of {each.place}") for each in noted if each.place != place_of(store)]
+    return stuck(store.name, left) if left else None
 
 
 def place_of(store: Store) -> str:
@@ -187,6 +212,6 @@ def stuck(target: str, parts: Sequence[tuple[Part, str]]) -> Refused:
     more = f" (and {len(parts) - 1} more)" if len(parts) > 1 else ""
     return Refused(
         f"{part.name}{more} was a partition of target {target}, and is detached by a sweep that was cut short: queries "
-        f"of the whole table don't see its records, and it can't be attached again: {why}",
+        f"of the whole table don't see its records, and it is not attached again: {why}",
         remedy=f"each sweep tries again; by hand: ALTER TABLE … ATTACH PARTITION {part.name} {part.bounds};",
     )

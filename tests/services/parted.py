@@ -33,7 +33,7 @@ async def parted(rig: Rig, *, columns: str = COLUMNS, more: str = "", records: s
         + "".join(bounds)
         + young
     )
-    await rig.db.execute(more + records)
+    await rig.db.execute(more + records or "SELECT")
     rig.target("logs", **settings)
 
 

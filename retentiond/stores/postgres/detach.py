@@ -58,16 +58,22 @@ async def state_of(connection: Connection, shape: Shape, part: Part) -> PartStat
 
 
 async def detach(dsn: str, shape: Shape, part: Part, what: str) -> PartState:
-    """Take it off without a lock that others wait for; how it stands then. Raises Refused where it may not be."""
+    """Take it off without a lock that others wait for; how it stands then, GONE where others have taken it off.
+
+    Raises Refused where it may not be.
+    """
     async with _apart(dsn, what) as connection:
         if not await _old_users_gone(connection, shape):
             return PartState.ATTACHED
         sql = f"ALTER TABLE {shape.table.sql} DETACH PARTITION {part.name}"
         try:
             await connection.execute(f"{sql} CONCURRENTLY")
-        except (*_IN_THE_WAY, *_DONE_OTHERWISE):
-            # How far it has come, or what another has done, is looked at.
+        except _IN_THE_WAY:
             return await _finalized(connection, shape, part)
+        except _DONE_OTHERWISE:
+            # No part any more, or half detached: not by us, so it is not ours.
+            attached = await state_of(connection, shape, part) is PartState.ATTACHED
+            return PartState.ATTACHED if attached else PartState.GONE
         return await state_of(connection, shape, part)
 
 

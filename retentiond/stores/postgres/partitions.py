@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from retentiond.stores.postgres.store import PostgresStore
 
 # A batch's time is to be short, since whoever places a hold waits for it, and detached records are out of sight.
-_MOST_PARTS, _MOST_RECORDS = 8, 1_500_000
+_MOST_PARTS, _MOST_RECORDS = 10, 2_500_000
 _SAMPLE = 1_000
 _LOOK_MS = 10_000
 

@@ -59,7 +59,7 @@ class PostgresStore:
         self._fingerprint = ""
         self.directory: Directory | None = None
         self.change: Change | None = None
-        self.partitions = PostgresPartitions(self, self._database)
+        self.partitions: PostgresPartitions | None = PostgresPartitions(self, self._database)
 
     async def close(self) -> None:
         """Give up all connections."""

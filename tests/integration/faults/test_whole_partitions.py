@@ -14,7 +14,6 @@ def either(request):
 
 async def require_rest(rig, *kept, dropped=OLD, default=False):
     """The partitions that were to go are gone, and of the other old ones all rows but the kept."""
-    await rig.db.execute("SELECT 1")
     assert await tables(rig) == sorted([*set(OLD) - set(dropped), YOUNG, *(["logs_rest"] if default else [])])
     assert await attached(rig) == await tables(rig)
     assert await rig.ids() == [*kept, *range(9001, 9001 + EACH)]
@@ -27,7 +26,7 @@ async def require_rest(rig, *kept, dropped=OLD, default=False):
 async def test_partitions_in_which_all_is_due_are_dropped(either):
     await parted(either)
     outcome = await either.only()
-    assert (outcome.outcome, outcome.changed, outcome.batches) == ("drained", 3 * EACH, 1 + (outcome.batches - 1))
+    assert (outcome.outcome, outcome.changed) == ("drained", 3 * EACH)
     assert outcome.by_tier == {"free": 3 * EACH // 2, "pro": 3 * EACH // 2}
     await require_rest(either)
 
@@ -73,8 +72,10 @@ async def test_the_newest_partition_is_never_dropped_however_old(rig):
         ("UPDATE logs SET account_id = 3 WHERE id = 1007", 1007),
         ("UPDATE logs SET account_id = 77 WHERE id = 1007", 1007),
         (
-            "INSERT INTO accounts VALUES (5, 'free', NULL, '{\"operational_logs\": \"nonsense\"}');"
-            "UPDATE logs SET account_id = 5 WHERE id = 1007",
+            (
+                "INSERT INTO accounts VALUES (5, 'free', NULL, '{\"operational_logs\": \"nonsense\"}');"
+                "UPDATE logs SET account_id = 5 WHERE id = 1007"
+            ),
             1007,
         ),
     ],
@@ -142,13 +143,17 @@ async def test_a_sub_partitioned_partition_goes_with_all_of_its_parts(apart):
     ("statement", "told"),
     [
         (
-            "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';"
-            "CREATE TRIGGER no BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION no()",
+            (
+                "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';"
+                "CREATE TRIGGER no BEFORE DELETE ON logs FOR EACH ROW EXECUTE FUNCTION no()"
+            ),
             "trigger on deletes",
         ),
         (
-            "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';"
-            "CREATE TRIGGER no AFTER DELETE ON logs_p1 FOR EACH STATEMENT EXECUTE FUNCTION no()",
+            (
+                "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';"
+                "CREATE TRIGGER no AFTER DELETE ON logs_p1 FOR EACH STATEMENT EXECUTE FUNCTION no()"
+            ),
             "trigger on deletes",
         ),
         ("CREATE RULE no AS ON DELETE TO logs_p1 DO ALSO NOTHING", "rules"),
@@ -300,3 +305,21 @@ async def test_a_partition_as_the_target_itself_is_never_dropped(apart):
     await parted(apart, table="public.logs_p1")
     assert (await apart.only()).changed == EACH
     assert await tables(apart) == [*OLD, YOUNG]
+
+
+@pytest.mark.parametrize("nobody", [False, True], ids=["all have accounts", "one has none"])
+async def test_an_account_that_the_directory_has_twice_does_not_make_up_for_a_record_that_is_not_due(apart, nobody):
+    """As many records are counted as there are: the ten of account 1 twice, the ten of the other not at all."""
+    await parted(apart)
+    if nobody:
+        await apart.db.execute("UPDATE logs SET account_id = NULL WHERE id = 9")
+    await apart.db.execute(
+        "UPDATE logs SET account_id = 3 WHERE account_id = 2 AND id < 1000;"
+        "CREATE VIEW twice AS SELECT * FROM accounts UNION ALL SELECT * FROM accounts WHERE id = 1"
+    )
+    apart.accounts = {"table": "public.twice"}
+    apart.policy = {"classes": {"operational_logs": {"ttl": {"free": "P90D", "pro": "P365D", "enterprise": "P7Y"}}}}
+    await apart.only()
+    kept = await apart.db.fetchval("SELECT count(*) FROM logs WHERE account_id = 3")
+    assert kept >= EACH // 2 - 1, "of what is not due nothing went"
+    assert "logs_p0" in await attached(apart)
