@@ -195,13 +195,13 @@ class Partitions(Protocol):
     """The partitions of one target that may go as a whole."""
 
     def due(self, plan: Callable[[], TargetPlan]) -> AsyncIterator[tuple[Part, ...]]:
-        """Those in which every record is due by the plan as it is then, as it looks from outside; a batch's at a time.
-
-        Their `records` are counted.
-        """
+        """Those in which every record is due, as it looks from outside by the plan as it is then; a batch at a time."""
 
     def decline(self, parts: Sequence[Part]) -> None:
         """Don't offer these again."""
+
+    def doubt(self, parts: Sequence[Part]) -> None:
+        """The proof has left these, though they were offered: look more closely next time."""
 
     async def detaches(self) -> bool:
         """Whether they are detached before they go; else they are dropped as they are."""

@@ -124,7 +124,9 @@ class WholeParts:
         """Destroy them as they are; the lock on the table is asked for a few times, each for a moment."""
         for _ in range(_LOCK_TRIES):
             try:
-                return await hands.batch(group)
+                changed = await hands.batch(group)
+                await self._doubt(partitions, group)
+                return changed
             except Locked:
                 await asyncio.sleep(_LOCK_PAUSE_SECONDS)
             except (Blind, Refused) as error:
@@ -134,12 +136,18 @@ class WholeParts:
 
     async def _batch(self, partitions: Partitions, parts: tuple[Part, ...], hands: Hands) -> int:
         try:
-            return await hands.batch(parts)
+            changed = await hands.batch(parts)
+            await self._doubt(partitions, parts)
+            return changed
         except Locked:
             return 0
         except (Blind, Refused) as error:
             self._declined(partitions, parts, error)
             return 0
+
+    async def _doubt(self, partitions: Partitions, parts: Sequence[Part]) -> None:
+        states = await partitions.states(parts)
+        partitions.doubt([part for part in parts if states[part.number] is not PartState.GONE])
 
     def _declined(self, partitions: Partitions, parts: Sequence[Part], error: RetentiondError) -> None:
         """They go by rows as long as this process lives: else each sweep would detach them in vain."""

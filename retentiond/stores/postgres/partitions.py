@@ -12,7 +12,7 @@ from retentiond.stores.base import Finding, Part, PartState
 from retentiond.stores.postgres import detach
 from retentiond.stores.postgres.connection import Connection, TargetDatabase
 from retentiond.stores.postgres.parts import old_parts, read_parted, read_parts
-from retentiond.stores.postgres.proof import prove
+from retentiond.stores.postgres.proof import prove, settled_by_accounts
 from retentiond.stores.postgres.shape import Shape
 
 if TYPE_CHECKING:
@@ -30,19 +30,32 @@ class PostgresPartitions:
     def __init__(self, store: PostgresStore, database: TargetDatabase) -> None:
         self._store, self._database = store, database
         self._declined: set[int] = set()
+        self._doubted: set[int] = set()
 
     async def due(self, plan: Callable[[], TargetPlan]) -> AsyncIterator[tuple[Part, ...]]:
         """Partitions before the plan's horizon in which all is due, as it looks without a lock."""
         for group in _grouped(await self._likely(plan())):
             try:
-                async with self._database.transaction(statement_ms=_LOOK_MS) as connection:
-                    proved = await prove(connection, self._store.shape, self._store.directory, plan(), group)
+                found = await self._looked(plan(), group)
             except Refused:
                 continue  # it takes too long, or others are at them: they go by rows
-            if whole := tuple(
-                replace(part, records=proved[part.number].records) for part in group if proved[part.number].whole
-            ):
-                yield whole
+            if found:
+                yield found
+
+    async def _looked(self, plan: TargetPlan, group: list[Part]) -> tuple[Part, ...]:
+        """Those of the group in which all is due, their records counted where they had to be read."""
+        shape, directory = self._store.shape, self._store.directory
+        async with self._database.transaction(statement_ms=_LOOK_MS) as connection:
+            trusted = [part for part in group if part.number not in self._doubted]
+            settled = await settled_by_accounts(connection, shape, plan, trusted)
+            read = [part for part in group if part.number not in settled]
+            proved = await prove(connection, shape, directory, plan, read)
+        whole = {part.number: proved[part.number].records for part in read if proved[part.number].whole}
+        return tuple(
+            replace(part, records=whole.get(part.number, part.records))
+            for part in group
+            if part.number in settled or part.number in whole
+        )
 
     async def _likely(self, plan: TargetPlan) -> list[Part]:
         """Of the partitions before the horizon those of which a sample is due: that settles nearly all others."""
@@ -60,6 +73,10 @@ class PostgresPartitions:
     def decline(self, parts: Sequence[Part]) -> None:
         """They go by rows as long as this process lives."""
         self._declined.update(part.number for part in parts)
+
+    def doubt(self, parts: Sequence[Part]) -> None:
+        """Their accounts told too little: they are read before they are offered again."""
+        self._doubted.update(part.number for part in parts)
 
     async def detaches(self) -> bool:
         """PostgreSQL detaches concurrently only where there is no default partition."""

@@ -150,7 +150,7 @@ async def old_parts(connection: Connection, shape: Shape, plan: TargetPlan) -> l
     found = await read_parts(connection, shape)
     if horizon is None or any(each.state is PartState.PENDING for each in found):
         return []
-    ends = {each.part.number: end for each in found if (end := _upper(each.part.bounds)) is not None}
+    ends = {each.part.number: end for each in found if (end := upper(each.part.bounds)) is not None}
     bounded = {number: end for number, end in ends.items() if end != "MAXVALUE"}
     params = Params()
     numbers, uppers = params.add(list(bounded), "int8[]"), params.add(list(bounded.values()), "text[]")
@@ -167,7 +167,7 @@ async def old_parts(connection: Connection, shape: Shape, plan: TargetPlan) -> l
     return [by_number[row["number"]] for row in rows]
 
 
-def _upper(bounds: str) -> str | None:
+def upper(bounds: str) -> str | None:
     """The upper bound of the first column as text; None for the default partition."""
     match = _UPPER.search(bounds)
     if match is None:
