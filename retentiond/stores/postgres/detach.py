@@ -22,7 +22,7 @@ from retentiond.stores.base import Part, PartState
 from retentiond.stores.postgres.batch import LOCK_MS
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.connection import Connection, one, translated
-from retentiond.stores.postgres.parts import read_parts
+from retentiond.stores.postgres.parts import STATE_SQL, read_parts
 from retentiond.stores.postgres.shape import Shape
 
 Writing = Callable[[], AbstractAsyncContextManager[Connection]]
@@ -43,6 +43,10 @@ SELECT DISTINCT virtualtransaction AS who FROM pg_catalog.pg_locks
 WHERE locktype = 'relation' AND granted AND relation = $1::bigint::oid AND pid <> pg_catalog.pg_backend_pid()
 AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
 """
+_STATE = f"""
+SELECT {STATE_SQL} FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+WHERE c.oid = $2::bigint::oid
+"""
 _IN_THE_WAY = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError)
 _DONE_OTHERWISE = (
     asyncpg.ObjectNotInPrerequisiteStateError,
@@ -53,8 +57,8 @@ _DONE_OTHERWISE = (
 
 async def state_of(connection: Connection, shape: Shape, part: Part) -> PartState:
     """How the table of that number stands now."""
-    found = await read_parts(connection, shape, [part.number])
-    return found[0].state if found else PartState.GONE
+    state = await connection.fetchval(_STATE, shape.table.oid, part.number)
+    return PartState.GONE if state is None else PartState(state)
 
 
 async def detach(dsn: str, shape: Shape, part: Part, what: str) -> PartState:

@@ -33,9 +33,12 @@ JOIN pg_catalog.pg_opclass o ON o.oid = p.partclass[0]
 LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
 WHERE p.partrelid = $1::bigint::oid
 """
+STATE_SQL = """CASE WHEN i.inhparent IS NULL THEN 'detached' WHEN i.inhparent <> $1::bigint::oid THEN 'gone'
+            WHEN i.inhdetachpending THEN 'detach pending' ELSE 'attached' END"""
+"""A `PartState` of the class `c` by its row `i` of pg_inherits; $1 is the table."""
 # `part` are the table's partitions (the default one is not by range), or those with the given numbers, wherever they
 # are by now. `seen` has the ancestors too: what is said of them holds for a partition.
-_PARTS = """
+_PARTS = f"""
 WITH RECURSIVE part (oid) AS (
     SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = $1::bigint::oid AND $2::bigint[] IS NULL
     UNION SELECT u.oid::oid FROM pg_catalog.unnest($2::bigint[]) u (oid)
@@ -56,8 +59,7 @@ SELECT c.oid::bigint AS number, pg_catalog.format('%I.%I', n.nspname, c.relname)
         WHERE b.top = c.oid AND x.relkind = 'r')::bigint AS records,
        ARRAY(SELECT k.conname FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c')::text[]
        AS checks,
-       CASE WHEN i.inhparent IS NULL THEN 'detached' WHEN i.inhparent <> $1::bigint::oid THEN 'gone'
-            WHEN i.inhdetachpending THEN 'detach pending' ELSE 'attached' END AS state,
+       {STATE_SQL} AS state,
        CASE
            WHEN NOT pg_catalog.pg_has_role(c.relowner, 'USAGE') THEN 'its owner is another role'
            WHEN EXISTS (SELECT FROM below b JOIN pg_catalog.pg_class x ON x.oid = b.oid
