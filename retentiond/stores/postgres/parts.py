@@ -55,8 +55,9 @@ WITH RECURSIVE part (oid) AS (
 )
 SELECT c.oid::bigint AS number, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name,
        pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bounds,
-       (SELECT COALESCE(sum(GREATEST(x.reltuples, 0)), 0) FROM below b JOIN pg_catalog.pg_class x ON x.oid = b.oid
-        WHERE b.top = c.oid AND x.relkind = 'r')::bigint AS records,
+       (SELECT COALESCE(sum(CASE WHEN x.reltuples < 0 THEN pg_catalog.pg_relation_size(x.oid) / 100
+                                 ELSE x.reltuples END), 0)::bigint
+        FROM below b JOIN pg_catalog.pg_class x ON x.oid = b.oid WHERE b.top = c.oid AND x.relkind = 'r') AS records,
        ARRAY(SELECT k.conname FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c')::text[]
        AS checks,
        {STATE_SQL} AS state,
