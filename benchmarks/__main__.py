@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from benchmarks import beside, erase, idle, native, nothing, shards, workers
+from benchmarks import beside, erase, idle, native, nothing, partitions, shards, workers
 
-_ALL = ("erase", "nothing", "idle", "shards", "workers", "beside", "native")
+_ALL = ("erase", "nothing", "idle", "shards", "workers", "beside", "native", "partitions")
 
 
 async def main(names: list[str], given: argparse.Namespace) -> None:
@@ -25,6 +25,8 @@ async def main(names: list[str], given: argparse.Namespace) -> None:
         await beside.run(given.rows, given.beside_seconds, given.beside_rounds, given.beside_rate)
     if "native" in names:
         await native.run(given.native_rows)
+    if "partitions" in names:
+        await partitions.run(given.parted_rows)
 
 
 if __name__ == "__main__":
@@ -37,6 +39,7 @@ if __name__ == "__main__":
     parser.add_argument("--beside-rounds", type=int, default=5, help="pairs of runs, alone and beside a sweep")
     parser.add_argument("--beside-rate", type=int, default=100, help="transactions a second")
     parser.add_argument("--native-rows", type=int, default=200_000, help="of the table that is written to under holds")
+    parser.add_argument("--parted-rows", type=int, default=10_000_000, help="of the table in 40 partitions")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(_ALL)):
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(_ALL)}")

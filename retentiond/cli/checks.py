@@ -16,7 +16,7 @@ from rich.markup import escape
 from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
 from retentiond.cli.targets import Broken
-from retentiond.control import holds
+from retentiond.control import detached, holds
 from retentiond.daemon import EVADED_REMEDY, App, evaded_holds
 from retentiond.domain.clock import ClockReading, skew
 from retentiond.stores.base import Finding, Severity
@@ -24,6 +24,7 @@ from retentiond.stores.postgres import native_check, pooler
 from retentiond.stores.postgres.config import database_of
 from retentiond.stores.postgres.inspect_directory import Rules
 from retentiond.stores.postgres.store import PostgresStore
+from retentiond.sweep.parts import left_behind
 
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
 _NOTHING = "no target is configured: nothing is judged, and nothing is ever erased"
@@ -70,6 +71,7 @@ async def check(json_: bool) -> int:
     async with open_view(configured) as app:
         await _control(app, found)
         await _holds(app, found)
+        await _forgotten(app, found)
         if configured.control.dsn is not None:
             await _pooler(configured.control.dsn.get_secret_value(), "control", found)
         known = await _directory(app, found)
@@ -132,6 +134,23 @@ async def _natives(app: App, found: _Found) -> None:
             found.broken(target.name, error)
 
 
+async def _forgotten(app: App, found: _Found) -> None:
+    """Partitions that were detached for targets which are configured no more: nobody brings those back."""
+    try:
+        async with app.database.transaction(read_only=True) as tx:
+            lost = [each for each in await detached.noted(tx) if each.target not in app.engine.stores]
+    except Exception as error:
+        found.broken("control", error)
+        return
+    for each in lost:
+        message = (
+            f"{each.name} may have been detached by a sweep of target {each.target}, which is configured no more: "
+            "queries of the whole table don't see its records then, and no sweep brings it back"
+        )
+        remedy = f"configure the target again; or ALTER TABLE … ATTACH PARTITION {each.name} {each.bounds};"
+        found.findings.append(Finding("error", "control", message, remedy))
+
+
 async def _pooler(dsn: str, subject: str, found: _Found) -> None:
     try:
         finding = pooler.finding(subject, await pooler.look(dsn, subject))
@@ -167,6 +186,8 @@ async def _target(app: App, store: PostgresStore, found: _Found, *, directory: b
     try:
         await (app.engine.open(app.spec.target(store.name)) if directory else store.open(None))
         found.findings += await store.check()
+        if (left := await left_behind(app.database, store)) is not None:
+            found.broken(store.name, left)
     except Exception as error:
         found.broken(store.name, error)
         return False

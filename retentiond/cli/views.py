@@ -18,6 +18,7 @@ from retentiond.domain.duration import Duration, expires_at, parse_duration, rfc
 from retentiond.errors import DurationError, UsageError
 from retentiond.stores.base import EXACT_BELOW, TierTally
 from retentiond.sweep.outcome import Outcome
+from retentiond.sweep.parts import left_behind
 from retentiond.sweep.plans import count_due
 from retentiond.sweep.spec import Target
 
@@ -219,7 +220,8 @@ async def promises(targets: tuple[str, ...], json_: bool) -> int:
       "oldest", "oldest_age_days", "oldest_known", "overdue", "overdue_seconds", "blocked", "held", "minimum",
       "unresolved", "kept"}], "errors": {T: {"kind", "message", "remedy"}}}
       "oldest" is the anchor of the oldest record, due or not: null where there is none, or with
-      "oldest_known": false where it takes too long to find out. "kept" is null where a target can't be read.
+      "oldest_known": false where it takes too long to find out. "kept" is null where a target can't be read, also
+      while a partition of it is detached by a sweep that was cut short.
     """
     found: dict[str, Promise | Broken] = {}
     async with open_view(settings()) as app:
@@ -244,6 +246,8 @@ async def _judged(app: App, target: Target, progress: Progress) -> Promise | Bro
     progress.begin(target.name, "judging", "judged", lambda: outcome.scanned)
     try:
         store, made = await open_plan(app, target)
+        if (left := await left_behind(app.database, store)) is not None:
+            raise left
         await count_due(store, made, outcome)
         promise = await beyond(store, made, outcome, app.spec.policy.tiers)
     except Exception as error:

@@ -115,6 +115,7 @@ class Result:
     """What a batch did: `oldest` and `newest` are anchors, `ids_digest` was made where the records are.
 
     `verified` says how it is known, such as `returning` (the deleting statement itself) or `looked` (seen afterwards).
+    `partitions` has the bounds of partitions that were dropped whole: then there is no digest of ids (ADR 5).
     """
 
     counts: Counts
@@ -125,6 +126,7 @@ class Result:
     oldest: datetime | None = None
     newest: datetime | None = None
     ids_digest: str | None = None
+    partitions: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Json]:
         """The result as JSON; a tier has only the counts that are not 0."""
@@ -137,6 +139,7 @@ class Result:
             "oldest": _moment(self.oldest),
             "newest": _moment(self.newest),
             "ids_digest": self.ids_digest,
+            **({"partitions": list(self.partitions)} if self.partitions else {}),
             "verified": self.verified,
             "milliseconds": self.milliseconds,
         }

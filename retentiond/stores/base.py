@@ -6,7 +6,7 @@ A store walks its records in windows, judges each by SQL or code derived from th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -35,12 +35,41 @@ class Finding:
     remedy: str = ""
 
 
+PARTITIONS = "partitions"
+"""No walk over records: the window of a batch that destroys whole partitions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A partition: the number and quoted name of its table, and by which bounds it is attached.
+
+    `records` is an estimate; `checks` are its own constraints, as they were while it was attached.
+    """
+
+    number: int
+    name: str
+    bounds: str
+    records: int = 0
+    checks: tuple[str, ...] = ()
+
+
+class PartState(StrEnum):
+    """How a table stands to the one that it is, or was, a partition of."""
+
+    ATTACHED = "attached"
+    PENDING = "detach pending"
+    """Half detached: queries of the whole no longer see it."""
+    DETACHED = "detached"
+    GONE = "gone"
+    """There is no such table any more, or it is a part of another."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """The next piece of a walk: after which position (texts in the walk's order), at most how many records.
 
     With `until` the walk ends at that position. `end` is that of the window's last record, where it was found out
-    before (`Batch.measured`).
+    before (`Batch.measured`). A window of `PARTITIONS` has `parts`, and is not of a walk.
     """
 
     walk: str
@@ -48,6 +77,7 @@ class Window:
     size: int
     until: tuple[str, ...] | None = None
     end: tuple[str, ...] | None = None
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +139,8 @@ class Tally:
 
     `after` is where the walk goes on, None when it is at its end; `changed` counts records acted on. Only counting
     fills in `tiers` and `overdue_seconds`: how far the oldest unheld due record is past its term (or its account past
-    the grace of its deletion), 0.0 where nothing is due. `verified` says how it is known what went.
+    the grace of its deletion), 0.0 where nothing is due. `verified` says how it is known what went; `whole` has the
+    bounds of partitions that went as such.
     """
 
     scanned: int = 0
@@ -131,6 +162,7 @@ class Tally:
     after: tuple[str, ...] | None = None
     transaction: str | None = None
     verified: str = "returning"
+    whole: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +207,8 @@ class Way(StrEnum):
     """It leaves out what they hold, and judges again what they change."""
     PATIENT = "patient"
     """It waits for what they hold, for a while."""
+    WHOLE = "whole"
+    """It destroys whole partitions, and nothing where it can't have them to itself."""
 
 
 class Batch(Protocol):
@@ -192,6 +226,31 @@ class Batch(Protocol):
         """Make it so; raises Refused where it surely was rolled back, else Unreachable."""
 
 
+class Partitions(Protocol):
+    """The partitions of one target that may go as a whole."""
+
+    def due(self, plan: Callable[[], TargetPlan]) -> AsyncIterator[tuple[Part, ...]]:
+        """Those in which every record is due, as it looks from outside by the plan as it is then; a batch at a time."""
+
+    def decline(self, parts: Sequence[Part]) -> None:
+        """Don't offer these again."""
+
+    def doubt(self, parts: Sequence[Part]) -> None:
+        """The proof has left these, though they were offered: look more closely next time."""
+
+    async def detaches(self) -> bool:
+        """Whether they are detached before they go; else they are dropped as they are."""
+
+    async def states(self, parts: Sequence[Part]) -> Mapping[int, PartState]:
+        """How these stand now, by their numbers."""
+
+    async def detach(self, part: Part) -> PartState:
+        """Take it off its table without making anybody wait; how it stands then, GONE where others have taken it."""
+
+    async def attach(self, part: Part) -> PartState:
+        """Bring it back, also one that is half detached; how it stands then. Raises Refused where it can't be."""
+
+
 class Store(Protocol):
     """One target of any kind.
 
@@ -205,6 +264,10 @@ class Store(Protocol):
     @property
     def children(self) -> frozenset[tuple[str, ...]]:
         """What refers to records here and has to go first, by its `records`, as far as is known once it is open."""
+
+    @property
+    def partitions(self) -> Partitions | None:
+        """Its partitions, where whole ones may be destroyed; None where records go one by one."""
 
     async def close(self) -> None:
         """Give up all connections."""

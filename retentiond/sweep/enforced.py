@@ -25,6 +25,7 @@ from retentiond.sweep.events import OldestSeen
 from retentiond.sweep.guards import Allowance, backlog
 from retentiond.sweep.legs import whole
 from retentiond.sweep.outcome import Outcome
+from retentiond.sweep.parts import WholeParts
 from retentiond.sweep.recovery import settle_open_permits
 from retentiond.sweep.spec import Target
 from retentiond.sweep.sweeper import Sweeper
@@ -60,13 +61,16 @@ class Enforced:
             state = await units.state(tx, self.lease.unit)
         divided = Divided.of(state.sweep, digest=plan.digest)
         legs = whole(self._store, plan)
+        parts = WholeParts(engine.tools, self._store, self.lease, self.sweep)
+        await parts.restore()
         if divided is not None:
             self.sweep = divided.sweep
             async with engine.tools.database.transaction() as tx:
                 await units.reopen(tx, self.lease, self.sweep)
             await self._in_shards(plan, legs, divided)
         else:
-            await self._anew(plan, legs, state)
+            await self._anew(plan, legs, state, parts)
+        parts.tell(self.outcome)
         sweeper = engine.running.get(self.lease.unit)
         stop = sweeper.stop if sweeper is not None else asyncio.Event()
         await look_after(self._store, self.target, self.outcome, stop)
@@ -98,30 +102,33 @@ class Enforced:
             await tools.journal.append(tx, intent)
         return plan
 
-    async def _anew(self, plan: TargetPlan, legs: Sequence[Window], state: UnitState) -> None:
-        """Count where the guard wants it, divide where it is worth it, and sweep."""
+    async def _anew(self, plan: TargetPlan, legs: Sequence[Window], state: UnitState, parts: WholeParts) -> None:
+        """Count where the guard wants it, drop whole partitions, divide the rest where it is worth it, and sweep."""
         tools, outcome = self.engine.tools, self.outcome
         each, most = wanted(self.target.pace)
-        parts = await self._store.shards(plan, each=each, most=most) if most > 1 else ()
-        cut = {part.walk for part in parts}
+        cuts = await self._store.shards(plan, each=each, most=most) if most > 1 else ()
+        cut = {leg.walk for leg in cuts}
         rest = [leg for leg in legs if leg.walk not in cut]
         allowance = await backlog(
-            tools, self._store, self.target, plan, self.lease, outcome, [*rest, *parts] if parts else legs
+            tools, self._store, self.target, plan, self.lease, outcome, [*rest, *cuts] if cuts else legs
         )
         if outcome.counted is not None and not outcome.counted.would:
             outcome.kept_as(outcome.counted)
-        elif not parts:
-            await self._run(plan, legs, state, bound=allowance.most)
+            return
+        sweeper = self._sweeper(plan, bound=allowance.most)
+        await sweeper.drop(parts)
+        if cuts and not outcome.changed:
+            await self._in_shards(plan, legs, await self._divide(plan, len(rest), cuts, allowance))
         else:
-            divided = await self._divide(plan, len(rest), parts, allowance)
-            await self._in_shards(plan, legs, divided)
+            # What went as whole partitions was counted in the legs of shards, whose bounds would be too high.
+            await sweeper.run(legs, state.cursor)
 
-    async def _divide(self, plan: TargetPlan, rest: int, parts: Sequence[Window], allowance: Allowance) -> Divided:
+    async def _divide(self, plan: TargetPlan, rest: int, cuts: Sequence[Window], allowance: Allowance) -> Divided:
         """Make the shards and announce them; those of an earlier sweep that are still worked on are waited for."""
         divided = Divided(self.sweep, plan.digest, allowance.of(range(rest)))
         shards = [
-            Shard(name, self.sweep, plan.now, plan.digest, leg, len(parts), allowance.of([rest + at]))
-            for at, (name, leg) in enumerate(zip(names(len(parts)), parts, strict=True))
+            Shard(name, self.sweep, plan.now, plan.digest, leg, len(cuts), allowance.of([rest + at]))
+            for at, (name, leg) in enumerate(zip(names(len(cuts)), cuts, strict=True))
         ]
         documents = {shard.name: shard.document() for shard in shards}
         while True:
@@ -145,7 +152,7 @@ class Enforced:
         cut = {Shard.of("", state.sweep or {}).leg.walk for state in states if self._is_of_this(state)}
         rest = [leg for leg in legs if leg.walk not in cut]
         if rest and not self.engine.stopping:
-            await self._run(plan, rest, None, bound=divided.bound)
+            await self._sweeper(plan, bound=divided.bound).run(rest)
         await asyncio.gather(*(self._take_shards() for _ in range(self.engine.shards_at_once)))
         await self._put_together()
 
@@ -213,7 +220,7 @@ class Enforced:
             )
         now, plan = plan.now, replace(plan, now=min(plan.now, shard.now))
         bound = None if shard.bound is None else max(shard.bound - self.outcome.changed, 0)
-        await self._run(plan, [shard.leg], state, now=now, shards=shard.shards, bound=bound)
+        await self._sweeper(plan, bound=bound, now=now, shards=shard.shards).run([shard.leg], state.cursor)
 
     async def finish_shard(self) -> None:
         """Write how it ended, for whoever has the target's unit; one that was only left is for anybody to take."""
@@ -229,16 +236,7 @@ class Enforced:
 
     # --- Both ---
 
-    async def _run(
-        self,
-        plan: TargetPlan,
-        legs: Sequence[Window],
-        state: UnitState | None,
-        *,
-        now: datetime | None = None,
-        shards: int = 1,
-        bound: int | None,
-    ) -> None:
+    def _sweeper(self, plan: TargetPlan, *, bound: int | None, now: datetime | None = None, shards: int = 1) -> Sweeper:
         sweeper = Sweeper(
             self.engine.tools,
             self._store,
@@ -254,7 +252,7 @@ class Enforced:
         self.engine.running[self.lease.unit] = sweeper
         if self.engine.stopping:
             sweeper.stop.set()
-        await sweeper.run(legs, state.cursor if state else None)
+        return sweeper
 
     async def _tell_what_stopped_it(self, tx: Tx) -> None:
         outcome = self.outcome

@@ -24,10 +24,11 @@ from retentiond.domain.permit import Lease, Permit
 from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Blind, Conflict, EpochMoved, Guarded, Hostile, Locked, Refused
 from retentiond.ledger import kinds
-from retentiond.stores.base import Batch, Store, Tally, Way, Window
+from retentiond.stores.base import PARTITIONS, Batch, Part, Store, Tally, Way, Window
 from retentiond.sweep.events import BatchDone, Throttled
 from retentiond.sweep.legs import cursor_at, resumed
 from retentiond.sweep.outcome import Outcome
+from retentiond.sweep.parts import Hands, WholeParts
 from retentiond.sweep.plans import Tools, with_holds
 from retentiond.sweep.recovery import give_up
 from retentiond.sweep.spec import Target
@@ -77,6 +78,12 @@ class Sweeper:
         self.outcome = outcome
         self.stop = asyncio.Event()
         self._yielder = Yielder(tools, store, target, lease, sweep, self.stop)
+
+    async def drop(self, parts: WholeParts) -> None:
+        """Destroy the partitions in which all is due, before the legs are walked."""
+        self._joined = await self._store.holds_state(*await self._tools.database.name())
+        if await self._yielder.ready(self._open):
+            await parts.drop(Hands(self._whole_may_go, self._whole, self._rest_well, lambda: self._plan))
 
     async def run(self, legs: Sequence[Window], cursor: Mapping[str, Any] | None = None) -> Outcome:
         """Sweep the legs until drained, stopped or capped; errors of guards, fences and the target pass through.
@@ -173,6 +180,28 @@ class Sweeper:
                 return
             await self._rest(seconds, found.changed)
         self.outcome.outcome = "capped"
+
+    def _whole_may_go(self, parts: Sequence[Part]) -> bool:
+        """Whether a batch of these partitions may begin now."""
+        left = None if self._bound is None else self._bound - self.outcome.changed
+        return not self.stop.is_set() and self._open() and (left is None or sum(p.records for p in parts) <= left)
+
+    async def _rest_well(self, seconds: float, records: int) -> None:
+        await self._rest(seconds, records)
+        await self._yielder.ready(self._open)
+
+    async def _whole(self, parts: tuple[Part, ...]) -> int:
+        """One batch of whole partitions: how many records it destroyed. Raises what refused it, with nothing done."""
+        for _ in range(_MAX_EPOCH_RETRIES):
+            try:
+                return (await self._batch(Window(PARTITIONS, None, len(parts), parts=parts), Way.WHOLE)).changed
+            except EpochMoved:
+                self._plan = await with_holds(self._tools.database, self._store, self._plan)
+            except (Blind, Guarded, Refused):
+                permit, self._permit = self._permit, None
+                await self._give_up(permit, None)
+                raise
+        raise EpochMoved
 
     def _way(self, wanted: Way) -> Way:
         """How the next batch goes: after a conflict a number of them go carefully, since there will be more."""
@@ -334,7 +363,8 @@ class Sweeper:
     async def _settle(self, tx: Tx, permit: Permit, found: Tally, window: Window, began: float) -> None:
         """The outcome: in the batch's own transaction where that can be, else in one of the control database."""
         async with self._store.settling(tx) if self._joined else nullcontext():
-            await units.save_cursor(tx, self._lease, self._cursor(window, found.after, found))
+            if window.walk != PARTITIONS:
+                await units.save_cursor(tx, self._lease, self._cursor(window, found.after, found))
             await permits.end(tx, permit, "committed" if found.changed else "empty")
             if found.changed or found.failed:
                 await self._tools.journal.append(tx, self._entry(permit, found, began))

@@ -41,13 +41,14 @@ def outcome_entry(
     )
     result = kinds.Result(
         counts=counts,
-        verified=found.verified,
+        verified="counted under lock" if found.whole else found.verified,
         milliseconds=milliseconds,
         tiers={tier: kinds.Counts(**_did(plan, count)) for tier, count in found.by_tier.items()},
         bytes=found.bytes,
         oldest=_moment(found.oldest),
         newest=_moment(found.newest),
         ids_digest=found.ids_digest,
+        partitions=found.whole,
     )
     return kinds.outcome(work, result)
 

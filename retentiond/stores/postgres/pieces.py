@@ -5,11 +5,11 @@ Found once a batch, before the statements that judge and destroy: they all are a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Blind
+from retentiond.errors import Blind, Refused
 from retentiond.stores.base import Window
 from retentiond.stores.postgres import walks
 from retentiond.stores.postgres.catalog import quote
@@ -85,19 +85,34 @@ async def _end(
 
 
 async def _with_context(connection: Connection, piece: Piece, directory: Directory | None) -> Piece:
-    shape, plan = piece.shape, piece.plan
+    return replace(piece, context=await context_of(connection, piece.shape, directory, piece.plan, piece.walk))
+
+
+async def context_of(
+    connection: Connection,
+    shape: Shape,
+    directory: Directory | None,
+    plan: TargetPlan,
+    make: Callable[[Params], Walk],
+    *,
+    most: int | None = None,
+) -> Context:
+    """What the statements over a walk know of its accounts; with `most`, Refused where a directory elsewhere would have
+    to be asked for more.
+    """
     context = Context(tuple(plan.surveyed.recent), await _age(connection, shape, plan))
-    if shape.directory is None and directory is not None and shape.account is not None:
-        params = Params()
-        walk = piece.walk(params)
-        column = f"r.{quote(shape.account.name)}"
-        sql = (
-            f"SELECT DISTINCT {column}::text AS id FROM {shape.table.sql} r"
-            f" WHERE {walk.condition} AND {column} IS NOT NULL"
-        )
-        asked = tuple(row["id"] for row in await connection.fetch(sql, *params.values))
-        context = replace(context, looked=await directory.look_up(asked, plan))
-    return replace(piece, context=context)
+    if shape.directory is not None or directory is None or shape.account is None:
+        return context
+    params = Params()
+    walk = make(params)
+    column = f"r.{quote(shape.account.name)}"
+    sql = (
+        f"SELECT DISTINCT {column}::text AS id FROM {shape.table.sql} r WHERE {walk.condition} AND {column} IS NOT NULL"
+    )
+    asked = tuple(row["id"] for row in await connection.fetch(sql, *params.values))
+    if most is not None and len(asked) > most:
+        raise Refused(f"more than {most} accounts would have to be looked up at once")
+    return replace(context, looked=await directory.look_up(asked, plan))
 
 
 async def _age(connection: Connection, shape: Shape, plan: TargetPlan) -> int | None:

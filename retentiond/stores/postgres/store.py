@@ -31,6 +31,9 @@ from retentiond.stores.postgres.directory import Directory, read_facts
 from retentiond.stores.postgres.extent import Extent, read_extent, require_local
 from retentiond.stores.postgres.lookup import next_expiry, read_record
 from retentiond.stores.postgres.missing import due_missing
+from retentiond.stores.postgres.partbatch import PartBatch
+from retentiond.stores.postgres.partitions import PostgresPartitions
+from retentiond.stores.postgres.partitions import findings as partition_findings
 from retentiond.stores.postgres.pieces import Piece, find_piece
 from retentiond.stores.postgres.quick import QuickBatch
 from retentiond.stores.postgres.shape import Params, Shape
@@ -56,9 +59,10 @@ class PostgresStore:
         self.transaction = self._database.transaction
         self._shape: Shape | None = None
         self._fingerprint = ""
-        self._directory: Directory | None = None
+        self.directory: Directory | None = None
         self._reader = health.Reader(self._database, config.table, config.pace.health.ignore_replicas)
         self.change: Change | None = None
+        self.partitions: PostgresPartitions | None = PostgresPartitions(self, self._database)
 
     async def close(self) -> None:
         """Give up all connections."""
@@ -76,7 +80,7 @@ class PostgresStore:
 
     async def open(self, directory: Directory | None) -> Shape:
         """Read the catalogues; raises Blind where the table can't be swept as configured, Unreachable."""
-        self._directory = directory
+        self.directory = directory
         async with self._database.transaction() as connection:
             table = await read_table(connection, self.config.table, tuple(self.config.key or ()) or None)
             await require_local(connection, self.config.table)
@@ -150,6 +154,7 @@ class PostgresStore:
         """What stands in the way of sweeping the target, and what is unwise about it."""
         async with self._database.transaction() as connection:
             found = await inspect.findings(connection, self.name, self.shape, self.action, self.change)
+            found += await partition_findings(connection, self.name, self.shape, self.action)
         return [*found, *await inspect_health.findings(self._reader, self.name, self.config.pace.health)]
 
     async def hold(self, hold: Hold) -> TargetHold:
@@ -159,13 +164,13 @@ class PostgresStore:
 
     async def groups(self, class_name: str) -> tuple[Group, ...]:
         """The distinct (tier, override) pairs of the directory."""
-        return await self._directory.groups(class_name) if self._directory else ()
+        return await self.directory.groups(class_name) if self.directory else ()
 
     async def missing(self, plan: TargetPlan) -> tuple[MissingAccount, ...]:
         """The accounts of the table's records that the directory lost, and whose records may be due for that."""
-        if self._directory is None:
+        if self.directory is None:
             return ()
-        return await due_missing(self._database, self.shape, plan, self._directory.lacking)
+        return await due_missing(self._database, self.shape, plan, self.directory.lacking)
 
     async def total(self) -> int:
         """How many records there are: counted where few, else by the planner's reckoning from its statistics."""
@@ -214,7 +219,7 @@ class PostgresStore:
         """
         shape = self.shape
         if self.change is not None:
-            return shape.account is not None and self._directory is not None
+            return shape.account is not None and self.directory is not None
         return bool(shape.table.children)
 
     async def is_unchanged(self, connection: Connection) -> bool:
@@ -247,7 +252,7 @@ class PostgresStore:
 
     async def piece(self, connection: Connection, plan: TargetPlan, window: Window) -> Piece | None:
         """Where the window ends, and what the directory says of its accounts; None where nothing is left."""
-        return await find_piece(connection, self.shape, self._directory, plan, window)
+        return await find_piece(connection, self.shape, self.directory, plan, window)
 
     async def judge(self, connection: Connection, piece: Piece) -> Tally:
         """The states of a piece's records as they are now."""
@@ -266,6 +271,8 @@ class PostgresStore:
             if quick:
                 aside = await stack.enter_async_context(self._database.raw())
                 batch: PostgresBatch = QuickBatch(self, connection, plan, number, aside)
+            elif way is Way.WHOLE:
+                batch = PartBatch(self, connection, plan, number)
             else:
                 batch = PostgresBatch(self, connection, plan, number, patient=way is Way.PATIENT)
             stack.push_async_callback(batch.roll_back)
@@ -355,12 +362,12 @@ class PostgresStore:
             await drift.require_unchanged(connection, self.name, self.config.table, self._shape)
 
     async def _facts(self, connection: Connection, plan: TargetPlan, account: str | None) -> AccountFacts:
-        if account is None or self._directory is None:
+        if account is None or self.directory is None:
             return AccountFacts()
         if self.shape.directory is not None:
             facts = await read_facts(connection, self.shape.directory, account, plan.data_class.name, plan.grace_cutoff)
         else:
-            facts = await self._directory.facts(account, plan.data_class.name, plan.grace_cutoff)
+            facts = await self.directory.facts(account, plan.data_class.name, plan.grace_cutoff)
         return plan.surveyed.applied(account, facts, has_grace=plan.grace_cutoff is not None)
 
     async def _same_database(self, directory: Directory) -> bool:

@@ -6,7 +6,6 @@ import pytest
 
 from retentiond.control import units, workers
 from retentiond.domain.permit import Unit
-from retentiond.sweep.enforced import Enforced
 from retentiond.sweep.events import BatchDone
 from retentiond.sweep.sweeper import Sweeper
 
@@ -155,15 +154,15 @@ async def test_a_shard_whose_worker_is_gone_is_gone_on_with_where_it_was(cut, mo
 
 async def test_a_worker_that_comes_back_after_its_shard_was_taken_over_is_fenced(cut, monkeypatch):
     reached, go_on = asyncio.Event(), asyncio.Event()
-    run = Enforced._run
+    run = Sweeper.run
 
     async def stopped(self, *args, **kwargs):
-        if self.lease.unit.shard == "1/4" and not reached.is_set():
+        if self._lease.unit.shard == "1/4" and not reached.is_set():
             reached.set()
             await go_on.wait()
-        await run(self, *args, **kwargs)
+        return await run(self, *args, **kwargs)
 
-    monkeypatch.setattr(Enforced, "_run", stopped)
+    monkeypatch.setattr(Sweeper, "run", stopped)
     async with cut.app() as slow, cut.app() as quick:
         sweep = asyncio.create_task(slow.engine.sweep(slow.spec.target("logs")))
         await reached.wait()
