@@ -45,7 +45,7 @@ async def daemon(company):
 
 async def ticked(daemon):
     async def idle():
-        return not daemon._working and not daemon._jobs._running
+        return not daemon._work.working and not daemon._jobs._running
 
     await daemon.tick()
     await until(idle)
