@@ -158,12 +158,18 @@ async def start_retentiond(
             env=_environment(home, env),
             cwd=cwd or home,
             start_new_session=True,
+            preexec_fn=_as_from_a_terminal,
         )
         running = Running(process)
         try:
             yield running
         finally:
             await running.close()
+
+
+def _as_from_a_terminal() -> None:
+    """A shell that runs the tests in the background has SIGINT ignored, which a program would inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _environment(home: Path, env: Mapping[str, str] | None) -> dict[str, str]:
