@@ -50,14 +50,12 @@ def taken_by_target(transactions: list) -> Counter[str]:
 def summary(schedule: Schedule, scene_counts: Counter[str], history: History, violations: Sequence[Violation]) -> str:
     """What came of it, in a few lines; and all the evidence where something was broken."""
     doubts = Counter(each["found"] for each in history.ledger if each["kind"] == "in_doubt")
-    owners: dict[str, set[str]] = {}
     states = Counter(hold.state for hold in history.holds)
     outcomes = Counter(permit.outcome for permit in history.permits)
-    del owners
     lines = [
         f"actions: {_counts(scene_counts)}",
-        f"records taken: {_counts(taken_by_target(history.transactions))};"
-        f" left: {_counts(Counter({name: len(records) for name, records in history.left.items()}))}",
+        f"records taken: {_counts(taken_by_target(history.transactions))}",
+        f"records left: {_counts(Counter({name: len(records) for name, records in history.left.items()}))}",
         f"permits: {_counts(outcomes)}; looked into after a crash: {_counts(doubts) or 'none'}",
         f"holds: {_counts(states)}; {len(history.pauses)} pauses; ledger: {len(history.ledger)} entries",
     ]

@@ -89,9 +89,9 @@ def is_due(record: Record, account: Account | None, at: datetime) -> bool:
     """Whether the record's time is over at that instant; `account` is None where the directory has none of that id."""
     if record.done:
         return False
-    if record.account is not None and account is not None and account.deleted_at is not None:
-        if account.deleted_at + DELETION_GRACE < at:
-            return True
+    deleted = account.deleted_at if record.account is not None and account is not None else None
+    if deleted is not None and deleted + DELETION_GRACE < at:
+        return True
     term = _term(record, account)
     return term is not FOREVER and record.anchor is not None and record.anchor + timedelta(days=term) < at
 

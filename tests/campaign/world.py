@@ -120,7 +120,7 @@ class World:
             else:
                 rows.append((number, account, moment, f"10.0.{number % 250}.1"))
         async with self.own(target.database, f"insert {target.name}") as connection:
-            await connection.copy_records_to_table(target.name, records=rows)
+            await connection.copy_records_to_table(target.name, records=rows, columns=_columns(target))
 
     async def read_streams(self) -> None:
         """Take in what the servers' logs have by now."""
@@ -191,6 +191,12 @@ def _target(target: Target, dsn: str) -> dict[str, Any]:
     if target.action == "anonymise":
         found |= {"action": "anonymise", "anonymise": {"columns": {"account_id": None, "ip": None}}}
     return found
+
+
+def _columns(target: Target) -> list[str]:
+    """Those that the campaign writes; an action may have added another one."""
+    what = [] if target.name == "pairs" else ["ip" if target.action == "anonymise" else "note"]
+    return [*target.key, "account_id", target.anchor, *what]
 
 
 def anchor(target: Target, now: datetime, random: Random) -> datetime | None:
