@@ -55,6 +55,16 @@ class Scene:
             self.faults.append(f"{' '.join(args)} ended with {result.code}: {result.stderr[-1500:]}")
         return result
 
+    async def hold(self, *scope: str) -> str | None:
+        """Place a hold and keep what was answered; its id, None where it was not active in time."""
+        place = ("hold", "place", "--matter", "m", "--reason", "r", "--timeout", "60", "--json")
+        result = await self.command(*place, *scope)
+        if result.code != 0:
+            return None
+        placed = result.json
+        self.answers.append(Answer(placed["id"], datetime.fromisoformat(placed["effective_at"])))
+        return str(placed["id"])
+
     async def confirm(self, account: str, version: int) -> None:
         """From now on everybody must see this version of the account."""
         self.confirmed[account, version] = datetime.now(UTC)
@@ -141,14 +151,7 @@ class Actions:
             await self.release_hold(action)
             return
         scope = await self._scope(action.random())
-        result = await self._scene.command(
-            "hold", "place", "--matter", "m", "--reason", "r", "--timeout", "60", "--json", *scope
-        )
-        if result.code == 0:
-            placed = result.json
-            if placed["state"] == "active":
-                self._scene.answers.append(Answer(placed["id"], datetime.fromisoformat(placed["effective_at"])))
-                self._scene.counts["holds active at once"] += 1
+        await self._scene.hold(*scope)
 
     async def release_hold(self, action: Action) -> None:
         for hold in _one(await self._holds("active"), action):

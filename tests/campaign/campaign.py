@@ -8,7 +8,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -63,6 +63,8 @@ async def run(seed: int, seconds: float, *, program: tuple[str, ...] = PRODUCT, 
             finally:
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
+            for worker in workers:
+                scene.counts.update(worker.struck())
             return Verdict(schedule, oracle.judge(history), history, folder, scene.counts)
 
 
@@ -71,10 +73,8 @@ class Campaign:
 
     def __init__(self, schedule: Schedule, scene: Scene, workers: Sequence[Worker], known: set[str]) -> None:
         self.schedule, self.scene, self.workers, self.known = schedule, scene, workers, known
-        self._kinds = {"application": Actions(scene), "faults": (faults := Faults(scene, workers))}
-        self._faults = faults
+        self._does = (Actions(scene), Faults(scene, workers))
         self._began = time.monotonic()
-        self._reading = asyncio.Lock()
         self._phase = "playing"
 
     async def play(self) -> None:
@@ -96,6 +96,7 @@ class Campaign:
         await self._drain()
         self._phase = "stopping"
         for worker in self.workers:
+            self._note_end(worker)
             if (code := await worker.end(signal.SIGTERM)) != 0:
                 self.scene.faults.append(f"worker {worker.name}, healed, answered SIGTERM with exit code {code}")
                 await worker.end(signal.SIGKILL)
@@ -112,8 +113,7 @@ class Campaign:
         while True:
             await asyncio.sleep(_PROGRESS_SECONDS)
             for worker in self.workers:
-                if (fault := worker.died()) is not None:
-                    self.scene.faults.append(fault)
+                self._note_end(worker)
                 if not worker.runs and not worker.busy.locked() and self._phase == "playing":
                     async with worker.busy:
                         await worker.start()
@@ -126,7 +126,7 @@ class Campaign:
                 report.progress(self._phase, time.monotonic() - self._began, self.scene, self.workers)
 
     async def _act(self, action: Action) -> None:
-        does = next(getattr(each, action.kind) for each in self._kinds.values() if hasattr(each, action.kind))
+        does = next(getattr(each, action.kind) for each in self._does if hasattr(each, action.kind))
         try:
             await does(action)
         except MISSED:
@@ -134,9 +134,14 @@ class Campaign:
         else:
             self.scene.counts[action.kind] += 1
 
+    def _note_end(self, worker: Worker) -> None:
+        if (fault := worker.died()) is not None:
+            self.scene.faults.append(fault)
+
     async def _heal(self) -> None:
         """From now on nothing goes wrong; workers that were on their own way are replaced, the others must recover."""
         for worker in self.workers:
+            self._note_end(worker)
             for proxy in worker.proxies.values():
                 proxy.heal()
             worker.host.plug(on=True)
@@ -179,7 +184,7 @@ async def _workers(servers: World, count: int, program: tuple[str, ...]) -> Asyn
 
 
 @contextmanager
-def kept_if_broken(verdict: Verdict):
+def kept_if_broken(verdict: Verdict) -> Iterator[None]:
     """The folder with the logs stays where something was broken."""
     try:
         yield

@@ -40,6 +40,7 @@ async def complete(scene: Scene, known: set[str], at: datetime) -> History:
     async with scene.world.connection("control") as connection:
         found.permits = [_permit(row) for row in await connection.fetch(_PERMITS)]
         found.open_permits = sum(permit.outcome is None for permit in found.permits)
+        found.takeovers = await connection.fetchval(_TAKEOVERS)
     async with scene.world.connection("app") as connection:
         found.observed = [str(row["key"]) for row in await connection.fetch("SELECT key FROM observed")]
     await _read_ledger(scene, found)
@@ -49,6 +50,12 @@ async def complete(scene: Scene, known: set[str], at: datetime) -> History:
 _PERMITS = (
     "SELECT number, target, issued_at, outcome, prepared ->> 'transaction' AS transaction"
     " FROM retentiond.permits ORDER BY issued_at"
+)
+
+# Sweeps of a unit that one worker began and another went on with.
+_TAKEOVERS = (
+    "SELECT count(*) FROM (SELECT 1 FROM retentiond.permits GROUP BY target, shard, intent ->> 'sweep'"
+    " HAVING count(DISTINCT owner) > 1) s"
 )
 
 

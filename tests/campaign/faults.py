@@ -9,10 +9,17 @@ from random import Random
 
 from tests.campaign.actions import Scene
 from tests.campaign.proxy import Armed, Fault, Proxy
+from tests.campaign.rules import TARGETS
 from tests.campaign.schedule import CLOCKS, ROLES, Action
 from tests.campaign.workers import Worker
 from tests.services import postgres
 from tests.services.postgres import Server
+
+_BEING_CHANGED = (
+    "SELECT DISTINCT c.relname FROM pg_locks l JOIN pg_stat_activity a USING (pid) JOIN pg_class c ON c.oid = l.relation"
+    " WHERE a.state = 'idle in transaction' AND a.application_name = 'retentiond' AND l.mode = 'RowExclusiveLock'"
+    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND c.relname = ANY($1)"
+)
 
 
 class Faults:
@@ -91,6 +98,31 @@ class Faults:
 
     async def drop_commit(self, action: Action) -> None:
         self._arm(action, "drop")
+
+    async def hold_in_a_batch(self, action: Action) -> None:
+        """A hold comes on the records of a batch whose COMMIT is on its way and arrives seconds later."""
+        random, armed = action.random(), Armed("late", 7.0)  # a transaction may be idle for 8
+        target = random.choice([each for each in TARGETS.values() if each.database == "app"])
+        proxies = [worker.proxies["app"] for worker in self._workers]
+        for proxy in proxies:
+            proxy.armed.appendleft(armed)
+        try:
+            await self._scene.world.insert(target, self._scene.accounts, 60, random)
+            async with asyncio.timeout(30):
+                while all(armed in proxy.armed for proxy in proxies):
+                    await asyncio.sleep(0.05)
+        finally:
+            for proxy in proxies:
+                if armed in proxy.armed:
+                    proxy.armed.remove(armed)
+        async with self._scene.world.connection("app") as connection:
+            targets = [row["relname"] for row in await connection.fetch(_BEING_CHANGED, list(TARGETS))]
+        if not targets:  # it has ended meanwhile
+            return self._skipped()
+        scope = [each for target in targets for each in ("--target", target)]
+        if (hold := await self._scene.hold(*scope)) is not None:
+            await self._scene.command("hold", "release", hold, "--reason", "r")
+        return None
 
     # --- Servers ---
 

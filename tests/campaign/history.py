@@ -43,7 +43,7 @@ class History:
     """A whole campaign. `confirmed`: when it was certain that a version of an account had been committed.
 
     `known`: the accounts that a sweep had seen before the campaign began. `judged_at`: before the last sweep began.
-    `left`: the records at the end. `observed`: keys that a trigger of the table `watched` saw go.
+    `takeovers`: sweeps that another worker went on with. `left`: the records at the end. `observed`: keys that a trigger of the table `watched` saw go.
     """
 
     transactions: list[Transaction] = field(default_factory=list)
@@ -59,6 +59,7 @@ class History:
     left: dict[str, Sequence[Record]] = field(default_factory=dict)
     observed: Sequence[str] | None = None
     open_permits: int = 0
+    takeovers: int = 0
     faults: list[str] = field(default_factory=list)
 
 

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 Fault = Literal["lose", "late", "drop"]
+_BEGIN = re.compile(rb"Q\0\0\0.BEGIN", re.DOTALL)
+_CHANGE = re.compile(rb"\b(DELETE FROM|UPDATE|INSERT INTO)\b")
 _COMMIT = re.compile(rb"Q\0\0\0.COMMIT;?\0", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Armed:
-    """What becomes of the next COMMIT, and for `late`, after how many seconds."""
+    """What becomes of the next COMMIT of a transaction that changes something, and for `late`, after how many seconds."""
 
     fault: Fault
     seconds: float = 0.0
@@ -109,7 +111,7 @@ class _Link:
     ) -> None:
         self._proxy = proxy
         self._client, self._server = writer, up_writer
-        self._muted = self._detached = False
+        self._muted = self._detached = self._changes = False
         self.task = asyncio.ensure_future(self._run(reader, up_reader))
 
     def abort(self) -> None:
@@ -148,7 +150,11 @@ class _Link:
         return True
 
     async def _outward(self, data: bytes) -> bool:
-        if self._proxy.armed and _COMMIT.search(data):
+        if _BEGIN.search(data):
+            self._changes = False
+        if _CHANGE.search(data):
+            self._changes = True
+        if self._proxy.armed and self._changes and _COMMIT.search(data):
             return await self._strike(self._proxy.armed.popleft(), data)
         self._server.write(data)
         await self._server.drain()

@@ -56,7 +56,10 @@ def summary(schedule: Schedule, scene_counts: Counter[str], history: History, vi
         f"actions: {_counts(scene_counts)}",
         f"records taken: {_counts(taken_by_target(history.transactions))}",
         f"records left: {_counts(Counter({name: len(records) for name, records in history.left.items()}))}",
-        f"permits: {_counts(outcomes)}; looked into after a crash: {_counts(doubts) or 'none'}",
+        (
+            f"permits: {_counts(outcomes)}; looked into after a crash: {_counts(doubts) or 'none'};"
+            f" sweeps taken over: {history.takeovers}"
+        ),
         f"holds: {_counts(states)}; {len(history.pauses)} pauses; ledger: {len(history.ledger)} entries",
     ]
     lines += [f"IN DOUBT, and said so: {each}" for each in in_doubt(history)]

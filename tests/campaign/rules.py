@@ -24,7 +24,7 @@ NOBODYS_TIER = "free"
 DELETION_GRACE = timedelta(days=30)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Target:
     """A table of the campaign."""
 
@@ -34,6 +34,9 @@ class Target:
     key: tuple[str, ...] = ("id",)
     anchor: str = "created_at"
     action: str = "delete"
+
+    def __repr__(self) -> str:
+        return self.name
 
     def record(self, row: Mapping[str, str | None]) -> Record:
         """A row (the texts of its columns) as a record."""

@@ -39,6 +39,7 @@ RATES = {
     "lose_commit": 0.15,
     "late_commit": 0.12,
     "drop_commit": 0.05,
+    "hold_in_a_batch": 0.04,
     "crash_target": 0.015,
     "crash_control": 0.012,
 }

@@ -32,8 +32,8 @@ async def test_a_short_campaign_of_a_seed_that_nobody_has_tried(tmp_path):
     assert "every promise was kept" in output
 
 
-@pytest.mark.parametrize(("sabotage", "found"), [("holds", "held"), ("clock", "not due")])
+@pytest.mark.parametrize(("sabotage", "found"), [("holds", "held"), ("barrier", "held"), ("clock", "not due")])
 async def test_a_product_that_breaks_a_promise_is_found_out(sabotage, found):
-    code, output = await campaign("--seconds", "30", "--seed", "5", "--sabotage", sabotage)
+    code, output = await campaign("--seconds", "45", "--seed", "5", "--sabotage", sabotage)
     assert code == 1, output
     assert f"VIOLATION {found}" in output, output

@@ -63,6 +63,13 @@ async def test_a_commit_whose_answer_is_lost_has_taken_effect(through, db, proxy
     assert proxy.done == {"lose": 1}
 
 
+async def test_a_transaction_that_changes_nothing_is_left_alone(through, proxy):
+    proxy.armed.append(Armed("drop"))
+    async with through.transaction():
+        await through.fetchval("SELECT count(*) FROM t")
+    assert proxy.armed
+
+
 async def test_a_late_commit_takes_effect_when_its_client_has_given_up(through, db, proxy):
     proxy.armed.append(Armed("late", 1.0))
     with pytest.raises(GONE):

@@ -14,7 +14,7 @@ def test_actions_come_in_order_within_the_time_and_each_kind_at_least_once():
     schedule = draw(3, 20)
     times = [action.at for action in schedule.actions]
     assert times == sorted(times)
-    assert 0 <= times[0] and times[-1] <= 20
+    assert times[0] >= 0 and times[-1] <= 20
     assert all(count >= 1 for count in schedule.counts().values())
     assert schedule.counts()["insert"] == round(RATES["insert"] * 20)
 

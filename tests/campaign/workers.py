@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +114,12 @@ class Worker:
             return None
         tail = self.log.read_text(errors="replace")[-1500:]
         return f"worker {self.name} {self.args} {self.clock} ended by itself with {self.process.returncode}:\n{tail}"
+
+    def struck(self) -> Counter[str]:
+        """How often the network did something to a COMMIT."""
+        return sum(
+            (Counter({f"COMMIT {k}": n for k, n in each.done.items()}) for each in self.proxies.values()), Counter()
+        )
 
     async def close(self) -> None:
         """Nothing of it is left."""
