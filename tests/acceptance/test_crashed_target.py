@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from tests.services.gates import gate
-from tests.services.postgres import cluster, crash, restart
+from tests.services.postgres import cluster, crash, restart, restart_cleanly
 from tests.services.process import start_retentiond
 from tests.services.sweeping import Rig
 
@@ -20,11 +20,6 @@ async def lazy(database, tmp_path):
         await rig.db.close()
 
 
-@pytest.mark.xfail(
-    reason="pg_xact_status tells what became of a number, and after a crash of the server a number that had not come to"
-    " its disk is given again; see the known gaps in docs/architecture.md",
-    raises=AssertionError,
-)
 async def test_a_batch_that_a_crash_undid_is_not_taken_for_a_later_transaction_of_the_same_number(lazy):
     rig, server = lazy
     await rig.company(due=5)
@@ -56,3 +51,52 @@ async def test_a_batch_that_a_crash_undid_is_not_taken_for_a_later_transaction_o
     assert (await rig.only()).changed == 5
     assert await rig.ids() == [1001, 1002, 1003]
     await rig.require_told(logs=5)
+    assert await doubts(rig) == ["unknown"]
+
+
+async def doubts(rig):
+    return [entry["found"] for entry in await rig.ledger() if entry["kind"] == "in_doubt"]
+
+
+async def killed_after_the_commit(rig):
+    await rig.company(due=5)
+    await rig.sweep(mode="plan")
+    async with (
+        gate(
+            rig.control, "BEFORE UPDATE OF outcome ON retentiond.permits FOR EACH ROW WHEN (OLD.prepared IS NOT NULL)"
+        ) as stop,
+        start_retentiond("sweep", env=rig.environment()) as worker,
+    ):
+        await stop.reached()
+        worker.send_signal(signal.SIGKILL)
+        await worker.wait()
+        await stop.open()
+    assert await rig.ids() == [1001, 1002, 1003]
+    await rig.let_leases_run_out()
+
+
+async def back(rig):
+    rig.db = await asyncpg.connect(rig.dsn)
+    await rig.only()
+
+
+async def test_a_batch_that_was_committed_before_a_clean_restart_is_told(lazy):
+    rig, server = lazy
+    await killed_after_the_commit(rig)
+    await rig.db.close()
+    restart_cleanly(server)
+    await back(rig)
+    await rig.require_told(logs=5)
+    assert await doubts(rig) == ["committed"]
+
+
+async def test_a_batch_that_was_committed_before_a_crash_is_said_to_be_in_doubt(lazy):
+    rig, server = lazy
+    await killed_after_the_commit(rig)
+    await rig.db.close()
+    crash(server)
+    restart(server)
+    await back(rig)
+    await rig.require_told(logs=0)
+    assert await doubts(rig) == ["unknown"]
+    await rig.require_settled()

@@ -36,6 +36,7 @@ class Scene:
         self.counts: Counter[str] = Counter()
         self.answers: list[Answer] = []
         self.pauses: list[Pause] = []
+        self.crashes: list[tuple[str, datetime]] = []
         self.confirmed: dict[tuple[str, int], datetime] = {}
         self.faults: list[str] = []
         self._commands = asyncio.Semaphore(_COMMANDS_AT_ONCE)

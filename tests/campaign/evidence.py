@@ -37,6 +37,7 @@ async def complete(scene: Scene, known: set[str], at: datetime) -> History:
     """The whole history."""
     found = await so_far(scene, known, at)
     found.answers, found.pauses, found.faults = scene.answers, scene.pauses, scene.faults
+    found.crashes = scene.crashes
     async with scene.world.connection("control") as connection:
         found.permits = [_permit(row) for row in await connection.fetch(_PERMITS)]
         found.open_permits = sum(permit.outcome is None for permit in found.permits)

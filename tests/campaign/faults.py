@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from random import Random
 
 from tests.campaign.actions import Scene
@@ -137,6 +138,7 @@ class Faults:
             return self._skipped()
         async with self.servers[name]:
             await asyncio.to_thread(postgres.crash, server)
+            self._scene.crashes.append(("app" if name == "app" else "far", datetime.now(UTC)))
             await self._scene.sleep(random.uniform(0, 4))
             await asyncio.to_thread(postgres.restart, server)
         return None

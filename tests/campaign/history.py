@@ -42,7 +42,7 @@ class Pause:
 class History:
     """A whole campaign. `confirmed`: when it was certain that a version of an account had been committed.
 
-    `known`: the accounts that a sweep had seen before the campaign began. `judged_at`: before the last sweep began.
+    `crashes`: of which database, and when. `known`: the accounts that a sweep had seen before the campaign began. `judged_at`: before the last sweep began.
     `takeovers`: sweeps that another worker went on with. `left`: the records at the end. `observed`: keys that a trigger of the table `watched` saw go.
     """
 
@@ -53,6 +53,7 @@ class History:
     answers: list[Answer] = field(default_factory=list)
     pauses: list[Pause] = field(default_factory=list)
     confirmed: dict[tuple[str, int], datetime] = field(default_factory=dict)
+    crashes: list[tuple[str, datetime]] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
     grace: bool = False
     judged_at: datetime | None = None

@@ -140,11 +140,19 @@ def _miscounted(history: History, taken: _Taken) -> Iterator[Violation]:
         if len(counted) > 1 or len(found) > 1:
             yield Violation("counted twice", where)
         elif "unknown" in found and not counted:
-            continue
+            if not _may_be_in_doubt(history, number):
+                yield Violation("doubt without a reason", where)
         elif sum(counted) != gone:
             yield Violation("miscounted", where)
         elif ("nothing" in found and gone) or ("committed" in found and not gone):
             yield Violation("false doubt", where)
+
+
+def _may_be_in_doubt(history: History, number: int) -> bool:
+    """Only a server that has crashed since the permit was issued may leave it open for good what became of a batch."""
+    permit = next(each for each in history.permits if each.number == number)
+    database = TARGETS[permit.target].database
+    return any(crashed == database and at > permit.issued_at for crashed, at in history.crashes)
 
 
 def in_doubt(history: History) -> list[Mapping[str, Any]]:

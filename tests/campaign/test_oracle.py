@@ -269,9 +269,15 @@ def test_a_ledger_that_tells_something_else_than_what_went(history, ledger, kind
     assert kinds(history) == {kind}
 
 
-@pytest.mark.parametrize(
-    "ledger", [[doubt(5, "unknown")], [doubt(5, "committed"), outcome(5, 1)], [outcome(5, 1), doubt(6, "nothing")]]
-)
+def test_a_doubt_for_good_needs_a_crash_of_the_server_after_the_permit(history):
+    history.ledger = [doubt(5, "unknown")]
+    history.crashes = [("app", at(8)), ("far", at(10))]
+    assert kinds(history) == {"doubt without a reason"}
+    history.crashes = [("app", at(10))]
+    assert judge(history) == []
+
+
+@pytest.mark.parametrize("ledger", [[doubt(5, "committed"), outcome(5, 1)], [outcome(5, 1), doubt(6, "nothing")]])
 def test_a_ledger_that_tells_it_honestly(history, ledger):
     history.ledger = ledger
     assert judge(history) == []
