@@ -13,9 +13,12 @@ COVERAGE = $(if $(TEST_ARGS),,--cov --cov-report=term --cov-fail-under=$(COVERED
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 TEST_ARGS ?=
+# Of a campaign: for how many seconds things happen, and the seed of what happens (unset: another one each time).
+N ?= 120
+SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-system check bench
+.PHONY: help demo test test-system campaign check bench
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +29,7 @@ demo: $(STAMP)  ## the daemon on an embedded Postgres with made data (DEMO_ARGS=
 test: $(STAMP)  ## all tests that need nothing but Python, and their coverage (TEST_ARGS=tests/unit for some)
 	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile $(COVERAGE) $(TEST_ARGS)
 
-test-system: $(STAMP)  ## tests that need faketime, pgbouncer, or spin and gcc (installed where root and apt-get are there)
+test-system: $(STAMP)  ## tests that need faketime, pgbouncer, or spin and gcc (installed where root and apt-get are there), and short campaigns
 	@for tool in faketime pgbouncer spin gcc; do \
 		if ! command -v $$tool >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			packages="$$tool"; [ $$tool != gcc ] || packages="gcc libc6-dev"; \
@@ -35,6 +38,9 @@ test-system: $(STAMP)  ## tests that need faketime, pgbouncer, or spin and gcc (
 	@for tool in faketime spin gcc; do command -v $$tool >/dev/null || { \
 		echo "$$tool is missing; remedy: install the package of that name" >&2; exit 1; }; done
 	$(BIN)/python -m pytest -m system $(TEST_ARGS)
+
+campaign: $(STAMP)  ## processes, servers and a network that fail for N seconds, judged from outside (N=3600 SEED=7)
+	$(BIN)/python -m tests.campaign --seconds $(N) $(if $(SEED),--seed $(SEED))
 
 check: $(STAMP)  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -139,6 +139,12 @@ def restart(server: Server) -> None:
     _run([server.bin / "pg_ctl", "-D", server.data, "-w", "-t", "60", "-l", log, "start"], as_account(server.account))
 
 
+def restart_cleanly(server: Server) -> None:
+    """Let the server end as an administrator lets it, and start it again."""
+    _run([server.bin / "pg_ctl", "-D", server.data, "-w", "-m", "fast", "stop"], as_account(server.account))
+    restart(server)
+
+
 def _run(command: list, child: dict) -> None:
     # Not captured by pipes: the server that pg_ctl starts would inherit them and keep `run` waiting for ever.
     with tempfile.TemporaryFile() as output:

@@ -20,6 +20,7 @@ from retentiond.stores.base import Tally, Window
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.connection import TEXT_SETTINGS, Connection, committing, one, roll_back
 from retentiond.stores.postgres.erase import Erasing, Places
+from retentiond.stores.postgres.fate import RUN_SQL, name
 from retentiond.stores.postgres.pieces import Piece, measured
 from retentiond.stores.postgres.shape import Params
 
@@ -38,7 +39,8 @@ SELECT {{lock}}($1), {TEXT_SETTINGS},
             THEN set_config('synchronous_commit', 'on', true) END,
        CASE WHEN current_setting('server_version_num')::int >= 170000
             THEN set_config('transaction_timeout', $5, true) END,
-       pg_current_xact_id()::text AS xid, {{line}} AS line, {{snapshot}} AS snapshot
+       pg_current_xact_id()::text AS xid, {{line}} AS line, {RUN_SQL} AS run,
+       {{snapshot}} AS snapshot
 """
 
 
@@ -120,7 +122,7 @@ class PostgresBatch:
         line = await self._store.line_sql()
         begin = _BEGIN.format(lock=self.lock_sql, line=line, snapshot=self.snapshot_sql)
         row = await one(self.connection, begin, self._store.lock_key(self._number), *limits)
-        self.transaction_id, self.snapshot = f"{row['xid']}@{row['line']}", row["snapshot"]
+        self.transaction_id, self.snapshot = name(row["xid"], row["line"], row["run"]), row["snapshot"]
 
     async def erase(self, permit: Permit, window: Window, *, salt: str) -> Tally:
         """Destroy what is due in the window, under the permit whose number this transaction is the fence of.

@@ -120,8 +120,10 @@ async def _age(connection: Connection, shape: Shape, plan: TargetPlan) -> int | 
     surveyed = plan.surveyed.transaction
     if surveyed is None or shape.directory is None or shape.directory.changed_at is not None:
         return None
-    latest: int = await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
-    return max(latest - surveyed, 0)
+    # By the same measure as the rows' own: `age` counts from this transaction's number, and the end of its snapshot may
+    # lie before that by as many as are open.
+    age: int = await connection.fetchval("SELECT pg_catalog.age($1::text::xid)", str(surveyed % 2**32))
+    return max(age, 0)
 
 
 async def _accounts(

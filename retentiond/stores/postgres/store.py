@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import replace
 from datetime import datetime
 
-import asyncpg
 import orjson
 
 from retentiond.domain.accounts import AccountFacts, MissingAccount
@@ -29,6 +28,7 @@ from retentiond.stores.postgres.connection import Connection, TargetDatabase, on
 from retentiond.stores.postgres.cuts import shards
 from retentiond.stores.postgres.directory import Directory, read_facts
 from retentiond.stores.postgres.extent import Extent, read_extent, require_local
+from retentiond.stores.postgres.fate import fate
 from retentiond.stores.postgres.lookup import next_expiry, read_record
 from retentiond.stores.postgres.missing import due_missing
 from retentiond.stores.postgres.partbatch import PartBatch
@@ -311,20 +311,8 @@ class PostgresStore:
         return int.from_bytes(digest[:8], "big", signed=True)
 
     async def fate(self, transaction: str) -> str:
-        """What became of a transaction: `committed`, `aborted`, `in progress`, or `unknown`.
-
-        Unknown is one that is too old, or that ran on another line of servers: after a failover its number may be
-        somebody else's.
-        """
-        number, _, line = transaction.partition("@")
-        sql = f"SELECT CASE WHEN {await self.line_sql()} = $2 THEN pg_xact_status($1::text::xid8) END"
-        async with self._database.transaction() as connection:
-            try:
-                found = await connection.fetchval(sql, number, line)
-            except asyncpg.InvalidParameterValueError:
-                # "transaction ID is in the future": this is not the database that the batch ran in.
-                return "unknown"
-        return found or "unknown"
+        """What became of a transaction: `committed`, `aborted`, `in progress`, or `unknown`."""
+        return await fate(self._database, transaction)
 
     async def record(self, plan: TargetPlan, key: str) -> tuple[RecordFacts, AccountFacts]:
         """One record by its key (a JSON array for a composite one) and its account's facts; raises NotFound."""
