@@ -15,7 +15,7 @@ from tests.services.anyorder import AnyOrder, World, profile
 
 @pytest.mark.parametrize(
     ("kind", "examples"),
-    [({}, 40), ({"joined": True}, 20), ({"native": True}, 20)],
+    [({}, 24), ({"joined": True}, 10), ({"native": True}, 12)],
     ids=["control state apart", "control state beside it", "native holds"],
 )
 def test_holds_leases_and_permits_in_any_order_lose_no_held_record_and_no_outcome(postgres_server, kind, examples):
