@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import asyncpg
 import pytest
@@ -206,17 +206,21 @@ class AnyOrder(RuleBasedStateMachine):
         elif flight.first is not None and not flight.swapped:
             # What a pooler does that puts another server's connection under the client's.
             flight.swapped = True
-            await self.swap(flight.batch._aside)
+            with suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError):  # it may be dead already
+                await flight.batch._aside.execute("ROLLBACK; BEGIN")
 
-    async def swap(self, connection) -> None:
-        try:
-            await connection.execute("ROLLBACK; BEGIN")
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            assert connection.is_closed()  # it had been cut off before, and has not noticed
+    @rule(who=WORKERS)
+    def a_quick_batch_loses_its_first_transaction_while_the_permit_is_asked_for(self, who):
+        self.a_worker_goes_on(who, UNITS[0], careful=False, until="permitted")
+        flight = self.crowd.workers[who].stops.flight
+        if flight is not None:
+            self.run(self.disconnect(flight, "first connection is swapped"))
 
     # --- Counsel ---
 
-    @rule(account=st.sampled_from(ACCOUNTS), record=st.integers(1, DUE), by_account=st.booleans(), at_once=st.booleans())
+    @rule(
+        account=st.sampled_from(ACCOUNTS), record=st.integers(1, DUE), by_account=st.booleans(), at_once=st.booleans()
+    )
     def counsel_places_a_hold(self, account, record, by_account, at_once):
         scope = Scope(accounts=(str(account),)) if by_account else Scope(records={"logs": (str(record),)})
         draft = holds.HoldDraft("case", "why", scope)
@@ -225,6 +229,11 @@ class AnyOrder(RuleBasedStateMachine):
         self.witness.holds[hold.id] = Placed(*covered, at=self.witness.step)
         if at_once:
             self.activate()
+
+    @rule(who=WORKERS, account=st.sampled_from(ACCOUNTS))
+    def a_hold_comes_when_a_plan_is_made(self, who, account):
+        self.a_worker_goes_on(who, UNITS[0], careful=False, until="planned")
+        self.counsel_places_a_hold(account, 1, by_account=True, at_once=True)
 
     @rule()
     def a_daemon_activates_what_can_be(self):

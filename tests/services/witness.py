@@ -204,7 +204,9 @@ class Witness:
         """What holds when everybody is done, and what was left has been recovered."""
         left = await self.control.fetchval("SELECT count(*) FROM retentiond.permits WHERE ended_at IS NULL")
         assert left == 0, f"{left} permits are open"
-        assert {number: len(gone) for number, gone in self.gone.items()} == self.outcomes, "deletions and outcomes differ"
+        assert {number: len(gone) for number, gone in self.gone.items()} == self.outcomes, (
+            "deletions and outcomes differ"
+        )
 
     def still_due(self) -> set[int]:
         """What a sweep has still to take: due, and held by nothing, pending holds among them."""
