@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from retentiond.control import holds, natives, units
+from retentiond.control import holds, units
 from retentiond.domain.holds import HoldState, Scope
 from retentiond.errors import Fenced, UsageError
 from retentiond.sweep import enforced, recovery
@@ -123,17 +123,7 @@ class AnyOrder(RuleBasedStateMachine):
         await self.crowd.finish()
         await self.crowd.verify_the_ledger()
         await self.end_all_holds()
-        await self.require_native_holds_taken_away()
-
-    async def require_native_holds_taken_away(self) -> None:
-        for _ in range(200):
-            # It lets writers have the table for a while after a try that had to wait for them; there are none now.
-            for native in self.crowd.app.native.values():
-                native._not_before = 0.0
-            if not (left := await natives.settle(self.database, self.crowd.app.natives())):
-                return
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"native holds are left: {left}")
+        await self.crowd.settle_native_holds()
 
     async def end_all_holds(self) -> None:
         for hold_id, hold in self.witness.holds.items():
