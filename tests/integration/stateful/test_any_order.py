@@ -2,7 +2,7 @@
 
 The examples are the same in each run, so that a failure is one of the change under test. To look further, let there be
 more of them, and others each time: `RETENTIOND_EXAMPLES=2000 pytest tests/integration/stateful/test_any_order.py`
-(some 10 a second); what is found is made smaller and printed as a test.
+(one or two a second, of each kind); what is found is made smaller and printed as a test.
 """
 
 from __future__ import annotations
