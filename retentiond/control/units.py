@@ -156,6 +156,10 @@ async def divide(tx: Tx, lease: Lease, shards: Mapping[str, Mapping[str, Any]]) 
     Raises Fenced, and Busy while a shard of an earlier division is still worked on.
     """
     await require(tx, lease, lock=True)
+    # Who is just taking one of them waits for us, and then reads what it is to do now.
+    await tx.execute(
+        "SELECT 1 FROM retentiond.units WHERE target = $1 AND shard <> '' ORDER BY shard FOR UPDATE", lease.unit.target
+    )
     busy = await tx.fetchval(
         "SELECT shard FROM retentiond.units WHERE target = $1 AND shard <> ''"
         " AND lease_until > pg_catalog.clock_timestamp() ORDER BY shard LIMIT 1",

@@ -21,7 +21,10 @@ _MOST_BY_SIZE = 8
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of `shards` of a sweep: `leg` is its stretch, `bound` how many records it may act on (None: any number)."""
+    """One of `shards` of a sweep: `leg` is its stretch, `bound` how many records it may act on (None: any number).
+
+    `order` is what the walk went in the order of when it was cut.
+    """
 
     name: str
     sweep: str
@@ -30,6 +33,7 @@ class Shard:
     leg: Window
     shards: int
     bound: int | None
+    order: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """As it is kept in the control database."""
@@ -37,6 +41,7 @@ class Shard:
             "sweep": self.sweep,
             "now": rfc3339(self.now),
             "digest": self.digest,
+            "order": list(self.order),
             "walk": self.leg.walk,
             "after": _listed(self.leg.after),
             "until": _listed(self.leg.until),
@@ -48,7 +53,8 @@ class Shard:
     def of(cls, name: str, kept: Mapping[str, Any]) -> Shard:
         """From what is kept."""
         leg = Window(kept["walk"], _position(kept["after"]), 0, _position(kept["until"]))
-        return cls(name, kept["sweep"], instant(kept["now"]), kept["digest"], leg, kept["shards"], kept["bound"])
+        now, order = instant(kept["now"]), tuple(kept["order"])
+        return cls(name, kept["sweep"], now, kept["digest"], leg, kept["shards"], kept["bound"], order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +62,31 @@ class Divided:
     """What the unit of the whole target keeps while its sweep is divided; `bound` is that of what is in no shard."""
 
     sweep: str
+    now: datetime
     digest: str
+    shards: int
     bound: int | None
 
     def document(self) -> dict[str, Any]:
         """As it is kept in the control database."""
-        return {"sweep": self.sweep, "digest": self.digest, "bound": self.bound}
+        return {
+            "sweep": self.sweep,
+            "now": rfc3339(self.now),
+            "digest": self.digest,
+            "shards": self.shards,
+            "bound": self.bound,
+        }
 
     @classmethod
-    def of(cls, kept: Mapping[str, Any] | None, *, digest: str) -> Divided | None:
-        """What was kept, if it is of a sweep by the same policy; another one is begun anew."""
+    def of(cls, kept: Mapping[str, Any] | None, *, digest: str, after: datetime) -> Divided | None:
+        """What was kept, if it is of a sweep by the same policy that was begun after that instant.
+
+        Another is begun anew: what became due since is in no old one.
+        """
         if kept is None or kept.get("digest") != digest:
             return None
-        return cls(kept["sweep"], kept["digest"], kept["bound"])
+        found = cls(kept["sweep"], instant(kept["now"]), kept["digest"], kept["shards"], kept["bound"])
+        return found if found.now > after else None
 
 
 def wanted(pace: Pace) -> tuple[int, int]:

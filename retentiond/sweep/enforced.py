@@ -17,7 +17,7 @@ from retentiond.control.database import Tx
 from retentiond.control.units import UnitState
 from retentiond.domain.permit import Lease, Unit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Busy, PolicySuperseded
+from retentiond.errors import Blind, Busy, PolicySuperseded
 from retentiond.ledger import kinds
 from retentiond.stores.base import Store, Window
 from retentiond.sweep.division import Divided, Shard, names, wanted
@@ -55,18 +55,23 @@ class Enforced:
 
     async def target_swept(self) -> datetime:
         """Sweep the target, and return when it is due again."""
-        plan = await self._begin()
         engine, spec = self.engine, self.engine.tools.spec
         async with engine.tools.database.transaction(read_only=True) as tx:
             state = await units.state(tx, self.lease.unit)
-        divided = Divided.of(state.sweep, digest=plan.digest)
+            oldest = (await flags.clock_state(tx)).now - spec.max_interval
+        divided = Divided.of(state.sweep, digest=spec.digest, after=oldest)
+        if divided is not None:
+            # From here on, whatever happens: it is that sweep that ends, or is left to be gone on with.
+            self.sweep = divided.sweep
+        plan = await self._begin()
         legs = whole(self._store, plan)
         parts = WholeParts(engine.tools, self._store, self.lease, self.sweep)
         await parts.restore()
         if divided is not None:
-            self.sweep = divided.sweep
             async with engine.tools.database.transaction() as tx:
                 await units.reopen(tx, self.lease, self.sweep)
+            if state.cursor is not None and "so_far" in state.cursor:
+                self.outcome.resume(state.cursor["so_far"])
             await self._in_shards(plan, legs, divided)
         else:
             await self._anew(plan, legs, state, parts)
@@ -125,9 +130,10 @@ class Enforced:
 
     async def _divide(self, plan: TargetPlan, rest: int, cuts: Sequence[Window], allowance: Allowance) -> Divided:
         """Make the shards and announce them; those of an earlier sweep that are still worked on are waited for."""
-        divided = Divided(self.sweep, plan.digest, allowance.of(range(rest)))
+        divided = Divided(self.sweep, plan.now, plan.digest, len(cuts), allowance.of(range(rest)))
+        order = self._store.order(plan, cuts[0].walk)
         shards = [
-            Shard(name, self.sweep, plan.now, plan.digest, leg, len(cuts), allowance.of([rest + at]))
+            Shard(name, self.sweep, plan.now, plan.digest, leg, len(cuts), allowance.of([rest + at]), order)
             for at, (name, leg) in enumerate(zip(names(len(cuts)), cuts, strict=True))
         ]
         documents = {shard.name: shard.document() for shard in shards}
@@ -154,7 +160,7 @@ class Enforced:
         if rest and not self.engine.stopping:
             await self._sweeper(plan, bound=divided.bound).run(rest)
         await asyncio.gather(*(self._take_shards() for _ in range(self.engine.shards_at_once)))
-        await self._put_together()
+        await self._put_together(divided)
 
     async def _take_shards(self) -> None:
         """Take one free shard after another; until all are over, since a worker may be gone and leave its own."""
@@ -166,20 +172,22 @@ class Enforced:
             if not still:
                 return
             for state in still:
-                if state.owner is None and state.unit not in engine.running:
+                if state.owner is None and state.unit not in engine.in_hand:
                     await engine.sweep_shard(state.unit)
                     break
             else:
                 await asyncio.sleep(_POLL_SECONDS)
 
-    async def _put_together(self) -> None:
+    async def _put_together(self, divided: Divided) -> None:
+        over = 0
         async with self.engine.tools.database.transaction(read_only=True) as tx:
             states = await units.shards(tx, self.target.name)
         for state in states:
             if state.outcome is not None and state.outcome.get("sweep") == self.sweep:
                 self.outcome.add(state.outcome)
-            elif self._is_of_this(state):
-                self.outcome.outcome = "capped"
+                over += 1
+        if over < divided.shards and self.outcome.outcome == "drained":
+            self.outcome.outcome = "capped"
 
     def _is_of_this(self, state: UnitState) -> bool:
         """Whether the shard is one of this sweep, and not over."""
@@ -211,7 +219,7 @@ class Enforced:
         shard = Shard.of(self.lease.unit.shard, state.sweep or {})
         self.sweep = shard.sweep
         if state.cursor is not None and "so_far" in state.cursor:
-            self.outcome.add(state.cursor["so_far"])
+            self.outcome.resume(state.cursor["so_far"])
         plan = await self._begin()
         if shard.digest != plan.digest:
             raise PolicySuperseded(
@@ -219,19 +227,29 @@ class Enforced:
                 remedy="nothing to do: the next sweep is by the policy in force",
             )
         now, plan = plan.now, replace(plan, now=min(plan.now, shard.now))
-        bound = None if shard.bound is None else max(shard.bound - self.outcome.changed, 0)
-        await self._sweeper(plan, bound=bound, now=now, shards=shard.shards).run([shard.leg], state.cursor)
+        if self._store.order(plan, shard.leg.walk) != shard.order:
+            raise Blind(
+                f"the walk over target {self.target.name} goes in another order than when it was divided",
+                remedy="nothing to do: the next sweep divides it anew",
+            )
+        # What earlier workers have erased is in the outcome, and counts.
+        sweeper = self._sweeper(plan, bound=shard.bound, now=now, shards=shard.shards)
+        await sweeper.run([shard.leg], state.cursor)
 
     async def finish_shard(self) -> None:
-        """Write how it ended, for whoever has the target's unit; one that was only left is for anybody to take."""
-        if self.outcome.outcome == "capped" and self.engine.stopping:
+        """Write how it ended, for whoever has the target's unit.
+
+        One that was left by a process which stops is for anybody to take; one whose window has closed, or whose server
+        is strained, for the next sweep. What else is left of one is for a sweep that counts anew.
+        """
+        sweeper = self.engine.running.get(self.lease.unit)
+        left = self.outcome.outcome == "capped" and sweeper is not None and sweeper.cut_short
+        if left and self.engine.stopping:
             return
         shown = {"sweep": self.sweep, **self.outcome.document(plan_mode=False)}
         async with self.engine.tools.database.transaction() as tx:
-            over = self.outcome.outcome != "capped"
-            await units.finish_sweep(
-                tx, self.lease, shown, None, success=self.outcome.outcome == "drained", keep_sweep=not over
-            )
+            success = self.outcome.outcome == "drained"
+            await units.finish_sweep(tx, self.lease, shown, None, success=success, keep_sweep=left)
             await self._tell_what_stopped_it(tx)
 
     # --- Both ---

@@ -71,6 +71,7 @@ class Engine:
     account_key: bytes
     running: dict[Unit, Sweeper] = field(default_factory=dict)
     stopping: bool = False
+    in_hand: set[Unit] = field(default_factory=set)
     shards_at_once: int = 1
     announce: Announce = nobody
     _surveying: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -249,6 +250,16 @@ class Engine:
 
     async def sweep_shard(self, unit: Unit) -> Outcome | None:
         """Go on with one shard of a divided sweep, whatever happens; None where there is nothing to do any more."""
+        if unit in self.in_hand:
+            # The lease of one process would be taken from itself.
+            return None
+        self.in_hand.add(unit)
+        try:
+            return await self._sweep_shard(unit)
+        finally:
+            self.in_hand.discard(unit)
+
+    async def _sweep_shard(self, unit: Unit) -> Outcome | None:
         tools, target = self.tools, self.tools.spec.target(unit.target)
         began, outcome = time.monotonic(), Outcome(action=target.action)
         try:

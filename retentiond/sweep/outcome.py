@@ -74,6 +74,15 @@ class Outcome:
         both.erased(found)
         return both
 
+    def resume(self, shown: Mapping[str, Any]) -> None:
+        """Begin with what an earlier worker has erased in the same sweep; what it kept is met again."""
+        self.changed += shown["erased"] + shown["anonymised"]
+        self.bytes += shown["bytes"]
+        self.batches += shown["batches"]
+        self.oldest, self.newest = earliest(self.oldest, shown["oldest"]), latest(self.newest, shown["newest"])
+        for tier, count in shown["by_tier"].items():
+            self.by_tier[tier] = self.by_tier.get(tier, 0) + count
+
     def add(self, shown: Mapping[str, Any]) -> None:
         """Add what was shown by `document` of a part of the same sweep; the worst end is that of the whole."""
         self.changed += shown["erased"] + shown["anonymised"]

@@ -77,6 +77,8 @@ class Sweeper:
         self._last_refusal: Refused | None = None
         self.outcome = outcome
         self.stop = asyncio.Event()
+        self.cut_short = False
+        """Whether it was left before its end for what passes: a stop, a window that closed, a strained server."""
         self._yielder = Yielder(tools, store, target, lease, sweep, self.stop)
 
     async def drop(self, parts: WholeParts) -> None:
@@ -140,9 +142,7 @@ class Sweeper:
     async def _walk(self, leg: Window, way: Way) -> None:
         after = leg.after
         retries = 0
-        while not self.stop.is_set():
-            if not self._open() or not await self._yielder.ready(self._open):
-                break
+        while await self._may_go_on():
             window = await self._within_bound(self._window(leg, after))
             if window is None:
                 break
@@ -180,6 +180,14 @@ class Sweeper:
                 return
             await self._rest(seconds, found.changed)
         self.outcome.outcome = "capped"
+
+    async def _may_go_on(self) -> bool:
+        """Whether a batch may begin; else, and where Strained is raised, the sweep is cut short."""
+        self.cut_short = True
+        if self.stop.is_set() or not self._open() or not await self._yielder.ready(self._open):
+            return False
+        self.cut_short = False
+        return True
 
     def _whole_may_go(self, parts: Sequence[Part]) -> bool:
         """Whether a batch of these partitions may begin now."""

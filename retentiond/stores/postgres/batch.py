@@ -151,7 +151,8 @@ class PostgresBatch:
     async def _left(self, piece: Piece, gone: int) -> Tally:
         """The piece judged as it is now, when so many records of it have gone."""
         # A window of so many records from which as many went has none left to be judged.
-        whole = gone == piece.window.size and piece.until is not None
+        # But one that was measured before may have more by now.
+        whole = gone == piece.window.size and piece.until is not None and piece.window.end is None
         return Tally() if whole else await self._store.judge(self.connection, piece)
 
     async def _require_unchanged(self) -> None:

@@ -100,7 +100,7 @@ async def context_of(
     """What the statements over a walk know of its accounts; with `most`, Refused where a directory elsewhere would have
     to be asked for more.
     """
-    context = Context(tuple(plan.surveyed.recent), await _age(connection, shape, plan))
+    context = Context(tuple(plan.surveyed.recent), since_survey(shape, plan))
     if shape.directory is not None or directory is None or shape.account is None:
         return context
     params = Params()
@@ -115,15 +115,12 @@ async def context_of(
     return replace(context, looked=await directory.look_up(asked, plan))
 
 
-async def _age(connection: Connection, shape: Shape, plan: TargetPlan) -> int | None:
-    """How many transactions ago the directory was surveyed, where its rows don't date their changes themselves."""
+def since_survey(shape: Shape, plan: TargetPlan) -> str | None:
+    """The number, as an xid, from which on transactions came after the survey; None where rows date their changes."""
     surveyed = plan.surveyed.transaction
     if surveyed is None or shape.directory is None or shape.directory.changed_at is not None:
         return None
-    # By the same measure as the rows' own: `age` counts from this transaction's number, and the end of its snapshot may
-    # lie before that by as many as are open.
-    age: int = await connection.fetchval("SELECT pg_catalog.age($1::text::xid)", str(surveyed % 2**32))
-    return max(age, 0)
+    return str(surveyed % 2**32)
 
 
 async def _accounts(

@@ -89,8 +89,13 @@ class QuickBatch(PostgresBatch):
 
     async def _hand_over(self) -> None:
         """Raise Conflict unless the first transaction has held the fence until this one had it too; then end it."""
-        if (await one(self._aside, f"SELECT {_XID} AS xid"))["xid"] != self._first_id:
-            raise Conflict(f"target {self._store.name}: the fence was lost while a permit was asked for")
+        lost = Conflict(f"target {self._store.name}: the fence was lost while a permit was asked for")
+        try:
+            xid = (await one(self._aside, f"SELECT {_XID} AS xid"))["xid"]
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise lost from error
+        if xid != self._first_id:
+            raise lost
         self._first_id = ""
         await self._first.rollback()
 

@@ -85,15 +85,15 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a statement knows beside the plan: tier changes of late, the age of rows newer than the last survey.
+    """What a statement knows beside the plan: tier changes of late, and which rows are newer than the last survey.
 
-    `recent` are accounts whose tier changed within the downgrade grace by our own memory; `age` is how many
-    transactions ago the directory was surveyed (None: its rows carry no such mark); `looked` stands in for a directory
-    of another database.
+    `recent` are accounts whose tier changed within the downgrade grace by our own memory; `since` is the first
+    transaction, as an xid, that the survey may not have seen (None: its rows carry no such mark); `looked` stands in
+    for a directory of another database.
     """
 
     recent: tuple[str, ...] = ()
-    age: int | None = None
+    since: str | None = None
     looked: Looked | None = None
 
 

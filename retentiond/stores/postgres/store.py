@@ -80,7 +80,6 @@ class PostgresStore:
 
     async def open(self, directory: Directory | None) -> Shape:
         """Read the catalogues; raises Blind where the table can't be swept as configured, Unreachable."""
-        self.directory = directory
         async with self._database.transaction() as connection:
             table = await read_table(connection, self.config.table, tuple(self.config.key or ()) or None)
             await require_local(connection, self.config.table)
@@ -99,7 +98,7 @@ class PostgresStore:
             )
         local = directory is not None and await self._same_database(directory) and await directory.joinable()
         account = table.column(config.account, f"targets.{self.name}.account") if config.account else None
-        self._shape = Shape(
+        shape = Shape(
             table=table,
             anchor=anchor,
             account=account,
@@ -108,11 +107,12 @@ class PostgresStore:
             unit=config.unit,
             directory=directory.source if directory is not None and local else None,
         )
+        change: Change | None = None
         if self.action == "anonymise":
             rules = {name: Rule(rule.method, rule.value) for name, rule in config.rules().items()}
             marker = config.anonymise.marker if config.anonymise else None
             fixed = {config.anchor, *([config.tier_column] if config.tier_column else [])}
-            self.change = make_change(
+            change = make_change(
                 table,
                 rules,
                 marker=marker,
@@ -121,16 +121,19 @@ class PostgresStore:
                 secret=self._secret,
                 version=version,
             )
-        await self._take_fingerprint(table)
-        return self._shape
+        mark = await self._mark(table, _columns(shape, change))
+        # Together: other shards sweep by them meanwhile.
+        self.directory, self._shape, self.change, self._fingerprint = directory, shape, change, mark
+        return shape
 
-    async def _take_fingerprint(self, table: Table) -> None:
+    async def _mark(self, table: Table, columns: set[str]) -> str:
         """What batches compare; the table is read once more, since the mark must be of what the shape was made from."""
         async with self._database.transaction() as connection:
-            self._fingerprint = await fingerprint(connection, table.oid, self._columns())
+            mark = await fingerprint(connection, table.oid, columns)
             again = await read_table(connection, self.config.table, tuple(self.config.key or ()) or None)
         if again != table:
             raise Blind(f"the schema of target {self.name} is being changed", remedy="the next sweep reads it anew")
+        return mark
 
     async def extent(self) -> Extent:
         """Which tables its records lie in, as the catalogues have it now; raises Unreachable."""
@@ -224,14 +227,9 @@ class PostgresStore:
 
     async def is_unchanged(self, connection: Connection) -> bool:
         """Whether the table is still what its SQL was made for."""
-        return await fingerprint(connection, self.shape.table.oid, self._columns()) == self._fingerprint
-
-    def _columns(self) -> set[str]:
-        """The columns that verdicts and changes rest on."""
-        shape = self.shape
-        named = {column.name for column in (shape.anchor, shape.account, shape.tier) if column}
-        changed = {column.name for column, _ in self.change.columns} if self.change else set()
-        return {*shape.table.key, *named, *changed}
+        return (
+            await fingerprint(connection, self.shape.table.oid, _columns(self.shape, self.change)) == self._fingerprint
+        )
 
     @property
     def may_veto(self) -> bool:
@@ -362,3 +360,10 @@ class PostgresStore:
         if directory.dsn == self.config.dsn.get_secret_value():
             return True
         return await self._database.identity() == await directory.identity()
+
+
+def _columns(shape: Shape, change: Change | None) -> set[str]:
+    """The columns that verdicts and changes rest on."""
+    named = {column.name for column in (shape.anchor, shape.account, shape.tier) if column}
+    changed = {column.name for column, _ in change.columns} if change else set()
+    return {*shape.table.key, *named, *changed}

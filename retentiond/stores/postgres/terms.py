@@ -160,6 +160,8 @@ def _grace(source: DirectorySource, plan: TargetPlan, params: Params, context: C
     if source.changed_at:
         return f"COALESCE(d.{source.changed_at}::timestamptz > {params.moment(edge)}, false)"
     lately = f"d.{source.id}::text = ANY({params.add(list(context.recent), 'text[]')})"
-    if context.age is None or not source.has_xmin:
+    if context.since is None or not source.has_xmin:
         return lately
-    return f"({lately} OR pg_catalog.age(d.xmin) <= {params.add(context.age, 'int8')})"
+    # Both ages count back from the same number in one statement, whichever that is on this connection.
+    survey = f"pg_catalog.age({params.add(context.since, 'text')}::xid)"
+    return f"({lately} OR pg_catalog.age(d.xmin) <= {survey})"

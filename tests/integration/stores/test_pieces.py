@@ -1,20 +1,26 @@
-"""How old a survey of the directory is, by the measure that its rows' own ages have."""
+"""Which rows of the directory count as newer than its survey, by the statements' own measure."""
 
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
 
 import asyncpg
 
-from retentiond.stores.postgres.pieces import _age
+from retentiond.stores.postgres.pieces import since_survey
+
+NEWER = "SELECT age(xmin) <= age($1::text::xid) FROM accounts"
 
 
-async def test_a_row_written_after_the_survey_is_never_older_than_that_however_many_transactions_are_open(database):
-    db = await asyncpg.connect(database)
+async def newer(db, surveyed):
+    plan = SimpleNamespace(surveyed=SimpleNamespace(transaction=surveyed))
+    shape = SimpleNamespace(directory=SimpleNamespace(changed_at=None))
+    return await db.fetchval(NEWER, since_survey(shape, plan))
+
+
+async def test_a_row_written_after_the_survey_is_newer_on_every_connection_however_many_transactions_are_open(database):
+    db, reader = await asyncpg.connect(database), await asyncpg.connect(database)
     await db.execute("CREATE TABLE accounts (id int, tier text); INSERT INTO accounts VALUES (1, 'free')")
     surveyed = await db.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
     await db.execute("UPDATE accounts SET tier = 'pro'")
-    plan = SimpleNamespace(surveyed=SimpleNamespace(transaction=surveyed))
-    shape = SimpleNamespace(directory=SimpleNamespace(changed_at=None))
     async with AsyncExitStack() as stack:
         for _ in range(5):
             other = await asyncpg.connect(database)
@@ -23,10 +29,10 @@ async def test_a_row_written_after_the_survey_is_never_older_than_that_however_m
             await other.fetchval("SELECT pg_current_xact_id()::text")
         async with db.transaction():
             await db.fetchval("SELECT pg_current_xact_id()::text")  # as a batch has one before it judges
-            assert await _age(db, shape, plan) >= await db.fetchval("SELECT age(xmin) FROM accounts")
-        # What was there before the survey is older, or nothing would ever be.
-        surveyed = plan.surveyed.transaction = surveyed + 1
-        async with db.transaction():
-            await db.fetchval("SELECT pg_current_xact_id()::text")
-            assert await _age(db, shape, plan) < await db.fetchval("SELECT age(xmin) FROM accounts")
+            assert await newer(db, surveyed)
+            assert await newer(reader, surveyed), "the evidence is read without a number of its own"
+            # What was there before the survey is older, or nothing would ever be.
+            assert not await newer(db, surveyed + 1)
+            assert not await newer(reader, surveyed + 1)
     await db.close()
+    await reader.close()
