@@ -32,6 +32,7 @@ from retentiond.stores.postgres.extent import Extent, read_extent, require_local
 from retentiond.stores.postgres.lookup import next_expiry, read_record
 from retentiond.stores.postgres.missing import due_missing
 from retentiond.stores.postgres.pieces import Piece, find_piece
+from retentiond.stores.postgres.pools import Pools
 from retentiond.stores.postgres.quick import QuickBatch
 from retentiond.stores.postgres.shape import Params, Shape
 from retentiond.stores.postgres.targetholds import target_hold
@@ -44,15 +45,27 @@ _COUNTED_IN_A_MS = 100
 class PostgresStore:
     """One table; see `stores.base.Store` for what each method promises."""
 
-    def __init__(self, name: str, config: PostgresTarget, *, action: str, space: str, secret: bytes) -> None:
-        """`space` sets the locks of one control database apart from another's; `secret` keys hashes of values."""
+    def __init__(
+        self,
+        name: str,
+        config: PostgresTarget,
+        *,
+        action: str,
+        space: str,
+        secret: bytes,
+        pools: Pools | None = None,
+    ) -> None:
+        """`space` sets the locks of one control database apart from another's; `secret` keys hashes of values.
+
+        Stores that are given the same `pools` share their connections.
+        """
         self.name = name
         self.config = config
         self.action = action
         self.records = config.records()
         self.space = space
         self._secret = secret
-        self._database = TargetDatabase(config.dsn.get_secret_value(), what=f"target {name}")
+        self._database = TargetDatabase(config.dsn.get_secret_value(), what=f"target {name}", pools=pools)
         self.transaction = self._database.transaction
         self._shape: Shape | None = None
         self._fingerprint = ""
@@ -262,10 +275,9 @@ class PostgresStore:
         await self.line_sql()  # asked once, and not while a transaction is open
         quick = way is Way.QUICK and not self.may_veto and not self.locks_first
         async with AsyncExitStack() as stack:
-            connection = await stack.enter_async_context(self._database.raw())
-            if quick:
-                aside = await stack.enter_async_context(self._database.raw())
-                batch: PostgresBatch = QuickBatch(self, connection, plan, number, aside)
+            connection, *aside = await stack.enter_async_context(self._database.raw(2 if quick else 1))
+            if aside:
+                batch: PostgresBatch = QuickBatch(self, connection, plan, number, *aside)
             else:
                 batch = PostgresBatch(self, connection, plan, number, patient=way is Way.PATIENT)
             stack.push_async_callback(batch.roll_back)
@@ -288,7 +300,7 @@ class PostgresStore:
 
     async def fence_passed(self, number: int) -> bool:
         """Whether the transaction of that permit is over, asked of the primary."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(urgent=True) as connection:
             row = await one(
                 connection,
                 "SELECT pg_try_advisory_xact_lock($1) AS free, pg_is_in_recovery() AS replica",
