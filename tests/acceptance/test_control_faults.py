@@ -21,8 +21,9 @@ LATER = "INSERT INTO logs SELECT 5000 + i, 1, now() - interval '300 days' FROM g
 
 
 async def due_again(rig):
-    """Records that are due now, and a unit that says so."""
+    """Records that are due now, and a unit that says so: once no sweep is left whose end would say otherwise."""
     await rig.db.execute(LATER)
+    await until(rig.nobody_works, lambda: "a sweep does not end")
     async with rig.control_connection() as control:
         await control.execute("UPDATE retentiond.units SET next_due_at = now() WHERE shard = ''")
 
