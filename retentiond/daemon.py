@@ -34,6 +34,7 @@ from retentiond.ledger.keys import KEY_FILE, SigningKey, origin_of
 from retentiond.settings import Settings
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.native import NativeHolds
+from retentiond.stores.postgres.pools import Pools
 from retentiond.sweep.engine import Engine
 from retentiond.sweep.events import Observer, ignore
 from retentiond.sweep.plans import Tools
@@ -176,8 +177,10 @@ async def open_app(
         document = settings.digest_document()
         spec = make_spec(settings, document)
         tools = Tools(database, journal, spec, keys["evidence"], worker_name(), observer)
+        given, space, secret = settings.targets, control_id, keys["accounts"]
+        pools = Pools(settings.workers.connections)
         stores = {
-            target.name: make_store(settings.targets[target.name], target, space=control_id, secret=keys["accounts"])
+            target.name: make_store(given[target.name], target, space=space, secret=secret, pools=pools)
             for target in spec.targets
         }
         directory = Directory(settings.accounts) if settings.accounts else None

@@ -28,7 +28,6 @@ from retentiond.domain.holds import Hold
 from retentiond.errors import Blind, LedgerError, StillPending, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.verify import verify_database
-from retentiond.sweep.events import Failed
 
 log = structlog.get_logger()
 BY = "daemon"
@@ -63,17 +62,16 @@ class Jobs:
 
     def consider(self, seen: Overview, *, sweeping: bool, entered: bool) -> None:
         """Begin what is due; `sweeping`: the ledger grows at this moment; `entered`: the mode is in force."""
-        if seen.pending or seen.release_due:
-            self._begin("holds", HOLDS, self._carry_holds_on, every=0)
+        self._begin_if(bool(seen.pending or seen.release_due), "holds", HOLDS, self._carry_holds_on, every=0)
         if self.app.natives():
             every = _NATIVE_SECONDS if self._native_epoch == seen.epoch else 0
             self._begin("native", HOLDS, lambda: self._keep_native(seen), every=every)
         self._judge_pending(seen)
         self._begin("presence", CONTROL, self._appear, every=workers.SEEN_EVERY_SECONDS)
-        if _is_due(seen, entered=entered):
-            self._begin("heartbeat", LEDGER, lambda: self._beat(entered=entered), every=_AGAIN_SECONDS)
-        if seen.ledger_entries > self._signed:
-            self._begin("checkpoint", LEDGER, self._sign, every=_AGAIN_SECONDS if sweeping else 0)
+        beats = _is_due(seen, entered=entered)
+        self._begin_if(beats, "heartbeat", LEDGER, lambda: self._beat(entered=entered), every=_AGAIN_SECONDS)
+        grown, every = seen.ledger_entries > self._signed, _AGAIN_SECONDS if sweeping else 0
+        self._begin_if(grown, "checkpoint", LEDGER, self._sign, every=every)
         self._begin("verify", LEDGER, self._verify, every=_VERIFY_SECONDS)
         self._begin("prune", LOOP, self._prune, every=_PRUNE_SECONDS)
 
@@ -97,6 +95,15 @@ class Jobs:
         except (LedgerError, Unreachable) as error:
             self.watch.fault(LEDGER, error, part="checkpoint")
 
+    def _begin_if(
+        self, wanted: bool, name: str, check: str, job: Callable[[], Awaitable[None]], *, every: float
+    ) -> None:
+        """Begin it where there is something to do; where another process has done it, nothing of it stands here."""
+        if wanted:
+            self._begin(name, check, job, every=every)
+        elif name not in self._running:
+            self.watch.clear(check, name)
+
     def _begin(self, name: str, check: str, job: Callable[[], Awaitable[None]], *, every: float) -> None:
         now = asyncio.get_running_loop().time()
         never = float("-inf")
@@ -110,8 +117,8 @@ class Jobs:
             await job()
             self.watch.clear(check, name)
         except Unreachable as error:
-            # The loop says so under `control`, and goes on when it is back; so does the job.
-            self.watch(Failed(None, error.kind, error.message, error.remedy))
+            # The loop may see nothing of it: a control database that takes no writes (its disk is full) can be read.
+            self.watch.fault(check, error, part=name)
             self._retry_in(name, _SOON_SECONDS)
         except Exception as error:
             self.watch.fault(check, error, part=name)

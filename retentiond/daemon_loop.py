@@ -40,6 +40,7 @@ _TICK_SECONDS = 1.0
 _ENTER_SECONDS = 5.0
 _ABANDON_SECONDS = 5.0
 _LOOK_SECONDS = 60.0
+_LOOKS = 8
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -87,6 +88,7 @@ class Daemon:
     _turns: Turns = field(init=False)
     _work: Work = field(init=False)
     _looking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _eyes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LOOKS))
     _finished: dict[str, datetime | None] = field(default_factory=dict)
     _unseen: dict[str, float] = field(default_factory=dict)
     _entered: bool = False
@@ -116,6 +118,8 @@ class Daemon:
             self._work.allowed = await self._may_sweep(seen) and not (seen.paused and self.app.spec.enforce)
             if self._work.allowed:
                 await self._begin_sweeps(seen)
+            else:
+                self._work.refrain()
             self._begin_looks(seen)
             self._jobs.consider(seen, sweeping=bool(self._work.working), entered=self._entered)
             self.watch.clear(LOOP, "tick")
@@ -298,8 +302,9 @@ class Daemon:
     async def _look(self, name: str) -> None:
         target, store, engine = self.app.spec.target(name), self.app.engine.stores[name], self.app.engine
         try:
-            plan = await engine.plan(target)
-            self.watch(OldestSeen(target, await store.oldest(plan)))
+            async with self._eyes:
+                plan = await engine.plan(target)
+                self.watch(OldestSeen(target, await store.oldest(plan)))
             self._unseen.pop(name, None)
             self.watch.clear(target_check(name), LOOK)
         except Exception as error:

@@ -12,6 +12,7 @@ from retentiond.settings import Settings
 from retentiond.stores.config import TargetConfig
 from retentiond.stores.health import Health as HealthConfig
 from retentiond.stores.postgres.config import PostgresTarget
+from retentiond.stores.postgres.pools import Pools
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep.spec import Health, Limits, Pace, Query, Spec, Target
 
@@ -80,10 +81,10 @@ def make_health(config: HealthConfig) -> Health:
     )
 
 
-def make_store(config: TargetConfig, target: Target, *, space: str, secret: bytes) -> PostgresStore:
+def make_store(config: TargetConfig, target: Target, *, space: str, secret: bytes, pools: Pools) -> PostgresStore:
     """The store of a target."""
     assert isinstance(config, PostgresTarget)  # the only kind in the registry so far
-    return PostgresStore(target.name, config, action=target.action, space=space, secret=secret)
+    return PostgresStore(target.name, config, action=target.action, space=space, secret=secret, pools=pools)
 
 
 def digest_of(document: dict[str, object]) -> str:

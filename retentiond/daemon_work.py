@@ -42,6 +42,7 @@ class Work:
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
     _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _listening: asyncio.Task[None] | None = None
+    _stopped: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def targets(self) -> Collection[str]:
@@ -49,9 +50,18 @@ class Work:
         return {unit.target for unit in self.working if not unit.shard}
 
     def listen(self) -> None:
-        """Begin to take what is announced, and go on for as long as the process works."""
+        """Begin to take what is announced, and go on until `refrain` or the end."""
         if self._listening is None:
-            self._listening = asyncio.create_task(self._listen())
+            self._stop = asyncio.Event()
+            self._listening = asyncio.create_task(self._listen(self._stop))
+
+    def refrain(self) -> None:
+        """Take nothing more until `listen`: what is announced is for others, and must not be taken from them."""
+        self._stop.set()
+        if self._listening is not None:
+            self._stopped.add(self._listening)
+            self._listening.add_done_callback(self._stopped.discard)
+            self._listening = None
 
     def take_over(self, seen: Overview) -> None:
         """Begin what a worker that is gone has left behind, as far as there is room."""
@@ -82,32 +92,34 @@ class Work:
     async def stop(self) -> None:
         """Take nothing more."""
         self.allowed = False
-        self._stop.set()
+        self.refrain()
 
     async def close(self, seconds: float) -> None:
         """Stop listening; what is still being swept is waited for, but not for longer."""
-        if self._listening is not None:
-            await asyncio.wait([self._listening], timeout=seconds)
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+        self.refrain()
+        if ending := list(self._stopped):
+            _, late = await asyncio.wait(ending, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def _over(self, unit: Unit, task: asyncio.Task[None]) -> None:
         if self.working.get(unit) is task:
             del self.working[unit]
 
-    async def _listen(self) -> None:
-        while not self._stop.is_set():
+    async def _listen(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
             try:
                 await queue.listen(
                     self.app.database,
                     self.announced,
                     concurrency=self.app.settings.workers.concurrency,
-                    stop=self._stop,
+                    stop=stop,
                 )
                 self.watch.clear(LOOP, _QUEUE)
             except Exception as error:
                 self.watch.fault(LOOP, error, part=_QUEUE)
-            if not self._stop.is_set():
+            if not stop.is_set():
                 log.warning("the queue ended", again_in=_AGAIN_SECONDS)
                 await asyncio.sleep(_AGAIN_SECONDS)
 

@@ -14,6 +14,8 @@ from retentiond.errors import RetentiondError, quoted
 Check = Callable[[], Awaitable[None]]
 _SECONDS = 5.0
 _KEPT_SECONDS = 1.0
+# A thousand checks that begin at once would be late for want of each other.
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Health:
     _asked_at: float = float("-inf")
     _found: dict[str, State] = field(default_factory=dict)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
     async def states(self) -> Mapping[str, State]:
         """Each check's state."""
@@ -50,7 +53,7 @@ class Health:
 
     async def _ask(self, check: Check) -> State:
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with self._room, asyncio.timeout(_SECONDS):
                 await check()
         except RetentiondError as error:
             return State(ok=False, message=error.message, remedy=error.remedy or "")

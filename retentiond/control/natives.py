@@ -20,6 +20,8 @@ NativeStep = Callable[[Sequence[Hold]], Awaitable[Mapping[str, str]]]
 For each hold whose state there is not yet what it should be, by id, why not.
 """
 
+_AT_ONCE = 16
+
 
 async def settle(database: Database, natives: Mapping[str, NativeStep]) -> dict[str, dict[str, str]]:
     """Bring all targets in step; what is not, by target and hold. Raises UnreadableHold, Unreachable."""
@@ -27,7 +29,13 @@ async def settle(database: Database, natives: Mapping[str, NativeStep]) -> dict[
         return {}
     async with database.transaction(read_only=True) as tx:
         known = await _all(tx)
-    found = await asyncio.gather(*(step(known) for step in natives.values()))
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def taken(step: NativeStep) -> Mapping[str, str]:
+        async with room:
+            return await step(known)
+
+    found = await asyncio.gather(*map(taken, natives.values()))
     return {name: dict(missing) for name, missing in zip(natives, found, strict=True) if missing}
 
 

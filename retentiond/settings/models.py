@@ -159,11 +159,15 @@ class Sweep(BaseModel):
 
 
 class Workers(BaseModel):
-    """How much one process works on at the same time: whole targets, and shards of large ones."""
+    """How much one process works on at the same time: whole targets, and shards of large ones.
+
+    `connections`: how many it may have to one address of targets, however many targets are there.
+    """
 
     model_config = FROZEN
 
     concurrency: int = Field(default=16, ge=2, le=256)
+    connections: int = Field(default=24, ge=4, le=1024)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,12 +33,12 @@ from retentiond.errors import (
     Unexpected,
 )
 from retentiond.stores.postgres.directory import Directory
-from retentiond.stores.postgres.extent import Extent
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep.enforced import Enforced
 from retentiond.sweep.events import ClocksRead, Failed, OldestSeen, SweepDone, guards_after
 from retentiond.sweep.leases import leased
 from retentiond.sweep.outcome import Outcome
+from retentiond.sweep.overlap import Overlap
 from retentiond.sweep.plans import Tools, count_due, make_plan
 from retentiond.sweep.questions import CLOCK, Question, allowed, not_asked
 from retentiond.sweep.spec import Target
@@ -46,7 +46,6 @@ from retentiond.sweep.survey import look, recall, survey
 from retentiond.sweep.sweeper import Sweeper
 
 _SHARED_SECONDS = 2.0
-_EXTENT_SECONDS = 60.0
 
 
 Announce = Callable[[Iterable[Unit]], Awaitable[set[Unit]]]
@@ -76,7 +75,12 @@ class Engine:
     announce: Announce = nobody
     _surveying: asyncio.Lock = field(default_factory=asyncio.Lock)
     _surveyed: tuple[float, Surveyed] | None = None
-    _extents: dict[str, tuple[float, Extent | None]] = field(default_factory=dict)
+    _survey_failed: tuple[float, Exception] | None = None
+    _overlap: Overlap = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What stands on the stores."""
+        self._overlap = Overlap(self.stores)
 
     async def now(self, store: PostgresStore) -> datetime:
         """The earliest of the clocks involved; raises Guarded where they can't be trusted, Unreachable."""
@@ -146,28 +150,8 @@ class Engine:
         store = self.stores[target.name]
         needed = target.knows_account or target.tier_source == "directory"
         await store.open(self.directory if needed else None)
-        mine = await store.extent()
-        others = [name for name in self.stores if name != target.name]
-        for name, theirs in zip(others, await asyncio.gather(*map(self._extent, others)), strict=True):
-            if theirs is not None and mine.meets(theirs):
-                raise Blind(
-                    f"targets {target.name} and {name} are over the same records: tables {store.config.table} and "
-                    f"{self.stores[name].config.table} are one, or one is a part of the other",
-                    remedy=f"keep one of targets.{target.name} and targets.{name}, or give each its own partitions",
-                )
+        await self._overlap.require_apart(target.name)
         return store
-
-    async def _extent(self, name: str) -> Extent | None:
-        """The extent of a target as of a moment ago; None where it can't be told: then it can't be swept either.
-
-        Not asked each time, so that a server which is slow to answer slows down no more than its own targets.
-        """
-        asked, found = self._extents.get(name, (-_EXTENT_SECONDS, None))
-        if time.monotonic() - asked >= _EXTENT_SECONDS:
-            with suppress(RetentiondError):
-                found = await self.stores[name].extent()
-            self._extents[name] = (time.monotonic(), found)
-        return found
 
     async def in_order(self, targets: Sequence[Target]) -> list[Target]:
         """The targets, those whose records refer to another's before it; in a circle as they were given."""
@@ -196,12 +180,22 @@ class Engine:
         return await make_plan(self.tools, store, target, now, surveyed)
 
     async def _survey(self, directory: Directory, now: datetime) -> Surveyed:
-        """The survey; one that began a moment ago does for sweeps that begin together."""
+        """The survey; one that began a moment before this was asked for, or since, does for it as well.
+
+        So does its failure: where the directory is slow, sweeps that wait for it must not wait for one try each.
+        """
+        asked = time.monotonic()
         async with self._surveying:
-            began = time.monotonic()
-            if self._surveyed is None or began - self._surveyed[0] > _SHARED_SECONDS:
-                self._surveyed = None
+            if self._surveyed is not None and self._surveyed[0] >= asked - _SHARED_SECONDS:
+                return self._surveyed[1]
+            if self._survey_failed is not None and self._survey_failed[0] >= asked:
+                raise self._survey_failed[1]
+            began, self._surveyed = time.monotonic(), None
+            try:
                 self._surveyed = (began, await survey(self.tools, directory, now, self.account_key))
+            except Exception as error:
+                self._survey_failed = (began, error)
+                raise
             return self._surveyed[1]
 
     async def plan(self, target: Target) -> TargetPlan:

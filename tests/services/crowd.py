@@ -235,7 +235,10 @@ class Crowd:
 
     async def _gone(self, number: int) -> None:
         worker = self.workers[number]
-        pools = [worker.app.database._pool, *(store._database._pool for store in worker.app.engine.stores.values())]
+        pools = [
+            worker.app.database._pool,
+            *(store._database._pool._pool for store in worker.app.engine.stores.values()),
+        ]
         connections = [holder._con for pool in pools if pool is not None for holder in pool._holders]
         pids = [each.get_server_pid() for each in connections if each is not None and not each.is_closed()]
         for pool in pools:

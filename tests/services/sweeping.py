@@ -159,6 +159,14 @@ class Rig:
         async with self.control_connection() as control:
             await control.execute("UPDATE retentiond.units SET lease_until = now() WHERE owner IS NOT NULL")
 
+    async def nobody_works(self) -> bool:
+        """Whether no unit is being worked on, nor announced: what is announced already is not announced again."""
+        async with self.control_connection() as control:
+            return not await control.fetchval(
+                "SELECT (SELECT count(*) FROM retentiond.units WHERE owner IS NOT NULL)"
+                " + (SELECT count(*) FROM retentiond.pgqueuer)"
+            )
+
     async def ids(self, table: str = "logs", key: str = "id") -> list[Any]:
         """The keys of the rows that are left."""
         return [row[0] for row in await self.db.fetch(f"SELECT {key} FROM {table} ORDER BY 1")]

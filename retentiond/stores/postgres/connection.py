@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TypeAlias
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.permit import SAME_DATABASE
 from retentiond.errors import Blind, Conflict, Hostile, Refused, Unreachable, quoted
+from retentiond.stores.postgres.pools import Connection, Pools
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+__all__ = ["Connection", "TargetDatabase"]
 
 TEXT_SETTINGS = """
        set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true),
@@ -34,9 +33,6 @@ SELECT {TEXT_SETTINGS}, set_config('row_security', 'off', true),
        set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
        set_config('idle_in_transaction_session_timeout', $3, true)
 """
-_CONNECT_SECONDS = 10.0
-# Two for each shard that this process works on, and some for those who look.
-_CONNECTIONS = 24
 # What only a server that has just rolled back says of a COMMIT: data, constraints, rollback, names and rights, views,
 # triggers. A pooler that lost the server answers too, with classes of its own (pgcat: 58000).
 _ROLLED_BACK = frozenset({"22", "23", "40", "42", "44", "P0"})
@@ -102,79 +98,54 @@ def committing(what: str) -> Iterator[None]:
             raise Unreachable(f"{what}: the answer to COMMIT is in doubt: {quoted(error)}", remedy=remedy) from error
 
 
-class _Pooled(asyncpg.Connection):
-    """asyncpg's connection without what a transaction pooler can't bear."""
-
-    __slots__ = ()
-
-    def get_reset_query(self) -> str:
-        """Nothing: all that we set is local to a transaction, and a reset runs outside of one."""
-        return ""
-
-
 class TargetDatabase:
-    """A small pool of connections to one target's database."""
+    """One target's database; it shares the pool of its address with the others who were given the same `pools`."""
 
-    def __init__(self, dsn: str, *, what: str) -> None:
-        self._dsn = dsn
+    def __init__(self, dsn: str, *, what: str, pools: Pools | None = None) -> None:
         self._what = what
-        self._pool: asyncpg.Pool | None = None
+        self._pool = (pools or Pools()).of(dsn)
         self._line_sql: str | None = None
 
-    async def open(self) -> None:
-        """Connect; raises Unreachable."""
-        if self._pool is None:
-            with translated(self._what):
-                self._pool = await asyncpg.create_pool(
-                    self._dsn,
-                    min_size=0,
-                    max_size=_CONNECTIONS,
-                    statement_cache_size=0,
-                    timeout=_CONNECT_SECONDS,
-                    connection_class=_Pooled,
-                    server_settings={"application_name": "retentiond"},
-                )
-
     async def close(self) -> None:
-        """Give up all connections."""
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool = None
+        """Give up all connections to that address."""
+        self._pool.close()
 
     @asynccontextmanager
     async def transaction(
-        self, *, statement_ms: int = 60_000, lock_ms: int = 1_000, idle_ms: int = 15_000, read_only: bool = True
+        self,
+        *,
+        statement_ms: int = 60_000,
+        lock_ms: int = 1_000,
+        idle_ms: int = 15_000,
+        read_only: bool = True,
+        urgent: bool = False,
     ) -> AsyncIterator[Connection]:
         """A READ COMMITTED transaction with local settings; rolled back unless the block ends well."""
-        await self.open()
-        assert self._pool is not None
         with translated(self._what):
             async with (
-                self._pool.acquire(timeout=_CONNECT_SECONDS) as connection,
+                self._pool.taken(urgent=urgent) as (connection,),
                 connection.transaction(isolation="read_committed", readonly=read_only),
             ):
                 await connection.fetchrow(_SETTINGS, str(statement_ms), str(lock_ms), str(idle_ms))
                 yield connection
 
     @asynccontextmanager
-    async def raw(self) -> AsyncIterator[Connection]:
-        """A connection whose transaction the caller controls."""
-        await self.open()
-        assert self._pool is not None
+    async def raw(self, count: int = 1) -> AsyncIterator[Sequence[Connection]]:
+        """Connections whose transactions the caller controls, all taken in one step."""
         with translated(self._what):
-            async with self._pool.acquire(timeout=_CONNECT_SECONDS) as connection:
-                yield connection
+            async with self._pool.taken(count) as connections:
+                yield connections
 
     async def flush_statistics(self) -> None:
         """Let our idle sessions tell at once what they have changed, which they may keep to themselves for 10 s.
 
         PostgreSQL 15 has a function for it. Before that, and behind a pooler, statistics are as late as they are.
         """
-        idle = self._pool.get_idle_size() if self._pool is not None else 0
-        async with AsyncExitStack() as stack:
-            for connection in [await stack.enter_async_context(self.transaction()) for _ in range(idle)]:
-                if await connection.fetchval("SELECT to_regprocedure('pg_catalog.pg_stat_force_next_flush()')"):
-                    await connection.execute("SELECT pg_catalog.pg_stat_force_next_flush()")
+        async with self.raw(self._pool.idle) as connections:
+            for connection in connections:
+                async with connection.transaction(readonly=True):
+                    if await connection.fetchval("SELECT to_regprocedure('pg_catalog.pg_stat_force_next_flush()')"):
+                        await connection.execute("SELECT pg_catalog.pg_stat_force_next_flush()")
 
     async def identity(self) -> str:
         """What tells this database from every other while the server runs."""

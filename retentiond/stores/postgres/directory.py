@@ -20,10 +20,12 @@ from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig, parse_table
 from retentiond.stores.postgres.connection import Connection, TargetDatabase
 from retentiond.stores.postgres.inspect_directory import Rules
+from retentiond.stores.postgres.pools import Pools
 from retentiond.stores.postgres.shape import DirectorySource, Looked, Params
 from retentiond.stores.postgres.terms import override_expression
 
 _CHUNK = 5_000
+_CONNECTIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class Directory:
     def __init__(self, config: AccountsConfig) -> None:
         self.config = config
         self.dsn = config.dsn.get_secret_value()
-        self._database = TargetDatabase(self.dsn, what="account directory")
+        # Connections of its own: one that is slow must not have those of the targets beside it.
+        self._database = TargetDatabase(self.dsn, what="account directory", pools=Pools(_CONNECTIONS))
 
     @property
     def source(self) -> DirectorySource:

@@ -35,6 +35,7 @@ from retentiond.stores.postgres.partbatch import PartBatch
 from retentiond.stores.postgres.partitions import PostgresPartitions
 from retentiond.stores.postgres.partitions import findings as partition_findings
 from retentiond.stores.postgres.pieces import Piece, find_piece
+from retentiond.stores.postgres.pools import Pools
 from retentiond.stores.postgres.quick import QuickBatch
 from retentiond.stores.postgres.shape import Params, Shape
 from retentiond.stores.postgres.targetholds import target_hold
@@ -47,15 +48,27 @@ _COUNTED_IN_A_MS = 100
 class PostgresStore:
     """One table; see `stores.base.Store` for what each method promises."""
 
-    def __init__(self, name: str, config: PostgresTarget, *, action: str, space: str, secret: bytes) -> None:
-        """`space` sets the locks of one control database apart from another's; `secret` keys hashes of values."""
+    def __init__(
+        self,
+        name: str,
+        config: PostgresTarget,
+        *,
+        action: str,
+        space: str,
+        secret: bytes,
+        pools: Pools | None = None,
+    ) -> None:
+        """`space` sets the locks of one control database apart from another's; `secret` keys hashes of values.
+
+        Stores that are given the same `pools` share their connections.
+        """
         self.name = name
         self.config = config
         self.action = action
         self.records = config.records()
         self.space = space
         self._secret = secret
-        self._database = TargetDatabase(config.dsn.get_secret_value(), what=f"target {name}")
+        self._database = TargetDatabase(config.dsn.get_secret_value(), what=f"target {name}", pools=pools)
         self.transaction = self._database.transaction
         self._shape: Shape | None = None
         self._fingerprint = ""
@@ -265,10 +278,9 @@ class PostgresStore:
         await self.line_sql()  # asked once, and not while a transaction is open
         quick = way is Way.QUICK and not self.may_veto and not self.locks_first
         async with AsyncExitStack() as stack:
-            connection = await stack.enter_async_context(self._database.raw())
-            if quick:
-                aside = await stack.enter_async_context(self._database.raw())
-                batch: PostgresBatch = QuickBatch(self, connection, plan, number, aside)
+            connection, *aside = await stack.enter_async_context(self._database.raw(2 if quick else 1))
+            if aside:
+                batch: PostgresBatch = QuickBatch(self, connection, plan, number, *aside)
             elif way is Way.WHOLE:
                 batch = PartBatch(self, connection, plan, number)
             else:
@@ -293,7 +305,7 @@ class PostgresStore:
 
     async def fence_passed(self, number: int) -> bool:
         """Whether the transaction of that permit is over, asked of the primary."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(urgent=True) as connection:
             row = await one(
                 connection,
                 "SELECT pg_try_advisory_xact_lock($1) AS free, pg_is_in_recovery() AS replica",

@@ -132,7 +132,7 @@ async def vacuum(database: TargetDatabase, table: str, seconds: float) -> None:
         if message.severity_en in ("WARNING", "ERROR"):
             warned.append(str(message.message))
 
-    async with database.raw() as connection:
+    async with database.raw() as (connection,):
         connection.add_log_listener(listen)
         try:
             with translated(f"VACUUM {table}"):

@@ -2,9 +2,10 @@
 
 import asyncio
 
+import asyncpg
 import pytest
 
-from tests.services.gates import end_when_waited_for, open_transaction
+from tests.services.gates import end_when_waited_for, gate, open_transaction, waits_for_lock
 from tests.services.sweeping import ACCOUNTS
 
 COLUMNS = "id bigint, account_id bigint, created_at timestamptz, kind text"
@@ -144,3 +145,25 @@ async def test_equal_rows_of_parent_and_child_are_both_counted(rig):
     assert outcome.outcome == "drained"
     assert await rig.ids() == []
     await rig.require_told(logs=18)
+
+
+async def test_a_partition_detached_by_another_job_in_mid_sweep_keeps_what_it_has_from_then_on(rig):
+    await partitioned(rig, "range", pace={"duty": 1.0, "max_batch": 5})
+    other = await asyncpg.connect(rig.dsn)
+    detach = "ALTER TABLE logs DETACH PARTITION logs_mid"
+    async with gate(rig.dsn, "BEFORE DELETE ON logs FOR EACH ROW") as stop:
+        sweep = asyncio.create_task(rig.only())
+        await stop.reached()
+        detaching = asyncio.create_task(other.execute(detach))
+        await waits_for_lock(rig.db, "DETACH PARTITION")
+        await stop.open()
+        await detaching
+        apart = await rig.ids("logs_mid")
+        outcome = await sweep
+    await other.close()
+    assert await rig.ids("logs_mid") == apart, "what is no part of the target is not touched"
+    again = await rig.only()
+    assert again.outcome == "drained", again.error
+    assert await rig.ids() == [4 * n for n in range(1, 16)]
+    assert await rig.ids("logs_mid") == apart
+    await rig.require_told(logs=outcome.changed + again.changed)

@@ -144,3 +144,28 @@ async def test_settings_of_the_role_do_not_change_what_a_sweep_means(rig, limite
         assert outcome.error["remedy"]
     assert (outcome.outcome == "drained") == (len(left) == 3)
     await rig.require_told(logs=outcome.changed)
+
+
+@pytest.mark.parametrize("change", ["dropped", "its anchor renamed", "its anchor of another type"])
+async def test_a_table_changed_under_shards_at_work_ends_all_of_them_and_the_ledger_tells_what_went(rig, change):
+    await with_another(rig, due=200)
+    rig.target("logs", pace={"duty": 1.0, "max_batch": 10, "shards": 4})
+    await rig.db.execute("ANALYZE logs")
+    other = await asyncpg.connect(rig.dsn)
+    async with gate(rig.dsn, "BEFORE DELETE ON logs FOR EACH ROW") as stop:
+        sweep = asyncio.create_task(rig.sweep())
+        await stop.reached()
+        changing = asyncio.create_task(other.execute(CHANGES[change]))
+        await waits_for_lock(rig.db, CHANGES[change])
+        await stop.open()
+        await changing
+        found = await sweep
+    await other.close()
+    logs = found["logs"]
+    assert logs.outcome in ("blind", "failed"), logs.error
+    assert logs.error["remedy"]
+    assert 0 < logs.changed <= 40
+    assert found["others"].changed == 200
+    if change != "dropped":
+        assert await rig.db.fetchval("SELECT count(*) FROM logs") == 203 - logs.changed
+    await rig.require_told(logs=logs.changed, others=200)
