@@ -59,11 +59,15 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """What the unit of the whole target keeps while its sweep is divided; `bound` is that of what is in no shard."""
+    """What the unit of the whole target keeps while its sweep is divided: which walk was cut, into how many shards.
+
+    `bound` is that of what is in no shard.
+    """
 
     sweep: str
     now: datetime
     digest: str
+    walk: str
     shards: int
     bound: int | None
 
@@ -73,6 +77,7 @@ class Divided:
             "sweep": self.sweep,
             "now": rfc3339(self.now),
             "digest": self.digest,
+            "walk": self.walk,
             "shards": self.shards,
             "bound": self.bound,
         }
@@ -85,7 +90,8 @@ class Divided:
         """
         if kept is None or kept.get("digest") != digest:
             return None
-        found = cls(kept["sweep"], instant(kept["now"]), kept["digest"], kept["shards"], kept["bound"])
+        now = instant(kept["now"])
+        found = cls(kept["sweep"], now, kept["digest"], kept["walk"], kept["shards"], kept["bound"])
         return found if found.now > after else None
 
 

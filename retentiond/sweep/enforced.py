@@ -130,8 +130,9 @@ class Enforced:
 
     async def _divide(self, plan: TargetPlan, rest: int, cuts: Sequence[Window], allowance: Allowance) -> Divided:
         """Make the shards and announce them; those of an earlier sweep that are still worked on are waited for."""
-        divided = Divided(self.sweep, plan.now, plan.digest, len(cuts), allowance.of(range(rest)))
-        order = self._store.order(plan, cuts[0].walk)
+        walk = cuts[0].walk
+        divided = Divided(self.sweep, plan.now, plan.digest, walk, len(cuts), allowance.of(range(rest)))
+        order = self._store.order(plan, walk)
         shards = [
             Shard(name, self.sweep, plan.now, plan.digest, leg, len(cuts), allowance.of([rest + at]), order)
             for at, (name, leg) in enumerate(zip(names(len(cuts)), cuts, strict=True))
@@ -153,10 +154,7 @@ class Enforced:
 
     async def _in_shards(self, plan: TargetPlan, legs: Sequence[Window], divided: Divided) -> None:
         """Sweep what is in no shard, then the shards with whoever helps, and put together what all came to."""
-        async with self.engine.tools.database.transaction(read_only=True) as tx:
-            states = await units.shards(tx, self.target.name)
-        cut = {Shard.of("", state.sweep or {}).leg.walk for state in states if self._is_of_this(state)}
-        rest = [leg for leg in legs if leg.walk not in cut]
+        rest = [leg for leg in legs if leg.walk != divided.walk]
         if rest and not self.engine.stopping:
             await self._sweeper(plan, bound=divided.bound).run(rest)
         await asyncio.gather(*(self._take_shards() for _ in range(self.engine.shards_at_once)))

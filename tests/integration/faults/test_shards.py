@@ -6,6 +6,7 @@ import pytest
 
 from retentiond.control import units, workers
 from retentiond.domain.permit import Unit
+from retentiond.sweep.enforced import Enforced
 from retentiond.sweep.events import BatchDone
 from retentiond.sweep.sweeper import Sweeper
 
@@ -51,6 +52,26 @@ async def test_shards_together_erase_what_is_due_each_under_its_own_lease(cut):
     left = await shards(cut)
     assert [row["sweep"] for row in left] == [None] * 4
     assert [row["owner"] for row in left] == [None] * 4
+
+
+async def test_shards_that_were_all_over_when_their_sweep_was_left_are_put_together_and_not_walked_again(
+    cut, monkeypatch
+):
+    cut.guards = {"max_records": DUE, "max_fraction": 1.0, "min_records": 0}
+
+    async def dying(*_):
+        raise Killed
+
+    monkeypatch.setattr(Enforced, "_put_together", dying)
+    monkeypatch.setattr(units, "release", lambda *_: asyncio.sleep(0))
+    with pytest.raises(Killed):
+        await cut.only()
+    monkeypatch.undo()
+    assert await cut.ids() == [1001, 1002, 1003]
+    await cut.let_leases_run_out()
+    outcome = await cut.only()
+    assert (outcome.outcome, outcome.changed) == ("drained", DUE)
+    await cut.require_told(logs=DUE)
 
 
 async def test_a_table_without_statistics_is_not_cut(cut):
