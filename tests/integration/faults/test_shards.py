@@ -2,6 +2,7 @@
 
 import asyncio
 
+import orjson
 import pytest
 
 from retentiond.control import units, workers
@@ -30,6 +31,17 @@ async def cut(either):
     rig.target("logs", pace={"duty": 1.0, "max_batch": 10, "shards": 4})
     await rig.db.execute("ANALYZE logs")
     return rig
+
+
+def first_batch():
+    """An event that is set once a batch has erased something, and the observer that sets it."""
+    reached = asyncio.Event()
+
+    def first(event):
+        if isinstance(event, BatchDone) and event.changed:
+            reached.set()
+
+    return reached, first
 
 
 async def shards(rig):
@@ -130,12 +142,7 @@ async def test_a_bound_that_was_approved_holds_for_all_shards_together(cut):
 
 
 async def test_a_hold_placed_while_shards_are_at_work_binds_every_one_of_them(cut):
-    reached = asyncio.Event()
-
-    def first(event):
-        if isinstance(event, BatchDone) and event.changed:
-            reached.set()
-
+    reached, first = first_batch()
     async with cut.app() as other, cut.app(observer=first) as app:
         sweep = asyncio.create_task(app.engine.sweep(app.spec.target("logs")))
         await reached.wait()
@@ -218,12 +225,7 @@ async def test_a_policy_put_in_force_meanwhile_stops_the_shards_and_the_next_swe
 
 
 async def test_a_sweep_of_shards_that_was_told_to_stop_is_gone_on_with_by_the_next(cut):
-    reached = asyncio.Event()
-
-    def first(event):
-        if isinstance(event, BatchDone) and event.changed:
-            reached.set()
-
+    reached, first = first_batch()
     async with cut.app(observer=first) as app:
         sweep = asyncio.create_task(app.engine.sweep(app.spec.target("logs")))
         await reached.wait()
@@ -236,13 +238,35 @@ async def test_a_sweep_of_shards_that_was_told_to_stop_is_gone_on_with_by_the_ne
     assert len({entry["sweep"] for entry in await outcomes(cut)}) == 1
 
 
+async def test_a_process_that_is_told_twice_of_a_shard_takes_it_once(cut):
+    async with cut.app() as app:
+        app.engine.shards_at_once = 8
+        outcome = await app.engine.sweep(app.spec.target("logs"))
+    assert (outcome.outcome, outcome.changed) == ("drained", DUE)
+    intents = [entry["shard"] for entry in await cut.ledger() if entry["kind"] == "intent"]
+    assert sorted(intents) == ["", "1/4", "2/4", "3/4", "4/4"]
+    assert [row["fence"] for row in await shards(cut)] == [1, 1, 1, 1]
+
+
+async def test_a_division_of_long_ago_is_begun_anew(cut):
+    async with cut.app() as app:
+        app.engine.shards_at_once = 0
+        sweep = asyncio.create_task(app.engine.sweep(app.spec.target("logs")))
+        while len(await shards(cut)) < 4:
+            await asyncio.sleep(0.02)
+        app.engine.drain()
+        await sweep
+    (old,) = {row["sweep"] and orjson.loads(row["sweep"])["sweep"] for row in await shards(cut)}
+    async with cut.control_connection() as control:
+        await control.execute(
+            "UPDATE retentiond.units SET sweep = jsonb_set(sweep, '{now}', '\"2020-01-01T00:00:00.000000Z\"')"
+        )
+    assert (await cut.only()).changed == DUE
+    assert {entry["sweep"] for entry in await outcomes(cut)} != {old}
+
+
 async def test_a_pause_reaches_every_shard(cut):
-    reached = asyncio.Event()
-
-    def first(event):
-        if isinstance(event, BatchDone) and event.changed:
-            reached.set()
-
+    reached, first = first_batch()
     async with cut.app(observer=first) as app:
         sweep = asyncio.create_task(app.engine.sweep(app.spec.target("logs")))
         await reached.wait()
