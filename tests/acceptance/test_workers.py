@@ -148,20 +148,20 @@ async def test_two_planners_announce_a_target_once(rig):
 async def test_shards_of_a_large_table_are_worked_on_by_several_processes(rig):
     await rig.company(due=900)
     rig.target("logs", pace={"duty": 0.5, "max_batch": 5, "shards": 8})
+    few = rig.environment(workers={"concurrency": 4})  # so that no one of them can hold all the shards at the gate
     await rig.db.execute("ANALYZE logs")
-    async with AsyncExitStack() as stack:
-        daemons = [await stack.enter_async_context(run(rig)) for _ in range(3)]
+    async with gate(rig.dsn, "BEFORE DELETE ON logs FOR EACH ROW") as stop, AsyncExitStack() as stack:
+        daemons = [await stack.enter_async_context(start_retentiond("run", env=few)) for _ in range(3)]
         for each in daemons:
             await each.wait_for("ready")
-        owners = set()
 
-        async def seen():
+        async def shared():
             async with rig.control_connection() as control:
                 rows = await control.fetch("SELECT owner FROM retentiond.units WHERE shard <> '' AND owner IS NOT NULL")
-            owners.update(row["owner"] for row in rows)
-            return len(owners) > 1
+            return len({row["owner"] for row in rows}) > 1
 
-        await until(seen, lambda: "\n".join(each.output for each in daemons))
+        await until(shared, lambda: "\n".join(each.output for each in daemons))
+        await stop.open()
         await drained(rig, *daemons)
         for each in daemons:
             await stopped(each)
