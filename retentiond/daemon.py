@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from uuid import uuid4
 import stamina
 
 from retentiond import __version__
-from retentiond.control import approvals, flags, holds, meta, policies, queue, units
+from retentiond.control import approvals, flags, holds, meta, policies, units
 from retentiond.control.database import Database, Tx
 from retentiond.control.holds import FenceProbe, Recorder
 from retentiond.control.natives import NativeStep
@@ -35,7 +35,7 @@ from retentiond.settings import Settings
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.native import NativeHolds
 from retentiond.stores.postgres.pools import Pools
-from retentiond.sweep.engine import Engine
+from retentiond.sweep.engine import Announce, Engine
 from retentiond.sweep.events import Observer, ignore
 from retentiond.sweep.plans import Tools
 from retentiond.sweep.spec import Spec
@@ -104,6 +104,8 @@ async def open_state(settings: Settings, *, create: bool, patient: Patience = _n
         database = await _connect(dsn, patient)
         try:
             if create:
+                from retentiond.control import queue
+
                 await database.migrate()
                 await queue.install(database)
             else:
@@ -195,7 +197,7 @@ async def open_app(
                     directory,
                     keys["accounts"],
                     shards_at_once=shards_at_once,
-                    announce=queue.Bell(database).announce,
+                    announce=_announcer(database),
                 ),
                 keys["texts"],
                 document,
@@ -206,6 +208,17 @@ async def open_app(
                 await store.close()
             if directory is not None:
                 await directory.close()
+
+
+def _announcer(database: Database) -> Announce:
+    """Rings the queue's bell. The queue is imported with the first call: what only looks does without it."""
+
+    async def announce(due: Iterable[Unit]) -> set[Unit]:
+        from retentiond.control import queue
+
+        return await queue.Bell(database).announce(due)
+
+    return announce
 
 
 def _kept_folder(settings: Settings) -> Path | None:

