@@ -10,6 +10,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # The floor under the coverage of the whole of `make test`; with TEST_ARGS nothing is measured.
 COVERED := 91
 COVERAGE = $(if $(TEST_ARGS),,--cov --cov-report=term --cov-fail-under=$(COVERED))
+# One process more than there are cores, since a test waits half of its time for a server or a process. Who has nothing left
+# to do takes over from who has, so that all end together.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -lt 8 ] || n=8; echo $$((n + 1)))
+PARALLEL = -n $(JOBS) --dist worksteal
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 TEST_ARGS ?=
@@ -27,7 +31,7 @@ demo: $(STAMP)  ## the daemon on an embedded Postgres with made data (DEMO_ARGS=
 	@$(BIN)/python -m retentiond demo $(DEMO_ARGS)
 
 test: $(STAMP)  ## all tests that need nothing but Python, and their coverage (TEST_ARGS=tests/unit for some)
-	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile $(COVERAGE) $(TEST_ARGS)
+	$(BIN)/python -m pytest -m "not system" $(PARALLEL) $(COVERAGE) $(TEST_ARGS)
 
 test-system: $(STAMP)  ## tests that need faketime, pgbouncer, or spin and gcc (installed where root and apt-get are there), and short campaigns
 	@for tool in faketime pgbouncer spin gcc; do \
@@ -37,7 +41,7 @@ test-system: $(STAMP)  ## tests that need faketime, pgbouncer, or spin and gcc (
 		fi; done
 	@for tool in faketime spin gcc; do command -v $$tool >/dev/null || { \
 		echo "$$tool is missing; remedy: install the package of that name" >&2; exit 1; }; done
-	$(BIN)/python -m pytest -m system $(TEST_ARGS)
+	$(BIN)/python -m pytest -m system $(PARALLEL) $(TEST_ARGS)
 
 campaign: $(STAMP)  ## processes, servers and a network that fail for N seconds, judged from outside (N=3600 SEED=7)
 	$(BIN)/python -m tests.campaign --seconds $(N) $(if $(SEED),--seed $(SEED))

@@ -1,6 +1,5 @@
 """The control database full, refused, or away, and processes beside each other that may not do the same: real daemons."""
 
-import asyncio
 import signal
 from contextlib import AsyncExitStack
 
@@ -8,6 +7,7 @@ import asyncpg
 import pytest
 
 from tests.services.daemon import running, until
+from tests.services.gates import gate
 from tests.services.postgres import cluster, limited_role, start, stop
 
 # Stands for a disk that is full: what Postgres says then of any row that needs a new page.
@@ -106,6 +106,13 @@ async def test_a_ledger_that_refuses_stops_erasing_and_is_named(apart, refused):
         await rig.require_told(logs=40)
 
 
+async def nobody_erases(rig):
+    return not await rig.db.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL"
+        " AND application_name LIKE 'retentiond%'"
+    )
+
+
 @pytest.fixture
 def control_server():
     with cluster(16, fsync="on", synchronous_commit="on") as server:
@@ -122,15 +129,14 @@ async def test_a_control_database_that_is_gone_for_a_while_in_mid_sweep_loses_no
     await rig.db.execute("ANALYZE logs")
     rig.target("logs", pace={"duty": 0.4, "max_batch": 5, **({"shards": shards} if shards else {})})
     rig.control = control_server.dsn()
-    async with AsyncExitStack() as stack:
+    # Nobody gets further than the middle, whether of the whole or of a shard, before the control database is gone.
+    middle = "BEFORE DELETE ON logs FOR EACH ROW WHEN (OLD.id % 100 = 50)"
+    async with gate(rig.dsn, middle) as barred, AsyncExitStack() as stack:
         daemons = [await stack.enter_async_context(running(rig.environment())) for _ in range(processes)]
-
-        async def at_work():
-            return len(await rig.ids()) < due - 40
-
-        await until(at_work, lambda: daemons[0].process.output[-4000:])
+        await barred.reached()
         stop(control_server)
-        await asyncio.sleep(1)  # a batch whose permit was given before may still end
+        await barred.open()
+        await until(lambda: nobody_erases(rig))  # a batch whose permit was given before may still end
         left = await rig.ids()
         assert len(left) > 3, "the sweep was cut in its middle"
         for each in daemons:

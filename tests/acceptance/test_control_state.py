@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from tests.acceptance.test_core import DUE, company, env, sweep  # noqa: F401 - fixtures
+from tests.services.daemon import until
 from tests.services.postgres import free_port
 from tests.services.process import run_retentiond, start_retentiond
 
@@ -57,11 +58,11 @@ async def test_a_daemon_on_a_fresh_control_database_says_so_and_goes_on_once_it_
             assert "ledger accept" in check["remedy"]
             assert await forgotten.fetchval(DUE) == 1
             assert (await run_retentiond("ledger", "accept", "--reason", "meant", env=env)).code == 0
-            for _ in range(100):
-                if await forgotten.fetchval(DUE) == 0:
-                    break
-                await asyncio.sleep(0.2)
-            assert await forgotten.fetchval(DUE) == 0
+
+            async def nothing_due():
+                return await forgotten.fetchval(DUE) == 0
+
+            await until(nothing_due, lambda: daemon.output)
         daemon.send_signal(signal.SIGTERM)
         assert await daemon.wait() == 0
 

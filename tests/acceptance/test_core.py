@@ -1,6 +1,5 @@
 """The real process on a real Postgres, configured by environment variables alone."""
 
-import asyncio
 import signal
 from datetime import UTC, datetime
 
@@ -8,6 +7,7 @@ import aiohttp
 import asyncpg
 import pytest
 
+from tests.services.daemon import until
 from tests.services.process import run_retentiond, start_retentiond
 
 COMPANY = """
@@ -144,7 +144,7 @@ async def test_a_worker_killed_in_a_batch_leaves_a_ledger_that_tells_the_truth(e
     due = await company.fetchval(DUE)
     await company.execute(SLOW.format(seconds=1))
     async with start_retentiond("sweep", "--target", "request_logs", env=env) as worker:
-        await _in_a_batch(company)
+        await in_a_batch(company)
         worker.send_signal(signal.SIGKILL)
         await worker.wait()
     await company.execute("DROP TRIGGER dawdle ON request_logs")
@@ -160,7 +160,7 @@ async def test_a_worker_stopped_in_a_batch_erases_nothing_that_is_held_when_it_g
     held = "SELECT count(*) FROM request_logs WHERE account_id = 8"
     before = await company.fetchval(held)
     async with start_retentiond("sweep", "--target", "request_logs", env=env) as worker:
-        await _in_a_batch(company)
+        await in_a_batch(company)
         worker.send_signal(signal.SIGSTOP)
         placed = await run_retentiond(
             "hold", "place", "--matter", "m", "--reason", "r", "--account", "8", "--json", env=env
@@ -210,24 +210,29 @@ async def test_pause_reaches_a_sweep_before_its_next_batch(env, company):
 async def test_the_daemon_sweeps_serves_and_drains_on_sigterm(env, company):
     async with start_retentiond("run", env=env | {"RETENTIOND_HTTP__PORT": "0"}) as daemon:
         address = (await daemon.wait_for(r"http://127\.0\.0\.1:\d+")).group()
-        for _ in range(100):
-            if await company.fetchval(DUE) == 0:
-                break
-            await asyncio.sleep(0.2)
-        assert await company.fetchval(DUE) == 0
+
+        async def nothing_due():
+            return await company.fetchval(DUE) == 0
+
+        await until(nothing_due, lambda: daemon.output)
         async with aiohttp.ClientSession(address) as session:
+
+            async def ready():
+                return (await session.get("/readyz")).status == 200
+
+            async def ledger_fails():
+                return not (await (await session.get("/readyz")).json())["checks"]["ledger"]["ok"]
+
+            await until(ready, lambda: daemon.output)
             assert (await session.get("/healthz")).status == 200
-            assert (await session.get("/readyz")).status == 200
             metrics = await (await session.get("/metrics")).text()
             assert (
                 'retentiond_records_erased_total{class="operational_logs",target="request_logs",tier="free"}' in metrics
             )
             assert (await session.get("/nothing")).content_type == "application/problem+json"
             await company.execute("DROP TABLE retentiond.ledger_head CASCADE")
-            await asyncio.sleep(1.5)
-            answer = await session.get("/readyz")
-            assert answer.status == 503
-            assert not (await answer.json())["checks"]["ledger"]["ok"]
+            await until(ledger_fails, lambda: daemon.output)
+            assert (await session.get("/readyz")).status == 503
         daemon.send_signal(signal.SIGTERM)
         assert await daemon.wait() == 0
 
@@ -242,12 +247,12 @@ async def test_one_targets_failure_leaves_the_others_working(env, company):
     assert targets["request_logs"]["erased"] == due
 
 
-async def _in_a_batch(company):
+async def in_a_batch(company):
     """Wait until a deleting statement is under way."""
-    for _ in range(200):
-        if await company.fetchval(
+
+    async def begun():
+        return await company.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND pid <> pg_backend_pid()"
-        ):
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("no batch began")
+        )
+
+    await until(begun, lambda: "no batch began")

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tests.acceptance.test_core import DUE, company, env  # noqa: F401 - fixtures
+from tests.acceptance.test_core import DUE, company, env, in_a_batch  # noqa: F401 - fixtures
 from tests.services.daemon import running, until
 from tests.services.postgres import cluster, start, stop
 from tests.services.process import run_retentiond
@@ -62,11 +62,6 @@ CREATE TRIGGER veto BEFORE DELETE ON request_logs FOR EACH ROW EXECUTE FUNCTION 
 
 def series(families):
     return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
-
-
-async def in_a_batch(connection):
-    asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND pid <> pg_backend_pid()"
-    await until(lambda: connection.fetchval(asleep), lambda: "no batch began")
 
 
 async def none_due(connection):

@@ -102,7 +102,7 @@ async def test_fifty_broken_targets_of_two_hundred_keep_nobody_and_are_each_said
         assert await daemon.metric("last_success_timestamp_seconds", target=good[0]) > 0
         assert not await daemon.metric("last_success_timestamp_seconds", target=names[0])
         memory = psutil.Process(daemon.process.pid).memory_info().rss
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         most = await watching
     assert most <= 60, "connections are bounded whatever the number of targets"
     assert memory < 400 << 20

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.acceptance.test_core import DUE, SLOW, company, env  # noqa: F401 - fixtures
+from tests.acceptance.test_core import DUE, SLOW, company, env, in_a_batch  # noqa: F401 - fixtures
 from tests.services.process import run_retentiond, start_retentiond
 
 FIGURES = {"records", "bytes", "oldest", "newest", "overdue_seconds", "held", "minimum", "unresolved", "blocked"}
@@ -260,10 +260,7 @@ async def test_a_reader_that_goes_away_ends_the_command_in_one_line(ready):
 async def test_ctrl_c_ends_a_sweep_in_one_line_and_the_next_one_goes_on(ready, company):  # noqa: F811 - fixtures
     await company.execute(SLOW.format(seconds=2))
     async with start_retentiond("sweep", "--target", "request_logs", "--json", env=ready) as worker:
-        for _ in range(200):
-            if await company.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
-                break
-            await asyncio.sleep(0.05)
+        await in_a_batch(company)
         worker.send_signal(signal.SIGINT)
         assert await worker.wait() == 130
         assert worker.output == "interrupted\n"

@@ -54,6 +54,8 @@ async def test_three_daemons_share_the_targets_and_erase_each_record_once(rig):
     async with AsyncExitStack() as stack:
         daemons = [await stack.enter_async_context(run(rig)) for _ in range(3)]
         await drained(rig, *daemons)
+        for each in daemons:  # one may have done it all before another one had begun
+            await each.wait_for("ready")
         listed = await run_retentiond("workers", "--json", env=rig.environment())
         assert listed.code == 0, listed.stderr
         workers = listed.json["workers"]
@@ -137,10 +139,14 @@ async def test_two_planners_announce_a_target_once(rig):
         planners = [await stack.enter_async_context(run(rig, "--scheduler-only")) for _ in range(2)]
         for each in planners:
             await each.wait_for("ready")
-        await asyncio.sleep(3)
         async with rig.control_connection() as control:
-            announced = await control.fetchval("SELECT count(*) FROM retentiond.pgqueuer")
-        assert announced == len(TABLES)
+
+            async def announced():
+                return await control.fetchval("SELECT count(*) FROM retentiond.pgqueuer") == len(TABLES)
+
+            await until(announced, lambda: "\n".join(each.output for each in planners))
+            await asyncio.sleep(3)  # a few rounds of both
+            assert await announced()
         for each in planners:
             await stopped(each)
 
@@ -196,10 +202,15 @@ async def test_a_control_database_that_restarts_in_the_middle_is_waited_for(rig)
             )
         await rig.db.execute("INSERT INTO logs SELECT 9999, 1, now() - interval '300 days'")
         await until(rig.nobody_works)  # whose end would say when the target is due
-        await asyncio.sleep(2)  # a tick has seen that end: what is due later is due anew
         async with rig.control_connection() as control:
-            await control.execute("UPDATE retentiond.units SET next_due_at = now()")
-        await drained(rig, daemon)
+
+            async def empty():
+                # Again and again: only what a tick has seen as due later is due anew.
+                await control.execute("UPDATE retentiond.units SET next_due_at = now() WHERE owner IS NULL")
+                await asyncio.sleep(1)
+                return not await left(rig)
+
+            await until(empty, lambda: daemon.output)
         await stopped(daemon)
 
 

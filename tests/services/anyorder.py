@@ -243,7 +243,7 @@ class AnyOrder(RuleBasedStateMachine):
     def activate(self):
         self.run(self.activated())
 
-    async def activated(self, again: int = 40) -> None:
+    async def activated(self, again: int = 600) -> None:
         """A hold becomes active at once when no earlier batch is in flight; native ones wait for writers as well."""
         alive = await self.witness.alive()
         waits = {

@@ -6,6 +6,7 @@ It polls a lock instead of waiting for it: `lock_timeout` would end a wait, and 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -15,6 +16,8 @@ import asyncpg
 T = TypeVar("T")
 
 _KEY = 471_147
+_PATIENCE = 60.0
+"""Seconds until somebody has to have come, on a machine that has much else to do."""
 _GATE = f"""
 CREATE SCHEMA IF NOT EXISTS gates;
 GRANT USAGE ON SCHEMA gates TO PUBLIC;
@@ -26,6 +29,15 @@ END $$;
 """
 
 
+async def looks(told: str, every: float = 0.02) -> AsyncIterator[None]:
+    """Turns of a loop that looks for something, until it is left; fails with `told` when that takes too long."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        yield
+        await asyncio.sleep(every)
+    raise AssertionError(told)
+
+
 class Gate:
     """Shut when made; `reached` returns once somebody waits at it."""
 
@@ -34,14 +46,13 @@ class Gate:
 
     async def reached(self) -> int:
         """The process id of the backend that waits."""
-        for _ in range(600):
+        async for _ in looks("nobody came to the gate"):
             pid = await self._connection.fetchval(
                 "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
             )
             if pid is not None:
                 return int(pid)
-            await asyncio.sleep(0.02)
-        raise AssertionError("nobody came to the gate")
+        raise AssertionError
 
     async def open(self) -> None:
         """Let everybody pass from now on."""
@@ -69,15 +80,13 @@ async def gate(dsn: str, trigger: str, *, kind: str = "TRIGGER") -> AsyncIterato
 
 async def waits_for_lock(connection: asyncpg.Connection, text: str) -> None:
     """Return once a statement that holds `text` waits for a lock."""
-    for _ in range(600):
+    async for _ in looks(f"no statement with {text!r} waits for a lock"):
         if await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND position($1 in query) > 0"
             " AND pid <> pg_backend_pid()",
             text,
         ):
             return
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"no statement with {text!r} waits for a lock")
 
 
 @asynccontextmanager
@@ -105,11 +114,10 @@ async def end_when_waited_for(
 ) -> T:
     """End an open transaction once another one waits for what it has locked; what `waiting` comes to."""
     pid = connection.get_server_pid()
-    for _ in range(2000):
+    async for _ in looks("nobody waits for the transaction", every=0.005):
         if await watcher.fetchval("SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))", pid):
             await connection.execute(end)
             return await waiting
         if waiting.done():
             raise AssertionError(f"it did not wait for the transaction, and came to {waiting.result()}")
-        await asyncio.sleep(0.005)
-    raise AssertionError("nobody waits for the transaction")
+    raise AssertionError

@@ -50,7 +50,7 @@ def pgbouncer(server: Server, mode: str, *, size: int = 20) -> Iterator[str]:
 
 
 def _wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         if process.poll() is not None:
             raise RuntimeError(f"pgbouncer ended with {process.returncode}: {log.read_text()}")
         with socket.socket() as probe:

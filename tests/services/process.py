@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-DEADLINE = 60.0
+DEADLINE = 120.0
 """Seconds that a command may take before it is killed and the test fails."""
 
 

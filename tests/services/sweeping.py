@@ -25,8 +25,9 @@ from retentiond.ledger.verify import verify_database
 from retentiond.settings import load
 from retentiond.sweep.events import Observer, ignore
 from retentiond.sweep.outcome import Outcome
+from tests.services.gates import looks
 
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 ACCOUNTS = """
 CREATE TABLE accounts (id bigint PRIMARY KEY, tier text, deleted_at timestamptz, retention jsonb);
 INSERT INTO accounts VALUES (1, 'free'), (2, 'pro'), (3, 'enterprise');
@@ -106,15 +107,14 @@ class Rig:
         placed = await holds.place(app.database, draft, "test", record=app.hold_recorder("test"))
         for store in app.engine.stores.values():
             await store.open(app.engine.directory)
-        for _ in range(600):
+        async for _ in looks("the hold does not become active", every=0.05):
             record = app.hold_recorder("test")
             await holds.activate_pending(app.database, app.fences(), native=app.natives(), record=record)
             async with app.database.transaction(read_only=True) as tx:
                 now = await holds.get(tx, placed.id)
             if now.state is HoldState.ACTIVE:
                 return now
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"the hold is still {now.state}")
+        raise AssertionError
 
     async def approve_policy(self) -> None:
         """Put the configuration in force as `policy approve` and the next start do."""

@@ -3,10 +3,7 @@
 A rule that is left out must break the promise, or the model would not have checked it.
 """
 
-import os
 import re
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -115,30 +112,17 @@ BROKEN = {
 }
 
 
-@pytest.fixture(scope="module")
-def answers(request, tmp_path_factory) -> Iterator[dict[Question, "Future[Answer]"]]:
-    """All that the selected tests ask, under way on every core from the first test on."""
-    wanted = [
-        item.callspec.params["question"]
-        for item in request.session.items
-        if item.module is request.module and "question" in getattr(getattr(item, "callspec", None), "params", {})
-    ]
-    with ThreadPoolExecutor(os.cpu_count()) as cores:
-        yield {question: cores.submit(check, question, tmp_path_factory.mktemp("spin")) for question in wanted}
-        cores.shutdown(cancel_futures=True)
-
-
 @pytest.mark.parametrize("question", KEPT.values(), ids=KEPT)
-def test_the_promise_is_kept_in_every_interleaving_of(question, answers):
-    found = answers[question].result()
+def test_the_promise_is_kept_in_every_interleaving_of(question, tmp_path):
+    found = check(question, tmp_path)
     assert found.broken is None
     assert found.whole
     assert found.unreached == (), "what no execution comes to was not checked"
 
 
 @pytest.mark.parametrize(("question", "how"), BROKEN.values(), ids=BROKEN)
-def test_the_promise_is_broken_without_the_rule_that(question, how, answers):
-    found = answers[question].result()
+def test_the_promise_is_broken_without_the_rule_that(question, how, tmp_path):
+    found = check(question, tmp_path)
     assert found.broken is not None, f"{found.states} states, and no counterexample"
     assert how in found.broken
 

@@ -94,7 +94,7 @@ async def test_a_connection_that_was_cut_is_replaced_by_the_next_transaction(emp
         pid = await tx.fetchval("SELECT pg_backend_pid()")
     other = await Database.connect(database)
     async with other.transaction() as tx:
-        await tx.execute(f"SELECT pg_terminate_backend({pid})")
+        await tx.execute(f"SELECT pg_terminate_backend({pid}, 60000)")
     await other.close()
     await asyncio.sleep(0.1)
     async with empty.transaction() as tx:

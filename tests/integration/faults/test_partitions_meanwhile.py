@@ -12,7 +12,7 @@ from retentiond.stores.postgres import detach
 from retentiond.stores.postgres.partbatch import PartBatch
 from retentiond.stores.postgres.partitions import PostgresPartitions
 from retentiond.sweep.parts import WholeParts
-from tests.services.gates import open_transaction
+from tests.services.gates import looks, open_transaction
 from tests.services.parted import COLUMNS, EACH, OLD, YOUNG, attached, noted, parted, tables, whole
 from tests.services.sweeping import document
 
@@ -403,7 +403,7 @@ async def test_a_terminated_backend_in_the_detach_leaves_nothing_detached(apart,
 
     async def kill(_):
         async def once_it_waits():
-            for _ in range(400):
+            async for _ in looks("the detach does not wait", every=0.005):
                 found = await apart.db.fetchval(
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'ALTER TABLE%DETACH%'"
                     " AND wait_event_type = 'Lock'"
@@ -411,7 +411,6 @@ async def test_a_terminated_backend_in_the_detach_leaves_nothing_detached(apart,
                 if found:
                     await apart.db.execute("SELECT 1")
                     return
-                await asyncio.sleep(0.005)
 
         holder = await asyncpg.connect(apart.dsn)
         await holder.execute("BEGIN; LOCK TABLE logs_p0 IN SHARE MODE")

@@ -9,7 +9,7 @@ import pytest
 from retentiond.stores.health import SIGNALS
 from retentiond.stores.postgres.connection import TargetDatabase
 from retentiond.stores.postgres.health import HIDDEN, Reader
-from tests.services.gates import open_transaction, waits_for_lock
+from tests.services.gates import looks, open_transaction, waits_for_lock
 from tests.services.postgres import cluster, limited_role
 from tests.services.replicas import freeze, replica, resume
 
@@ -28,7 +28,7 @@ async def reading(dsn, table="public.logs", ignored=()):
 
 
 async def until(reader, signal, condition):
-    for _ in range(300):
+    for _ in range(600):
         found = await reader.read(ASKED)
         if signal in found.values and condition(found.values[signal]):
             return found
@@ -165,10 +165,9 @@ async def test_a_vacuum_of_the_table_is_seen_and_one_of_another_is_not(admin, re
         # A page costs so much that it takes a minute.
         await other.execute("SET vacuum_cost_delay = 100; SET vacuum_cost_limit = 1")
         vacuum = asyncio.create_task(other.execute(f"VACUUM {table}"))
-        for _ in range(200):
+        async for _ in looks("the vacuum does not begin"):
             if await admin.fetchval("SELECT count(*) FROM pg_stat_progress_vacuum"):
                 break
-            await asyncio.sleep(0.02)
         found = await reader.read(ASKED)
         assert (found.values["vacuum"] > 0) is seen
         # What a vacuum sees keeps nothing from being vacuumed.

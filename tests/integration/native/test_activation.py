@@ -39,7 +39,7 @@ async def activate(app):
 
 
 async def until_active(app, hold):
-    for _ in range(200):
+    for _ in range(1200):
         await activate(app)
         async with app.database.transaction(read_only=True) as tx:
             found = await holds.get(tx, hold.id)
