@@ -18,6 +18,7 @@ import aiohttp
 import psutil
 import pytest
 
+from tests.services.daemon import until
 from tests.services.postgres import as_account
 from tests.services.process import run_retentiond, start_retentiond
 
@@ -146,9 +147,7 @@ async def test_a_signal_in_the_middle_ends_it_and_leaves_nothing(env, place, mom
 async def test_it_goes_on_serving_and_what_it_says_to_try_works_also_beside_another_daemon(env, place):
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):  # then somebody else has the port, which does as well
-            other.bind(("127.0.0.1", 8087))
-            other.listen()
+        await until(lambda: taken(other, 8087), lambda: "somebody else keeps the port")  # a demo of another test
         async with start_retentiond("demo", env=env) as demo:
             await demo.wait_for(r"port 8087 is taken", DEADLINE)
             await demo.wait_for(r"tail .*\n", DEADLINE)
@@ -161,6 +160,15 @@ async def test_it_goes_on_serving_and_what_it_says_to_try_works_also_beside_anot
             demo.send_signal(signal.SIGINT)
             assert await demo.wait() == 0, demo.output
     assert_nothing_is_left(place, sockets)
+
+
+async def taken(listener, port):
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    listener.listen()
+    return True
 
 
 async def test_a_daemon_that_ends_by_itself_ends_the_demo_and_is_said(env, place):

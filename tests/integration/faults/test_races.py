@@ -87,10 +87,7 @@ async def test_a_row_whose_lock_is_let_go_is_taken_by_the_same_sweep(either):
     await rig.company()
     async with open_transaction(rig.dsn, "SELECT 1 FROM logs WHERE id = 2 FOR UPDATE") as locking:
         sweep = asyncio.create_task(rig.only())
-        while await rig.db.fetchval("SELECT count(*) FROM logs WHERE id <> 2") > 3:
-            await asyncio.sleep(0.02)
-        await locking.execute("ROLLBACK")
-        outcome = await sweep
+        outcome = await end_when_waited_for(locking, rig.db, sweep, "ROLLBACK")
     assert (outcome.outcome, outcome.changed) == ("drained", 5)
     await rig.require_told(logs=5)
 
