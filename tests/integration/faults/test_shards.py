@@ -254,6 +254,7 @@ async def test_a_process_that_is_at_a_shard_and_hears_of_it_takes_nothing_from_i
 
     async def hearing(self, *args):
         if (shard := self._lease.unit.shard) and shard not in found:
+            found[shard] = self
             found[shard] = await app.engine.sweep_shard(self._lease.unit)
         return await whole(self, *args)
 
