@@ -267,7 +267,7 @@ class Store(Protocol):
 
     @property
     def mark(self) -> str:
-        """Another text when its records' schema, as it was when last opened, is another; a plan is of one mark alone."""
+        """Another text where its records' schema, as it was when last opened, is another; a plan is of one alone."""
 
     @property
     def partitions(self) -> Partitions | None:

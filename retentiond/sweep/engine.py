@@ -262,15 +262,19 @@ class Engine:
                     return None
                 async with tools.database.transaction(read_only=True) as tx:
                     state = await units.state(tx, unit)
-                if state.sweep is None:
+                    # Told of before it failed.
+                    postponed = await units.is_postponed(tx, unit)
+                if state.sweep is None or state.outcome is not None or postponed:
                     return None
                 work = Enforced(self, target, lease, str(state.sweep["sweep"]), outcome)
+                ended_by: Exception | None = None
                 try:
                     try:
                         await work.shard_swept(state)
                     except Exception as error:
                         self._broken(outcome, error)
-                    await work.finish_shard()
+                        ended_by = error
+                    await work.finish_shard(ended_by)
                 finally:
                     self.running.pop(unit, None)
         except Exception as error:
