@@ -228,7 +228,8 @@ async def open_shards(tx: Tx, target: str, sweep: str) -> tuple[list[Unit], list
     """The shards of that sweep which are not over: all of them, and those that may be taken now; by name."""
     rows = await tx.fetch(
         "SELECT shard, (lease_until IS NULL OR lease_until <= now.at)"
-        " AND (next_due_at IS NULL OR next_due_at <= now.at) AS free FROM retentiond.units, (SELECT pg_catalog.clock_timestamp() AS at OFFSET 0) now"
+        " AND (next_due_at IS NULL OR next_due_at <= now.at) AS free"
+        " FROM retentiond.units, (SELECT pg_catalog.clock_timestamp() AS at OFFSET 0) now"
         " WHERE target = $1 AND shard <> '' AND sweep ->> 'sweep' = $2 AND outcome IS NULL ORDER BY shard",
         target,
         sweep,
