@@ -117,6 +117,10 @@ class Refused(RetentiondError):
     """The target's database refused a statement."""
 
 
+class Late(Refused):
+    """The target's database did not answer in time."""
+
+
 class Locked(Refused):
     """The application holds locks on records that are due."""
 

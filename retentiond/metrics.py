@@ -22,6 +22,7 @@ from retentiond.sweep.events import (
     Event,
     Failed,
     GuardState,
+    Overhead,
     SweepDone,
     Throttled,
     VitalsRead,
@@ -101,6 +102,9 @@ class Metrics:
         self._vitals = self._gauge(
             "health_signal", "Signals of a target's server as last read, in seconds or bytes; NaN: not read", of_signal
         )
+        self._overhead = self._of_target(
+            "batch_overhead_seconds", "What a batch takes however small it is, where that is much of its budget; else 0"
+        )
         self._batch_records = self._of_target("batch_records", "Records acted on by the last batch")
 
     def _make_state_gauges(self) -> None:
@@ -124,7 +128,8 @@ class Metrics:
             for counter in (self._erased, self._anonymised, self._archived):
                 counter.labels(name, target.data_class.name, tier)
         self._bytes.labels(name, target.data_class.name)
-        gauges = (self._held, self._unresolved, self._overdue, self._behind, self._success, self._batch_records)
+        of_records = (self._held, self._unresolved, self._overdue, self._behind)
+        gauges = (*of_records, self._success, self._batch_records, self._overhead)
         for series in (*gauges, self._sweeps, self._batches):
             series.labels(name)
         self._next.labels(name).set(_NAN)
@@ -145,6 +150,8 @@ class Metrics:
             self.observe_outcome(event.target.name, event.outcome)
         elif isinstance(event, Throttled):
             self._throttled.labels(event.target.name, event.reason).inc(event.seconds)
+        elif isinstance(event, Overhead):
+            self._overhead.labels(event.target.name).set(event.seconds)
         elif isinstance(event, Yielding):
             self._yields(event.target.name, event.reason)
         elif isinstance(event, VitalsRead):

@@ -50,8 +50,8 @@ class Overview:
 
     `waiting` has the count of each target whose sweep waits for an approval. `approved_at` is the newest approval of
     any kind; with `epoch` and `paused` it tells whether something was allowed that was not before. `release_due` says
-    that a hold's release grace is over. `open_shards` are those of divided sweeps that nobody has; `orphans` are units
-    whose owner let the lease run out.
+    that a hold's release grace is over. `open_shards` are those of divided sweeps that may be taken; `orphans` are
+    units whose owner let the lease run out.
     """
 
     now: datetime
@@ -160,7 +160,8 @@ SELECT pg_catalog.json_build_object(
             FROM retentiond.units WHERE shard = ''),
   'open_shards', (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(target, shard) ORDER BY target, shard)
                   FROM retentiond.units WHERE shard <> '' AND sweep IS NOT NULL AND outcome IS NULL
-                  AND (lease_until IS NULL OR lease_until <= t.now)),
+                  AND (lease_until IS NULL OR lease_until <= t.now)
+                  AND (next_due_at IS NULL OR next_due_at <= t.now)),
   'orphans', (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(target, shard) ORDER BY target, shard)
               FROM retentiond.units WHERE lease_until <= t.now)
 )::text

@@ -150,6 +150,27 @@ async def finish_sweep(
     )
 
 
+async def postpone(tx: Tx, lease: Lease, sweep: Mapping[str, Any], seconds: float) -> None:
+    """Let nobody take the shard for so long; it goes on then as `sweep` says. Raises Fenced."""
+    await _update(
+        tx,
+        lease,
+        "sweep = $5::text::jsonb, next_due_at = pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $6)",
+        to_json(sweep),
+        seconds,
+    )
+
+
+async def add_so_far(tx: Tx, lease: Lease, so_far: Mapping[str, Any]) -> None:
+    """Keep what the sweep has come to, and where the walk is as it was; raises Fenced."""
+    await _update(
+        tx,
+        lease,
+        "cursor = COALESCE(NULLIF(cursor, 'null'), '{}') || pg_catalog.jsonb_build_object('so_far', $5::text::jsonb)",
+        to_json(so_far),
+    )
+
+
 async def divide(tx: Tx, lease: Lease, shards: Mapping[str, Mapping[str, Any]]) -> None:
     """Make these shards of the lease's target, each with its `sweep`, to be worked on by whoever takes them.
 
@@ -174,7 +195,8 @@ async def divide(tx: Tx, lease: Lease, shards: Mapping[str, Mapping[str, Any]]) 
     await tx.execute(
         "INSERT INTO retentiond.units (target, shard, sweep, next_due_at)"
         " SELECT $1, u.shard, u.sweep::jsonb, NULL FROM unnest($2::text[], $3::text[]) u(shard, sweep)"
-        " ON CONFLICT (target, shard) DO UPDATE SET sweep = excluded.sweep, cursor = NULL, outcome = NULL",
+        " ON CONFLICT (target, shard) DO UPDATE SET sweep = excluded.sweep, cursor = NULL, outcome = NULL,"
+        " next_due_at = NULL",
         lease.unit.target,
         list(shards),
         [to_json(sweep) for sweep in shards.values()],
@@ -185,7 +207,7 @@ async def reopen(tx: Tx, lease: Lease, sweep: str) -> None:
     """Let the shards of that sweep of the lease's target be taken again which were left before they were done."""
     await require(tx, lease, lock=True)
     await tx.execute(
-        "UPDATE retentiond.units SET outcome = NULL"
+        "UPDATE retentiond.units SET outcome = NULL, next_due_at = NULL"
         " WHERE target = $1 AND shard <> '' AND sweep ->> 'sweep' = $2 AND outcome IS NOT NULL",
         lease.unit.target,
         sweep,
@@ -200,6 +222,31 @@ async def shards(tx: Tx, target: str) -> list[UnitState]:
     now = await tx.fetchval("SELECT pg_catalog.clock_timestamp()")
     found = [_state(row) for row in rows]
     return [replace(each, owner=None) if each.lease_until and each.lease_until <= now else each for each in found]
+
+
+async def open_shards(tx: Tx, target: str, sweep: str) -> tuple[list[Unit], list[Unit]]:
+    """The shards of that sweep which are not over: all of them, and those that may be taken now; by name."""
+    rows = await tx.fetch(
+        "SELECT shard, (lease_until IS NULL OR lease_until <= now.at)"
+        " AND (next_due_at IS NULL OR next_due_at <= now.at) AS free"
+        " FROM retentiond.units, (SELECT pg_catalog.clock_timestamp() AS at OFFSET 0) now"
+        " WHERE target = $1 AND shard <> '' AND sweep ->> 'sweep' = $2 AND outcome IS NULL ORDER BY shard",
+        target,
+        sweep,
+    )
+    still = [(Unit(target, row["shard"]), row["free"]) for row in rows]
+    return [unit for unit, _ in still], [unit for unit, free in still if free]
+
+
+async def is_postponed(tx: Tx, unit: Unit) -> bool:
+    """Whether it is not to be taken yet."""
+    return bool(
+        await tx.fetchval(
+            "SELECT next_due_at > pg_catalog.clock_timestamp() FROM retentiond.units WHERE target = $1 AND shard = $2",
+            unit.target,
+            unit.shard,
+        )
+    )
 
 
 async def make_due(tx: Tx, targets: Iterable[str] | None = None) -> int:

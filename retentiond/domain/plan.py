@@ -47,7 +47,8 @@ class TargetPlan:
     `tier_source` says where the tier comes from; `knows_account` whether the records name their account, and
     `has_directory` whether there is a directory to look it up in. `surveyed` is what our memory adds to it, and
     `missing` are the accounts of the target's own records that are due by it: a store takes each for one more row of
-    the directory that is not found but deleted, as long as the directory really lacks it.
+    the directory that is not found but deleted, as long as the directory really lacks it. `schema` is what the store
+    told of itself when the plan was made (`Store.mark`): the plan's texts are of that.
     """
 
     target: str
@@ -66,6 +67,7 @@ class TargetPlan:
     epoch: int = 0
     surveyed: Surveyed = NOTHING_REMEMBERED
     missing: tuple[MissingAccount, ...] = ()
+    schema: str = ""
 
     @property
     def deletion_cutoff(self) -> datetime:

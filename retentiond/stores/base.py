@@ -266,6 +266,10 @@ class Store(Protocol):
         """What refers to records here and has to go first, by its `records`, as far as is known once it is open."""
 
     @property
+    def mark(self) -> str:
+        """Another text where its records' schema, as it was when last opened, is another; a plan is of one alone."""
+
+    @property
     def partitions(self) -> Partitions | None:
         """Its partitions, where whole ones may be destroyed; None where records go one by one."""
 

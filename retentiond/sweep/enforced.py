@@ -7,10 +7,10 @@ takes shards itself as well, and those whose worker is gone; so a single process
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retentiond.control import flags, units
 from retentiond.control.database import Tx
@@ -26,9 +26,11 @@ from retentiond.sweep.guards import Allowance, backlog
 from retentiond.sweep.legs import whole
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.parts import WholeParts
-from retentiond.sweep.recovery import settle_open_permits
+from retentiond.sweep.recovery import Body, settle_open_permits
+from retentiond.sweep.retries import next_try, passes
 from retentiond.sweep.spec import Target
 from retentiond.sweep.sweeper import Sweeper
+from retentiond.sweep.told import found_in, late_batch
 from retentiond.sweep.upkeep import look_after
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class Enforced:
     lease: Lease
     sweep: str
     outcome: Outcome
+    _divided: Divided | None = None
+    _together: bool = False
 
     @property
     def _store(self) -> Store:
@@ -62,7 +66,7 @@ class Enforced:
         divided = Divided.of(state.sweep, digest=spec.digest, after=oldest)
         if divided is not None:
             # From here on, whatever happens: it is that sweep that ends, or is left to be gone on with.
-            self.sweep = divided.sweep
+            self.sweep, self._divided = divided.sweep, divided
         plan = await self._begin()
         legs = whole(self._store, plan)
         parts = WholeParts(engine.tools, self._store, self.lease, self.sweep)
@@ -70,8 +74,7 @@ class Enforced:
         if divided is not None:
             async with engine.tools.database.transaction() as tx:
                 await units.reopen(tx, self.lease, self.sweep)
-            if state.cursor is not None and "so_far" in state.cursor:
-                self.outcome.resume(state.cursor["so_far"])
+            await self._resume()
             await self._in_shards(plan, legs, divided)
         else:
             await self._anew(plan, legs, state, parts)
@@ -93,7 +96,10 @@ class Enforced:
             await tools.journal.require_continued(tx)
         plan = await self.engine.prepare(store, self.target)
         tools.observer(OldestSeen(self.target, await store.oldest(plan)))
-        self.outcome.in_doubt += await settle_open_permits(tools.database, tools.journal, store, self.lease)
+        doubtful, done = await settle_open_permits(tools.database, tools.journal, store, self.lease, self._credit)
+        self.outcome.in_doubt += doubtful
+        for body in done:
+            tools.observer(late_batch(self.target, body))
         intent = kinds.intent(
             plan,
             sweep=self.sweep,
@@ -106,6 +112,25 @@ class Enforced:
         async with tools.database.transaction() as tx:
             await tools.journal.append(tx, intent)
         return plan
+
+    async def _credit(self, tx: Tx, body: Body) -> None:
+        """Count a batch of this sweep, whose worker did not live to, to what the sweep has come to."""
+        if body["sweep"] != self.sweep:
+            return
+        so_far = Outcome(action=self.target.action)
+        so_far.make_up_to(await self._so_far(tx))
+        so_far.erased(found_in(body))
+        await units.add_so_far(tx, self.lease, so_far.document(plan_mode=False))
+
+    async def _so_far(self, tx: Tx) -> Mapping[str, Any]:
+        """What is written of this sweep of the unit, with each of its batches; nothing of one that has just begun."""
+        cursor = (await units.state(tx, self.lease.unit)).cursor
+        return (cursor or {}).get("so_far") or Outcome(action=self.target.action).document(plan_mode=False)
+
+    async def _resume(self) -> None:
+        """Begin with what earlier workers have come to in the same sweep."""
+        async with self.engine.tools.database.transaction(read_only=True) as tx:
+            self.outcome.make_up_to(await self._so_far(tx))
 
     async def _anew(self, plan: TargetPlan, legs: Sequence[Window], state: UnitState, parts: WholeParts) -> None:
         """Count where the guard wants it, drop whole partitions, divide the rest where it is worth it, and sweep."""
@@ -144,6 +169,7 @@ class Enforced:
                     await units.divide(tx, self.lease, documents)
                     await units.save_sweep(tx, self.lease, divided.document())
                     await units.save_cursor(tx, self.lease, None)
+                self._divided = divided
             except Busy:
                 if self.engine.stopping:
                     raise
@@ -165,25 +191,28 @@ class Enforced:
         engine = self.engine
         while not engine.stopping:
             async with engine.tools.database.transaction(read_only=True) as tx:
-                states = await units.shards(tx, self.target.name)
-            still = [state for state in states if self._is_of_this(state) and state.outcome is None]
+                still, free = await units.open_shards(tx, self.target.name, self.sweep)
             if not still:
                 return
-            for state in still:
-                if state.owner is None and state.unit not in engine.in_hand:
-                    await engine.sweep_shard(state.unit)
-                    break
-            else:
+            mine = next((unit for unit in free if unit not in engine.in_hand), None)
+            if mine is None:
                 await asyncio.sleep(_POLL_SECONDS)
+            else:
+                await engine.sweep_shard(mine)
 
     async def _put_together(self, divided: Divided) -> None:
-        over = 0
         async with self.engine.tools.database.transaction(read_only=True) as tx:
-            states = await units.shards(tx, self.target.name)
-        for state in states:
+            await self._add_shards(tx, divided)
+
+    async def _add_shards(self, tx: Tx, divided: Divided) -> None:
+        """Add what the shards have come to, also those that are not over: it is in the ledger under this sweep."""
+        over, self._together = 0, True
+        for state in await units.shards(tx, self.target.name):
             if state.outcome is not None and state.outcome.get("sweep") == self.sweep:
                 self.outcome.add(state.outcome)
                 over += 1
+            elif self._is_of_this(state) and state.cursor is not None and "so_far" in state.cursor:
+                self.outcome.resume(state.cursor["so_far"])
         if over < divided.shards and self.outcome.outcome == "drained":
             self.outcome.outcome = "capped"
 
@@ -203,6 +232,10 @@ class Enforced:
                 next_due = (await flags.clock_state(tx)).now + engine.tools.spec.min_interval
             if target.window is not None:
                 next_due = target.window.next_opening(next_due)
+            if self._divided is not None and not self._together:
+                # It failed before it came to that.
+                self.outcome.make_up_to(await self._so_far(tx))
+                await self._add_shards(tx, self._divided)
             shown = outcome.document(plan_mode=False)
             unfinished = any(map(self._is_of_this, await units.shards(tx, target.name)))
             await units.finish_sweep(tx, self.lease, shown, next_due, success=drained, keep_sweep=unfinished)
@@ -216,9 +249,8 @@ class Enforced:
         """Sweep the shard as its division says, from where its last worker came to."""
         shard = Shard.of(self.lease.unit.shard, state.sweep or {})
         self.sweep = shard.sweep
-        if state.cursor is not None and "so_far" in state.cursor:
-            self.outcome.resume(state.cursor["so_far"])
         plan = await self._begin()
+        await self._resume()
         if shard.digest != plan.digest:
             raise PolicySuperseded(
                 f"the sweep of {self.lease.unit} was begun under the policy {shard.digest[:12]}",
@@ -234,21 +266,37 @@ class Enforced:
         sweeper = self._sweeper(plan, bound=shard.bound, now=now, shards=shard.shards)
         await sweeper.run([shard.leg], state.cursor)
 
-    async def finish_shard(self) -> None:
+    async def finish_shard(self, error: Exception | None) -> None:
         """Write how it ended, for whoever has the target's unit.
 
-        One that was left by a process which stops is for anybody to take; one whose window has closed, or whose server
-        is strained, for the next sweep. What else is left of one is for a sweep that counts anew.
+        One that was left by a process which stops is for anybody to take; one that an error ended which passes, after a
+        while; one whose window has closed, or whose server is strained, for the next sweep. What else is left of one is
+        for a sweep that counts anew.
         """
         sweeper = self.engine.running.get(self.lease.unit)
         left = self.outcome.outcome == "capped" and sweeper is not None and sweeper.cut_short
         if left and self.engine.stopping:
             return
-        shown = {"sweep": self.sweep, **self.outcome.document(plan_mode=False)}
         async with self.engine.tools.database.transaction() as tx:
+            # A batch may be written though its end was not heard of.
+            self.outcome.make_up_to(await self._so_far(tx))
+            if error is not None and passes(error) and await self._postponed(tx):
+                return
+            shown = {"sweep": self.sweep, **self.outcome.document(plan_mode=False)}
             success = self.outcome.outcome == "drained"
             await units.finish_sweep(tx, self.lease, shown, None, success=success, keep_sweep=left)
             await self._tell_what_stopped_it(tx)
+
+    async def _postponed(self, tx: Tx) -> bool:
+        """Leave the shard to be tried again after a while; False where it was tried enough."""
+        kept = (await units.state(tx, self.lease.unit)).sweep or {}
+        retry = next_try(kept.get("retry"), batches=self.outcome.batches, longest=self.engine.tools.spec.min_interval)
+        if retry is None:
+            return False
+        await units.postpone(tx, self.lease, {**kept, "retry": retry.document()}, retry.seconds)
+        if self.outcome.error is not None:
+            self.outcome.error["remedy"] = retry.told()
+        return True
 
     # --- Both ---
 

@@ -134,8 +134,10 @@ class Engine:
         try:
             if not self.tools.spec.enforce:
                 await self._planned(self.stores[target.name], target, outcome)
-            elif not await self._enforced(target, sweep, outcome, wait=wait):
+            elif (mine := await self._enforced(target, sweep, outcome, wait=wait)) is None:
                 return None
+            else:
+                sweep = mine
         except Exception as error:
             self._broken(outcome, error)
         outcome.seconds = time.monotonic() - began
@@ -223,13 +225,13 @@ class Engine:
         self.tools.observer(OldestSeen(target, await store.oldest(plan)))
         await count_due(store, plan, outcome)
 
-    async def _enforced(self, target: Target, sweep: str, outcome: Outcome, *, wait: bool) -> bool:
-        """False where another worker has the target, and is not waited for."""
+    async def _enforced(self, target: Target, sweep: str, outcome: Outcome, *, wait: bool) -> str | None:
+        """The sweep that it was: this one, or one that was left divided. None where another worker has the target."""
         tools = self.tools
         unit = Unit(target.name)
         async with leased(tools.database, unit, tools.worker, wait=wait, stopping=lambda: self.stopping) as lease:
             if lease is None:
-                return False
+                return None
             work = Enforced(self, target, lease, sweep, outcome)
             try:
                 next_due: datetime | None = None
@@ -240,7 +242,7 @@ class Engine:
                 await work.finish_target(next_due)
             finally:
                 self.running.pop(unit, None)
-        return True
+        return work.sweep
 
     async def sweep_shard(self, unit: Unit) -> Outcome | None:
         """Go on with one shard of a divided sweep, whatever happens; None where there is nothing to do any more."""
@@ -262,15 +264,19 @@ class Engine:
                     return None
                 async with tools.database.transaction(read_only=True) as tx:
                     state = await units.state(tx, unit)
-                if state.sweep is None:
+                    # Told of before it failed.
+                    postponed = await units.is_postponed(tx, unit)
+                if state.sweep is None or state.outcome is not None or postponed:
                     return None
                 work = Enforced(self, target, lease, str(state.sweep["sweep"]), outcome)
+                ended_by: Exception | None = None
                 try:
                     try:
                         await work.shard_swept(state)
                     except Exception as error:
                         self._broken(outcome, error)
-                    await work.finish_shard()
+                        ended_by = error
+                    await work.finish_shard(ended_by)
                 finally:
                     self.running.pop(unit, None)
         except Exception as error:

@@ -45,6 +45,14 @@ class Throttled:
 
 
 @dataclass(frozen=True, slots=True)
+class Overhead:
+    """What a batch of the target takes however small it is, where that is much of its budget: else 0 seconds."""
+
+    target: Target
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Yielding:
     """A sweep rests for what else its target's server has to do, and for how long it has; `reason` None: it goes on."""
 
@@ -103,7 +111,9 @@ class OldestSeen:
     anchor: datetime | None
 
 
-Event = BatchDone | SweepDone | Throttled | Yielding | VitalsRead | Failed | GuardState | ClocksRead | OldestSeen
+Event = (
+    BatchDone | SweepDone | Throttled | Overhead | Yielding | VitalsRead | Failed | GuardState | ClocksRead | OldestSeen
+)
 
 POLICY, CONTROL_ID, HOLD_NAMES = "policy", "control_id", "holds"
 """The guards that stand before everything rather than before one target's sweep."""

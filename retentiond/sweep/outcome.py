@@ -83,6 +83,12 @@ class Outcome:
         for tier, count in shown["by_tier"].items():
             self.by_tier[tier] = self.by_tier.get(tier, 0) + count
 
+    def make_up_to(self, shown: Mapping[str, Any]) -> None:
+        """Take over what was written of the same sweep, where that is more: a batch whose end was not heard of."""
+        if shown["batches"] > self.batches:
+            self.changed, self.bytes, self.batches, self.by_tier = 0, 0, 0, {}
+            self.resume(shown)
+
     def add(self, shown: Mapping[str, Any]) -> None:
         """Add what was shown by `document` of a part of the same sweep; the worst end is that of the whole."""
         self.changed += shown["erased"] + shown["anonymised"]

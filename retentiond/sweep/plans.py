@@ -37,6 +37,8 @@ async def make_plan(
 ) -> TargetPlan:
     """The plan of a target at `now`, with the holds of the current epoch in the target's own text."""
     spec = tools.spec
+    # Before all that is asked of the store: where it is opened anew meanwhile, the plan must count as one of before.
+    mark = store.mark
     plan = TargetPlan(
         target=target.name,
         data_class=target.data_class,
@@ -51,6 +53,7 @@ async def make_plan(
         action=target.action,
         digest=spec.digest,
         surveyed=surveyed,
+        schema=mark,
     )
     plan = replace(plan, missing=await store.missing(plan))
     return await with_holds(tools.database, store, plan)

@@ -8,11 +8,11 @@ the server's own record of that transaction tells whether it happened. Nothing i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from retentiond.control import permits, units
-from retentiond.control.database import Database
+from retentiond.control.database import Database, Tx
 from retentiond.domain.permit import Lease, Permit
 from retentiond.errors import Unreachable
 from retentiond.ledger import kinds
@@ -22,14 +22,22 @@ from retentiond.stores.base import Store
 _POLL_SECONDS = 0.2
 
 
-async def settle_open_permits(database: Database, journal: Journal, store: Store, lease: Lease) -> int:
-    """End every open permit of the unit and write what became of it; returns how many stay in doubt for good.
+Body = Mapping[str, kinds.Json]
+Credit = Callable[[Tx, Body], Awaitable[None]]
+"""Called with an outcome that nobody had written, in the transaction that writes it: it belongs to its sweep's sum."""
+
+
+async def settle_open_permits(
+    database: Database, journal: Journal, store: Store, lease: Lease, credit: Credit
+) -> tuple[int, list[Body]]:
+    """End every open permit of the unit and write what became of it: how many stay in doubt for good, and the outcomes.
 
     Raises Unreachable while the target can't be asked.
     """
     async with database.transaction() as tx:
         pending = await permits.open_permits(tx, unit=lease.unit)
     doubtful = 0
+    done: list[Body] = []
     for permit in pending:
         await _wait_until_over(store, permit.number)
         prepared = permit.prepared
@@ -44,14 +52,18 @@ async def settle_open_permits(database: Database, journal: Journal, store: Store
             found={"committed": "committed", "aborted": "nothing"}.get(fate, "unknown"),
             by=lease.owner,
         )
-        entries = [entry]
-        if fate == "committed" and prepared:
-            entries.append(kinds.Entry(kinds.Kind.OUTCOME, _outcome(prepared)))
+        body = _outcome(prepared) if fate == "committed" and prepared else None
+        entries = [entry, *([kinds.Entry(kinds.Kind.OUTCOME, body)] if body else [])]
         doubtful += fate == "unknown"
         async with database.transaction() as tx:
-            if await permits.end_orphan(tx, permit.number, fate, lease=lease):
+            mine = await permits.end_orphan(tx, permit.number, fate, lease=lease)
+            if mine:
+                if body is not None:
+                    await credit(tx, body)
                 await journal.append(tx, *entries)
-    return doubtful
+        if mine and body is not None:
+            done.append(body)
+    return doubtful, done
 
 
 async def give_up(

@@ -25,7 +25,7 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Blind, Conflict, EpochMoved, Guarded, Hostile, Locked, Refused
 from retentiond.ledger import kinds
 from retentiond.stores.base import PARTITIONS, Batch, Part, Store, Tally, Way, Window
-from retentiond.sweep.events import BatchDone, Throttled
+from retentiond.sweep.events import BatchDone, Overhead, Throttled
 from retentiond.sweep.legs import cursor_at, resumed
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.parts import Hands, WholeParts
@@ -173,8 +173,9 @@ class Sweeper:
             self._aside = 0
             seconds = time.monotonic() - began
             self._pacer.after(seconds)
+            self._tools.observer(Overhead(self._target, self._pacer.overhead))
             if way is not Way.PATIENT:  # which waits for others' locks
-                self._yielder.took(seconds)
+                self._yielder.took(max(seconds - self._pacer.overhead, 0.0))
             after = found.after
             if after is None:
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any, cast
 
 from retentiond.domain.duration import instant
 from retentiond.domain.permit import Permit
@@ -11,6 +12,7 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.errors import UsageError
 from retentiond.ledger import kinds
 from retentiond.stores.base import Tally
+from retentiond.sweep.events import BatchDone
 from retentiond.sweep.spec import Target
 
 
@@ -51,6 +53,35 @@ def outcome_entry(
         partitions=found.whole,
     )
     return kinds.outcome(work, result)
+
+
+def found_in(body: Mapping[str, kinds.Json]) -> Tally:
+    """What an outcome's body says of what its batch destroyed; what it kept is met again by whoever goes on."""
+    told = cast("Any", body)
+    counts = told["counts"]
+    return Tally(
+        changed=counts["erased"] + counts["anonymised"],
+        bytes=told["bytes"] or 0,
+        oldest=told["oldest"],
+        newest=told["newest"],
+        by_tier={
+            tier: sum(each.get(did, 0) for did in ("erased", "anonymised")) for tier, each in told["tiers"].items()
+        },
+    )
+
+
+def late_batch(target: Target, body: Mapping[str, kinds.Json]) -> BatchDone:
+    """A batch whose own worker did not live to tell of it: it is counted by who found it."""
+    told, found = cast("Any", body), found_in(body)
+    return BatchDone(
+        target,
+        told["sweep"],
+        told["batch"],
+        found.changed,
+        found.by_tier,
+        found.bytes,
+        told["milliseconds"] / 1000,
+    )
 
 
 def _did(plan: TargetPlan, count: int) -> Mapping[str, int]:

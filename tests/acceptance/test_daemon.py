@@ -30,6 +30,7 @@ CONTRACT = {
     "sweep_duration_seconds_count": {"target"},
     "batch_duration_seconds_count": {"target"},
     "batch_records": {"target"},
+    "batch_overhead_seconds": {"target"},
     "throttle_seconds_total": {"target", "reason"},
     "errors_total": {"kind"},
     "guard_tripped": {"guard"},

@@ -175,7 +175,7 @@ class PostgresBatch:
             ) from error
 
     async def _require_same_schema(self) -> None:
-        if not await self._store.is_unchanged(self.connection):
+        if not await self._store.is_unchanged(self.connection, self._plan):
             raise Blind(
                 f"the schema of target {self._store.name} was changed in the middle of a sweep",
                 remedy="run `retentiond check`; the next sweep takes the new schema over where it fits",

@@ -16,7 +16,7 @@ import asyncpg
 
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.permit import SAME_DATABASE
-from retentiond.errors import Blind, Conflict, Hostile, Refused, Unreachable, quoted
+from retentiond.errors import Blind, Conflict, Hostile, Late, Refused, Unreachable, quoted
 from retentiond.stores.postgres.pools import Connection, Pools
 
 __all__ = ["Connection", "TargetDatabase"]
@@ -73,7 +73,7 @@ def translated(what: str) -> Iterator[None]:
         raise Blind(f"{what}: the schema has changed: {quoted(error)}", remedy="run `retentiond check`") from error
     except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
         remedy = "see pg_locks and pg_stat_activity for what is in the way, then run it again"
-        raise Refused(f"{what} did not answer in time: {type(error).__name__}", remedy=remedy) from error
+        raise Late(f"{what} did not answer in time: {type(error).__name__}", remedy=remedy) from error
     except asyncpg.DataError as error:
         remedy = "see the records' values in the columns that the target names, and `retentiond check`"
         raise Hostile(f"{what}: {quoted(error)}", remedy=remedy) from error

@@ -161,6 +161,11 @@ class PostgresStore:
         return self._shape
 
     @property
+    def mark(self) -> str:
+        """The mark of the schema that was found when it was last opened."""
+        return self._fingerprint
+
+    @property
     def children(self) -> frozenset[tuple[str, ...]]:
         """The tables that refer to this one by a foreign key; none known before it is open."""
         tables = self._shape.table.children if self._shape else ()
@@ -238,8 +243,11 @@ class PostgresStore:
             return shape.account is not None and self.directory is not None
         return bool(shape.table.children)
 
-    async def is_unchanged(self, connection: Connection) -> bool:
-        """Whether the table is still what its SQL was made for."""
+    async def is_unchanged(self, connection: Connection, plan: TargetPlan) -> bool:
+        """Whether the table is still what its SQL, and the plan with its holds, were made for."""
+        # The store may have been opened anew since: by another shard, which has another plan.
+        if plan.schema != self._fingerprint:
+            return False
         return (
             await fingerprint(connection, self.shape.table.oid, _columns(self.shape, self.change)) == self._fingerprint
         )

@@ -248,6 +248,24 @@ async def test_a_process_that_is_told_twice_of_a_shard_takes_it_once(cut):
     assert [row["fence"] for row in await shards(cut)] == [1, 1, 1, 1]
 
 
+async def test_a_process_that_is_at_a_shard_and_hears_of_it_takes_nothing_from_itself(cut, monkeypatch):
+    """Its own lease would not stand in its way, and its first batch would be fenced by itself."""
+    whole, found = Sweeper._batch, {}
+
+    async def hearing(self, *args):
+        if (shard := self._lease.unit.shard) and shard not in found:
+            found[shard] = self
+            found[shard] = await app.engine.sweep_shard(self._lease.unit)
+        return await whole(self, *args)
+
+    monkeypatch.setattr(Sweeper, "_batch", hearing)
+    async with cut.app() as app:
+        outcome = await app.engine.sweep(app.spec.target("logs"))
+    assert (outcome.outcome, outcome.changed) == ("drained", DUE)
+    assert found == dict.fromkeys(("1/4", "2/4", "3/4", "4/4"))
+    assert [row["fence"] for row in await shards(cut)] == [1, 1, 1, 1]
+
+
 async def test_a_division_of_long_ago_is_begun_anew(cut):
     async with cut.app() as app:
         app.engine.shards_at_once = 0

@@ -52,7 +52,8 @@ async def opened(dsn, ids, *, directory=None, days=31, knows=1.0):
     await store.open(source)
     known = ids[: int(len(ids) * knows)]
     surveyed = Surveyed(missing={account_hash(KEY, each): NOW - timedelta(days=days) for each in known}, key=KEY)
-    plan = TargetPlan("logs", POLICY.classes["logs"], POLICY, NOW, groups=await store.groups("logs"), surveyed=surveyed)
+    groups = await store.groups("logs")
+    plan = TargetPlan("logs", POLICY.classes["logs"], POLICY, NOW, groups=groups, surveyed=surveyed, schema=store.mark)
     return store, source, replace(plan, missing=await store.missing(plan))
 
 

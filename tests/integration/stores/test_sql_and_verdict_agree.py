@@ -198,6 +198,7 @@ async def planned(dsn, directory_dsn, document, scopes, chance, setup):
         knows_account=setup.tier_source != "none",
         groups=await store.groups("logs"),
         surveyed=await remembered(directory_dsn, chance, joined=joined, dated=setup.dated),
+        schema=store.mark,
     )
     plan = replace(plan, missing=await store.missing(plan))
     holds = [
