@@ -75,4 +75,6 @@ def is_over(
 def _by_account(number: str, over: Sequence[int], *, grace: bool, graced: bool) -> str:
     # The number is named also where none is over: its placeholders are the statement's.
     told = f"({number}) IN ({', '.join(map(str, over or [_NO_NUMBER]))})"
-    return f"CASE WHEN a.in_grace AND ({number}) <> {UNTOLD} THEN {str(graced).lower()} ELSE {told} END" if grace else told
+    if not grace:
+        return told
+    return f"CASE WHEN a.in_grace AND ({number}) <> {UNTOLD} THEN {str(graced).lower()} ELSE {told} END"
