@@ -111,40 +111,6 @@ class Erasing:
         using = f" USING {branch.accounts}" if branch.accounts else ""
         return f"DELETE FROM {self.shape.table.sql} r{using} WHERE {self._where(branch)}"
 
-    def whole_sql(self, *, evidence: bool) -> str:
-        """Rows of a part (a column of the table) and a term's number: how many records of it are due.
-
-        It is one statement, so that no account is of two kinds in it. `records` add up to all that a part has where
-        no account is in the directory twice. With `evidence` by term, with size and anchors; else the number is null.
-        """
-        known = next((branch for branch in self._kinds if branch.name == "known"), None)
-        if known is not None and len(self._kinds) == 1:
-            due = f"a.id IS NOT NULL AND {self._where(known, matched=True)}"
-            return (
-                f"SELECT r.part, {known.number if evidence else 'NULL::int'} AS n, count(*) AS records,"
-                f" count(*) FILTER (WHERE {due}) AS due{self._measures() if evidence else ''}"
-                f" FROM {self.shape.table.sql} r LEFT JOIN {known.accounts} ON {known.match} GROUP BY 1, 2"
-            )
-        found = [
-            f"SELECT r.part, {branch.number if evidence else 'NULL::int'} AS n, 0::int8 AS records, count(*) AS due"
-            f"{self._measures() if evidence else ''}"
-            f" FROM {self._from(branch)} WHERE {self._where(branch)} GROUP BY 1, 2"
-            for branch in self._kinds
-        ]
-        if known is not None:
-            found.append(
-                f"SELECT r.part, NULL::int, count(*), 0{', 0, NULL, NULL' if evidence else ''}"
-                f" FROM {self.shape.table.sql} r LEFT JOIN {known.accounts} ON {known.match} GROUP BY 1"
-            )
-        return " UNION ALL ".join(found)
-
-    def _measures(self) -> str:
-        anchor, size = anchor_expression(self.shape), stored_bytes(self.shape.table)
-        return (
-            f", COALESCE(sum({size}), 0)::bigint AS bytes, {instant_sql(f'min({anchor})')} AS oldest,"
-            f" {instant_sql(f'max({anchor})')} AS newest"
-        )
-
     def _figures(self, salt: str) -> str:
         tiers = ", ".join(
             f"count(*) FILTER (WHERE {' OR '.join(f'n = {number}' for number in numbers)})"
