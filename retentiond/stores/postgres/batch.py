@@ -21,7 +21,7 @@ from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.connection import Connection, committing, one, open_with, roll_back, settings
 from retentiond.stores.postgres.erase import Erasing, Places
 from retentiond.stores.postgres.fate import RUN_SQL, name
-from retentiond.stores.postgres.pieces import Piece, measured
+from retentiond.stores.postgres.pieces import Piece, is_empty, measured
 from retentiond.stores.postgres.shape import Params
 
 if TYPE_CHECKING:
@@ -154,6 +154,9 @@ class PostgresBatch:
         # A window of so many records from which as many went has none left to be judged.
         # But one that was measured before may have more by now.
         whole = gone == piece.window.size and piece.until is not None and piece.window.end is None
+        if not whole and gone and self._store.change is None:
+            # Most are: to see it takes less than to judge nothing.
+            whole = await is_empty(self.connection, piece)
         return Tally() if whole else await self._store.judge(self.connection, piece)
 
     async def _require_unchanged(self) -> None:
