@@ -80,6 +80,8 @@ async def ground() -> AsyncIterator[Ground]:
     server = await EmbeddedPostgres.start(folder, create=True)
     try:
         await _outside(server.dsn, f"CREATE DATABASE {_APPLICATION}")
+        # As a server of the application has it: the embedded one keeps itself small.
+        await _outside(server.dsn, f"ALTER DATABASE {_APPLICATION} SET max_parallel_workers_per_gather = 2")
         dsn = urlsplit(server.dsn)._replace(path=f"/{_APPLICATION}").geturl()
         database = await Database.connect(dsn)
         try:

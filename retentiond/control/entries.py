@@ -7,7 +7,8 @@ them: entries never change, so all up to a size read once are the same however l
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
@@ -173,9 +174,32 @@ async def checkpoints(tx: Tx, key_id: str, after: int, until: int) -> list[tuple
     return [(r["size"], r["note"]) for r in records]
 
 
+@contextmanager
+def ledger_refusals() -> Iterator[None]:
+    """What Postgres refuses of the ledger's tables is a LedgerError; what it refuses of others stays what it is."""
+    try:
+        yield
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.InsufficientPrivilegeError) as error:
+        if "ledger_" not in str(error) and not isinstance(error, asyncpg.InvalidSchemaNameError):
+            raise
+        raise LedgerError(
+            f"the ledger can't be written: {quoted(error)}",
+            remedy="start retentiond with the role that owns its schema",
+        ) from error
+
+
+LEDGER_WRITABLE = """
+(current_setting('transaction_read_only') = 'off'
+ AND has_table_privilege('retentiond.ledger_entries', 'INSERT')
+ AND has_table_privilege('retentiond.ledger_head', 'SELECT') AND has_table_privilege('retentiond.ledger_head', 'UPDATE')
+ AND (SELECT count(*) FROM retentiond.ledger_head) = 1)
+"""
+"""What `ledger_writable` asks, as an expression that is true where it has nothing to say."""
+
+
 async def ledger_writable(tx: Tx) -> None:
     """Raise LedgerError unless an entry could be added in this transaction; takes no lock."""
-    try:
+    with ledger_refusals():
         record = await tx.fetchrow(
             "SELECT current_setting('transaction_read_only') = 'on' AS read_only,"
             " has_table_privilege('retentiond.ledger_entries', 'INSERT')"
@@ -183,11 +207,6 @@ async def ledger_writable(tx: Tx) -> None:
             " AND has_table_privilege('retentiond.ledger_head', 'UPDATE') AS granted,"
             " (SELECT count(*) FROM retentiond.ledger_head) AS heads"
         )
-    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.InsufficientPrivilegeError) as error:
-        raise LedgerError(
-            f"the ledger can't be written: {quoted(error)}",
-            remedy="start retentiond with the role that owns its schema",
-        ) from error
     if record is None or record["heads"] != 1:
         raise LedgerError(
             "the ledger can't be written: its head is missing",

@@ -16,7 +16,7 @@ import asyncpg
 
 from retentiond.control import barrier, units
 from retentiond.control.database import TRANSACTION_MS, CommitUnknown, Database, Tx
-from retentiond.control.entries import ledger_writable
+from retentiond.control.entries import LEDGER_WRITABLE, ledger_refusals, ledger_writable
 from retentiond.control.identity import line_sql
 from retentiond.control.rows import from_json, to_json
 from retentiond.domain.permit import Lease, Permit, Unit
@@ -108,13 +108,15 @@ async def issue(
     async def attempt() -> Permit | None:
         async with database.transaction(timeout_ms=timeout_ms, total_ms=timeout_ms) as tx:
             await barrier.enter_shared(tx)
-            found = await _look(tx, lease, number, reads_system=database.reads_system)
+            with ledger_refusals():
+                found = await _look(tx, lease, number, reads_system=database.reads_system)
             if found["line"] != found["server_line"]:
                 return None
             _check(found, sought)
             if found["number"] is not None:
                 return _same_again(found, sought)
-            await ledger_writable(tx)
+            if not found["ledger"]:
+                await ledger_writable(tx)
             permit = await _insert(tx, sought, intent, seconds)
             if record is not None:
                 await record(tx, permit)
@@ -134,10 +136,11 @@ async def prepare(database: Database, permit: Permit, result: Mapping[str, Any])
     Raises Fenced when the lease is over or the permit was ended by somebody else: the batch must then be rolled back.
     """
     async with database.transaction() as tx:
-        await units.require(tx, permit.lease, lock=True)
+        await units.stay(tx, permit.lease)
         done = await tx.fetchval(
-            "UPDATE retentiond.permits SET prepared = $2::text::jsonb WHERE number = $1 AND ended_at IS NULL"
-            " RETURNING true",
+            "UPDATE retentiond.permits SET prepared = $6::text::jsonb WHERE number = $5 AND ended_at IS NULL"
+            f" AND EXISTS (SELECT FROM retentiond.units WHERE {units.MINE}) RETURNING true",
+            *units.key(permit.lease),
             permit.number,
             to_json(result),
         )
@@ -145,13 +148,27 @@ async def prepare(database: Database, permit: Permit, result: Mapping[str, Any])
             raise units.fenced(permit.lease)
 
 
-async def end(tx: Tx, permit: Permit, outcome: str) -> None:
+async def end(tx: Tx, permit: Permit, outcome: str, *, cursor: Mapping[str, Any] | None = None) -> None:
     """End one's own permit with its outcome, under the lease's fence and in the outcome's transaction.
 
-    Raises Fenced, and PermitEnded where it was ended before (after a commit of unknown outcome: it took effect).
+    With `cursor` the unit's walk has come so far. Raises Fenced, and PermitEnded where it was ended before (after a
+    commit of unknown outcome: it took effect); nothing that was done in the transaction must stand then.
     """
-    await units.require(tx, permit.lease, lock=True)
-    if not await _ended(tx, permit.number, outcome):
+    await units.stay(tx, permit.lease)
+    done = await tx.fetchval(
+        # The row is locked, and whether the lease is over is judged once: below.
+        "WITH moved AS (UPDATE retentiond.units SET cursor = $7::text::jsonb"
+        " WHERE target = $1 AND shard = $2 AND owner = $3 AND fence = $4 AND $7::text IS NOT NULL)"
+        " UPDATE retentiond.permits SET ended_at = pg_catalog.clock_timestamp(), outcome = $6"
+        f" WHERE number = $5 AND ended_at IS NULL AND EXISTS (SELECT FROM retentiond.units WHERE {units.MINE})"
+        " RETURNING true",
+        *units.key(permit.lease),
+        permit.number,
+        outcome,
+        to_json(cursor),
+    )
+    if not done:
+        await units.require(tx, permit.lease)
         raise PermitEnded(f"permit {permit.number} has ended already")
 
 
@@ -232,7 +249,7 @@ async def _look(tx: Tx, lease: Lease, number: int, *, reads_system: bool) -> asy
         f"SELECT b.hold_epoch, b.server_line, {line_sql(reads_system=reads_system)} AS line,"
         " f.mode, f.paused, f.paused_by,"
         " (SELECT digest FROM retentiond.policies ORDER BY seq DESC LIMIT 1) AS active_digest,"
-        f" EXISTS (SELECT FROM retentiond.units WHERE {units.MINE}) AS mine,"
+        f" EXISTS (SELECT FROM retentiond.units WHERE {units.MINE}) AS mine, {LEDGER_WRITABLE} AS ledger,"
         " o.number, o.owner, o.fence, o.epoch, o.digest, o.batch, o.issued_at, o.deadline"
         " FROM retentiond.barrier b CROSS JOIN retentiond.flags f LEFT JOIN LATERAL"
         " (SELECT * FROM retentiond.permits WHERE ended_at IS NULL AND target = $1 AND shard = $2"

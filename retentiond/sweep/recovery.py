@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from retentiond.control import permits, units
+from retentiond.control import permits
 from retentiond.control.database import Database, Tx
 from retentiond.domain.permit import Lease, Permit
 from retentiond.errors import Unreachable
@@ -89,9 +89,7 @@ async def give_up(
             remedy="nothing to do: the next sweep writes what became of it",
         )
     async with database.transaction() as tx:
-        await permits.end(tx, permit, "refused")
-        if cursor is not None:
-            await units.save_cursor(tx, permit.lease, cursor)
+        await permits.end(tx, permit, "refused", cursor=cursor)
         if entry is not None:
             await journal.append(tx, entry)
 

@@ -372,9 +372,8 @@ class Sweeper:
     async def _settle(self, tx: Tx, permit: Permit, found: Tally, window: Window, began: float) -> None:
         """The outcome: in the batch's own transaction where that can be, else in one of the control database."""
         async with self._store.settling(tx) if self._joined else nullcontext():
-            if window.walk != PARTITIONS:
-                await units.save_cursor(tx, self._lease, self._cursor(window, found.after, found))
-            await permits.end(tx, permit, "committed" if found.changed else "empty")
+            cursor = None if window.walk == PARTITIONS else self._cursor(window, found.after, found)
+            await permits.end(tx, permit, "committed" if found.changed else "empty", cursor=cursor)
             if found.changed or found.failed:
                 await self._tools.journal.append(tx, self._entry(permit, found, began))
 

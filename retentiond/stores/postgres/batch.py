@@ -18,7 +18,7 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Blind, Locked, Refused, Unreachable, quoted
 from retentiond.stores.base import Tally, Window
 from retentiond.stores.postgres.catalog import quote
-from retentiond.stores.postgres.connection import TEXT_SETTINGS, Connection, committing, one, roll_back
+from retentiond.stores.postgres.connection import Connection, committing, one, open_with, roll_back, settings
 from retentiond.stores.postgres.erase import Erasing, Places
 from retentiond.stores.postgres.fate import RUN_SQL, name
 from retentiond.stores.postgres.pieces import Piece, measured
@@ -32,15 +32,13 @@ STATEMENT_MS, IDLE_MS, _TRANSACTION_MS = 15_000, 8_000, 20_000
 LOCK_MS, _PATIENT_LOCK_MS, _SETTLE_LOCK_MS = 150, 3_000, 5_000
 # A commit that the outcome speaks of must survive a crash of the server, whatever the database's default is.
 _BEGIN = f"""
-SELECT {{lock}}($1), {TEXT_SETTINGS},
-       set_config('row_security', 'off', true), set_config('statement_timeout', $2, true),
-       set_config('lock_timeout', $3, true), set_config('idle_in_transaction_session_timeout', $4, true),
+SELECT {{lock}}($1), set_config('lock_timeout', $2, true),
        CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
             THEN set_config('synchronous_commit', 'on', true) END,
        CASE WHEN current_setting('server_version_num')::int >= 170000
-            THEN set_config('transaction_timeout', $5, true) END,
+            THEN set_config('transaction_timeout', $3, true) END,
        pg_current_xact_id()::text AS xid, {{line}} AS line, {RUN_SQL} AS run,
-       {{snapshot}} AS snapshot
+       {{snapshot}} AS snapshot{{more}}
 """
 
 
@@ -107,22 +105,25 @@ class PostgresBatch:
         self.over = False
         self.transaction_id = ""
         self.snapshot = ""
+        self._mark = ""
         self._store, self._plan, self._number = store, plan, number
         self._transaction = connection.transaction(isolation=self.isolation)
         self._patient = patient
 
     async def begin(self) -> None:
-        """Open the transaction and take the lock that is the fence, first of all; then the settings."""
+        """Open the transaction and take the lock that is the fence, first of all."""
+        open_with(self.connection, settings(statement_ms=STATEMENT_MS, idle_ms=IDLE_MS))
         await self._transaction.start()
         await self._fence()
 
-    async def _fence(self) -> None:
-        lock_ms = _PATIENT_LOCK_MS if self._patient else LOCK_MS
-        limits = [str(limit) for limit in (STATEMENT_MS, lock_ms, IDLE_MS, _TRANSACTION_MS)]
+    async def _fence(self, more: str = "", *values: object) -> asyncpg.Record:
+        """Take it, and see which transaction this is; `more` columns have placeholders from number 4 on."""
+        limits = (str(_PATIENT_LOCK_MS if self._patient else LOCK_MS), str(_TRANSACTION_MS))
         line = await self._store.line_sql()
-        begin = _BEGIN.format(lock=self.lock_sql, line=line, snapshot=self.snapshot_sql)
-        row = await one(self.connection, begin, self._store.lock_key(self._number), *limits)
+        begin = _BEGIN.format(lock=self.lock_sql, line=line, snapshot=self.snapshot_sql, more=more)
+        row = await one(self.connection, begin, self._store.lock_key(self._number), *limits, *values)
         self.transaction_id, self.snapshot = name(row["xid"], row["line"], row["run"]), row["snapshot"]
+        return row
 
     async def erase(self, permit: Permit, window: Window, *, salt: str) -> Tally:
         """Destroy what is due in the window, under the permit whose number this transaction is the fence of.
@@ -175,7 +176,7 @@ class PostgresBatch:
             ) from error
 
     async def _require_same_schema(self) -> None:
-        if not await self._store.is_unchanged(self.connection, self._plan):
+        if not self._store.is_mark(self._mark or await self._store.read_mark(self.connection), self._plan):
             raise Blind(
                 f"the schema of target {self._store.name} was changed in the middle of a sweep",
                 remedy="run `retentiond check`; the next sweep takes the new schema over where it fits",

@@ -217,6 +217,11 @@ async def read_table(connection: Connection, table: str, key: tuple[str, ...] | 
     return found
 
 
+def fingerprint_sql(first: int) -> str:
+    """The expression for `fingerprint`, whose placeholders (an oid, names of columns) begin with number `first`."""
+    return f"({_FINGERPRINT.replace('$2', f'${first + 1}').replace('$1', f'${first}')})"
+
+
 async def fingerprint(connection: Connection, oid: int, columns: Collection[str]) -> str:
     """What a table, these columns and its family's foreign keys are now: another text where one changed."""
     return str(await connection.fetchval(_FINGERPRINT, oid, sorted(columns)))

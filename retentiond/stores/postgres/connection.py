@@ -21,18 +21,27 @@ from retentiond.stores.postgres.pools import Connection, Pools
 
 __all__ = ["Connection", "TargetDatabase"]
 
-TEXT_SETTINGS = """
-       set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO, YMD', true),
-       set_config('IntervalStyle', 'postgres', true), set_config('extra_float_digits', '1', true),
-       set_config('bytea_output', 'hex', true)
-"""
-"""What the text of a value depends on: keys of holds, positions of walks and batches must all be told alike."""
+# What the text of a value depends on: keys of holds, positions of walks and batches must all be told alike.
+_TEXT_SETTINGS = (
+    "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres';"
+    " SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'"
+)
 
-_SETTINGS = f"""
-SELECT {TEXT_SETTINGS}, set_config('row_security', 'off', true),
-       set_config('statement_timeout', $1, true), set_config('lock_timeout', $2, true),
-       set_config('idle_in_transaction_session_timeout', $3, true)
-"""
+
+def settings(*, statement_ms: int, idle_ms: int, lock_ms: int | None = None) -> str:
+    """What every transaction begins with; never a limit of 0, which would mean none."""
+    lock = "" if lock_ms is None else f"; SET LOCAL lock_timeout = {max(1, lock_ms)}"
+    return (
+        f"{_TEXT_SETTINGS}; SET LOCAL row_security = off; SET LOCAL statement_timeout = {max(1, statement_ms)};"
+        f" SET LOCAL idle_in_transaction_session_timeout = {max(1, idle_ms)}{lock}"
+    )
+
+
+def open_with(connection: Connection, settings: str) -> None:
+    """Let the next transaction of the connection begin with these."""
+    connection.open_with(settings)  # type: ignore[union-attr]  # passed on to what the pool makes
+
+
 # What only a server that has just rolled back says of a COMMIT: data, constraints, rollback, names and rights, views,
 # triggers. A pooler that lost the server answers too, with classes of its own (pgcat: 58000).
 _ROLLED_BACK = frozenset({"22", "23", "40", "42", "44", "P0"})
@@ -122,12 +131,10 @@ class TargetDatabase:
     ) -> AsyncIterator[Connection]:
         """A READ COMMITTED transaction with local settings; rolled back unless the block ends well."""
         with translated(self._what):
-            async with (
-                self._pool.taken(urgent=urgent) as (connection,),
-                connection.transaction(isolation="read_committed", readonly=read_only),
-            ):
-                await connection.fetchrow(_SETTINGS, str(statement_ms), str(lock_ms), str(idle_ms))
-                yield connection
+            async with self._pool.taken(urgent=urgent) as (connection,):
+                open_with(connection, settings(statement_ms=statement_ms, lock_ms=lock_ms, idle_ms=idle_ms))
+                async with connection.transaction(isolation="read_committed", readonly=read_only):
+                    yield connection
 
     @asynccontextmanager
     async def raw(self, count: int = 1) -> AsyncIterator[Sequence[Connection]]:
@@ -197,11 +204,11 @@ async def same_snapshot(
     transaction = connection.transaction(isolation="repeatable_read", readonly=True)
     await transaction.start()
     try:
+        limits = settings(statement_ms=statement_ms, lock_ms=statement_ms, idle_ms=idle_ms)
         try:
-            await connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+            await connection.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'; {limits}")
         except asyncpg.PostgresError as error:
             raise Conflict(f"the snapshot of a batch can't be shared: {quoted(error)}") from error
-        await connection.fetchrow(_SETTINGS, str(statement_ms), str(statement_ms), str(idle_ms))
         yield
     finally:
         await roll_back(transaction)

@@ -13,7 +13,7 @@ statement that finds none can rely on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import asyncpg
@@ -22,11 +22,12 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.stores.base import Tally
 from retentiond.stores.postgres.anonymise import Change
 from retentiond.stores.postgres.catalog import quote
-from retentiond.stores.postgres.conditions import blocked, erasing, expired, held
+from retentiond.stores.postgres.conditions import blocked, erasing, held
 from retentiond.stores.postgres.missing import directory_has, missing_rows
-from retentiond.stores.postgres.queries import cutoff_sql, own_tier
+from retentiond.stores.postgres.queries import own_tier
 from retentiond.stores.postgres.rows import instant_sql
 from retentiond.stores.postgres.shape import Context, Params, Shape, anchor_expression, before, stored_bytes
+from retentiond.stores.postgres.spans import is_over, span_of
 from retentiond.stores.postgres.terms import accounts_sql, has_accounts, number_sql, number_terms
 from retentiond.stores.postgres.walks import Walk
 
@@ -109,40 +110,6 @@ class Erasing:
         (branch,) = self._kinds
         using = f" USING {branch.accounts}" if branch.accounts else ""
         return f"DELETE FROM {self.shape.table.sql} r{using} WHERE {self._where(branch)}"
-
-    def whole_sql(self, *, evidence: bool) -> str:
-        """Rows of a part (a column of the table) and a term's number: how many records of it are due.
-
-        It is one statement, so that no account is of two kinds in it. `records` add up to all that a part has where
-        no account is in the directory twice. With `evidence` by term, with size and anchors; else the number is null.
-        """
-        known = next((branch for branch in self._kinds if branch.name == "known"), None)
-        if known is not None and len(self._kinds) == 1:
-            due = f"a.id IS NOT NULL AND {self._where(known, matched=True)}"
-            return (
-                f"SELECT r.part, {known.number if evidence else 'NULL::int'} AS n, count(*) AS records,"
-                f" count(*) FILTER (WHERE {due}) AS due{self._measures() if evidence else ''}"
-                f" FROM {self.shape.table.sql} r LEFT JOIN {known.accounts} ON {known.match} GROUP BY 1, 2"
-            )
-        found = [
-            f"SELECT r.part, {branch.number if evidence else 'NULL::int'} AS n, 0::int8 AS records, count(*) AS due"
-            f"{self._measures() if evidence else ''}"
-            f" FROM {self._from(branch)} WHERE {self._where(branch)} GROUP BY 1, 2"
-            for branch in self._kinds
-        ]
-        if known is not None:
-            found.append(
-                f"SELECT r.part, NULL::int, count(*), 0{', 0, NULL, NULL' if evidence else ''}"
-                f" FROM {self.shape.table.sql} r LEFT JOIN {known.accounts} ON {known.match} GROUP BY 1"
-            )
-        return " UNION ALL ".join(found)
-
-    def _measures(self) -> str:
-        anchor, size = anchor_expression(self.shape), stored_bytes(self.shape.table)
-        return (
-            f", COALESCE(sum({size}), 0)::bigint AS bytes, {instant_sql(f'min({anchor})')} AS oldest,"
-            f" {instant_sql(f'max({anchor})')} AS newest"
-        )
 
     def _figures(self, salt: str) -> str:
         tiers = ", ".join(
@@ -257,7 +224,7 @@ class Erasing:
         accounts = f"({accounts_sql(self.shape, plan, params, self.context)}) a"
         tier = "a.tier" if plan.tier_source == "directory" else own_tier(self.shape)
         number = number_sql(self.terms, plan, params, tier=tier, override="a.override")
-        due = expired(self.shape, plan, cutoff_sql(plan, self.terms, number, params))
+        due = self._over(number, (n for _, n in self.terms.numbers), grace=True)
         if not plan.data_class.minimum:
             due = f"({due} OR {erasing(plan, params)})"
         return _Branch("known", accounts, match, number, due)
@@ -273,8 +240,8 @@ class Erasing:
             lacking = set(looked.asked) - set(looked.ids)
             plan = replace(plan, missing=tuple(each for each in plan.missing if each.id in lacking))
         lost = missing_rows(plan, shape.account, params)
-        number = self._number_without(self.terms.absent)
-        due = expired(shape, plan, self.terms.cutoff(f"({number})", params))
+        number, of = self._number_without(self.terms.absent)
+        due = self._over(number, of)
         if not plan.data_class.minimum:
             due = f"({due} OR {erasing(plan, params)})"
         return _Branch("missing", f"(SELECT m.id, m.since AS deleted_at FROM {lost}{lacks}) a", match, number, due)
@@ -283,9 +250,8 @@ class Erasing:
         """Records of no account, or of one that is not known."""
         if not self._may_end(number):
             return None
-        plan, params = self.plan, self.params
-        told = self._number_without(number)
-        return _Branch(name, accounts, match, told, expired(self.shape, plan, self.terms.cutoff(f"({told})", params)))
+        told, of = self._number_without(number)
+        return _Branch(name, accounts, match, told, self._over(told, of))
 
     def _absent(self, account: str) -> _Branch | None:
         """Records of accounts that the directory does not have."""
@@ -293,19 +259,30 @@ class Erasing:
             return None
         return self._without_account("absent", accounts, f"{account} = a.id", self.terms.absent)
 
-    def _number_without(self, number: int) -> str:
-        """The number where the directory tells nothing: the given one, or that of the record's own tier."""
+    def _over(self, number: str, of: Iterable[int], *, grace: bool = False) -> str:
+        """Whether the term with this number, one of these, is over."""
+        return is_over(
+            self.shape, self.plan, self.terms, self.walk, self.params, number=number, of=frozenset(of), grace=grace
+        )
+
+    def _number_without(self, number: int) -> tuple[str, Iterable[int]]:
+        """The number where the directory tells nothing, and which it can be: the given one, or the record's own."""
         if self.plan.tier_source in ("constant", "record"):
-            return number_sql(self.terms, self.plan, self.params, tier=own_tier(self.shape), override="NULL::text")
-        return str(number)
+            own = number_sql(self.terms, self.plan, self.params, tier=own_tier(self.shape), override="NULL::text")
+            return own, (n for _, n in self.terms.numbers)
+        return str(number), (number,)
 
     def _may_end(self, number: int) -> bool:
         """Whether records without a known account can expire: by this number, or by a tier of their own."""
         if self.plan.counts_from_deletion:
             return False
-        if self.plan.tier_source in ("constant", "record"):
-            return any(self.terms.ends(n) for _, n in self.terms.numbers)
-        return self.terms.ends(number)
+        own = self.plan.tier_source in ("constant", "record")
+        return any(self._may_be_over(n) for n in ((n for _, n in self.terms.numbers) if own else (number,)))
+
+    def _may_be_over(self, number: int) -> bool:
+        span = span_of(self.shape, self.walk)
+        ends = self.terms.ends(number)
+        return ends and (span is None or span.is_over(self.terms.resolutions[number - 1].cutoff) is not False)
 
     def _absent_accounts(self, account: str) -> str:
         """The relation of the window's accounts that the directory does not have; empty text: it can't matter."""

@@ -35,7 +35,7 @@ _MANY = 100
 _EVERYTHING = "(true)"
 # Types whose text is the same under all settings of a session.
 _SETTLED = frozenset({"int2", "int4", "int8", "numeric", "text", "varchar", "bpchar", "citext", "name", "uuid", "bool"})
-# As `connection.TEXT_SETTINGS`: keys must be told alike by everybody.
+# As `connection.settings`: keys must be told alike by everybody.
 _SETTINGS = (
     """SET "TimeZone" = 'UTC' SET "DateStyle" = 'ISO, YMD' SET "IntervalStyle" = 'postgres'"""
     " SET extra_float_digits = 1 SET bytea_output = 'hex'"

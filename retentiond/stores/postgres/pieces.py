@@ -59,6 +59,15 @@ async def find_piece(
     return await _with_context(connection, piece, directory)
 
 
+async def is_empty(connection: Connection, piece: Piece) -> bool:
+    """Whether no record of the piece is there any more; in the walk's order, so that its index answers."""
+    params = Params()
+    walk = piece.walk(params)
+    order = f"r.{quote(walk.columns[0].name)}"
+    sql = f"SELECT true FROM {piece.shape.table.sql} r WHERE {walk.condition} ORDER BY {order} LIMIT 1"
+    return not await connection.fetchval(sql, *params.values)
+
+
 async def measured(connection: Connection, shape: Shape, plan: TargetPlan, window: Window) -> Window:
     """A window of the terms with the position of its last record; another, or one at the walk's end, as it is."""
     if window.walk != walks.TERM:

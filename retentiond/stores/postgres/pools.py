@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -35,11 +35,25 @@ _FULL_PAUSES = (0.2, 0.5, 1.0, 2.0, 2.0, 2.0)
 class _Pooled(asyncpg.Connection):
     """asyncpg's connection without what a transaction pooler can't bear."""
 
-    __slots__ = ()
+    __slots__ = ("_opening",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._opening = ""
 
     def get_reset_query(self) -> str:
         """Nothing: all that we set is local to a transaction, and a reset runs outside of one."""
         return ""
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        """Like asyncpg's; what the transaction is opened with goes along with its BEGIN."""
+        if query.startswith("BEGIN"):
+            query, self._opening = query + self._opening, ""
+        return str(await super().execute(query, *args, timeout=timeout))
+
+    def open_with(self, settings: str) -> None:
+        """Send these settings, which can't fail, along with the next BEGIN: one round trip for both."""
+        self._opening = settings
 
 
 class Pool:

@@ -9,19 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, ClassVar
+
+import asyncpg
 
 from retentiond.domain.plan import TargetPlan
 from retentiond.stores.base import Part, earliest, latest
 from retentiond.stores.postgres.catalog import Table, quote
 from retentiond.stores.postgres.connection import Connection
 from retentiond.stores.postgres.directory import Directory
-from retentiond.stores.postgres.erase import Erasing
 from retentiond.stores.postgres.parts import upper
 from retentiond.stores.postgres.pieces import context_of
-from retentiond.stores.postgres.shape import Context, DirectorySource, Params, Shape
+from retentiond.stores.postgres.shape import (
+    Context,
+    DirectorySource,
+    Params,
+    Shape,
+    anchor_expression,
+    stored_bytes,
+)
 from retentiond.stores.postgres.terms import number_terms
 from retentiond.stores.postgres.walks import Walk
+from retentiond.stores.postgres.whole import Counting, Measures, of_records
 
 _MOST_ACCOUNTS = 50_000
 _ALL = Walk("true", ())
@@ -41,6 +50,33 @@ class Parts(Table):
         limit = "" if self.most is None else f" LIMIT {self.most}"
         each = (f"(SELECT {p.number}::int8 AS part, {names} FROM {p.name}{limit})" for p in self.parts)
         return f"({' UNION ALL '.join(each)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts(Table):
+    """In their place what the records of each account come to, with the youngest anchor for the anchor."""
+
+    name_in_with: ClassVar[str] = "grouped"
+    measures: ClassVar[Measures] = Measures("r.records", "r.bytes", "r.oldest", "r.newest")
+
+    @property
+    def sql(self) -> str:
+        """A relation for FROM, which the statement has in its WITH."""
+        return self.name_in_with
+
+    @staticmethod
+    def grouped_sql(shape: Shape, parts: Sequence[Part]) -> str:
+        """The relation: partition by partition, since so few groups need little memory."""
+        assert shape.account is not None  # `settles_by_account` saw to it
+        account, at = f"r.{quote(shape.account.name)}", anchor_expression(shape)
+        # No account with a record of no finite anchor has a youngest one: such a record may be due to nobody.
+        each = (
+            f"(SELECT {part.number}::int8 AS part, {account}, CASE WHEN count({at}) = count(*) THEN max({at}) END"
+            f" AS {quote(shape.anchor.name)}, count(*) AS records, sum({stored_bytes(shape.table)})::int8 AS bytes,"
+            f" min({at}) AS oldest, max({at}) AS newest FROM {part.name} r GROUP BY {account})"
+            for part in parts
+        )
+        return " UNION ALL ".join(each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +136,71 @@ async def prove(
     found = {part.number: Proved() for part in parts}
     if not parts:
         return found
-    shape = replace(shape, table=Parts(**_as_it_is(shape.table), parts=tuple(parts), most=most))
     # Compiling takes longer than what it saves here, and statements of so many parameters look dear.
     await connection.execute("SET LOCAL jit = off")
+    if most is None and settles_by_account(shape, plan):
+        found = await _by_account(connection, shape, directory, plan, parts, evidence=evidence)
+        # Another kind of account may settle these; all kinds are asked below.
+        parts = [part for part in parts if not found[part.number].whole]
+    return found | await _one_by_one(connection, shape, directory, plan, parts, most=most, evidence=evidence)
+
+
+def settles_by_account(shape: Shape, plan: TargetPlan) -> bool:
+    """Whether all records of an account are due where the youngest of them is: no rule is about a single record."""
+    by_account = all(not hold.by_item and hold.until is None for hold in plan.holds)
+    by_anchor = shape.anchor.base == "timestamptz" and not plan.counts_from_deletion
+    return by_account and by_anchor and shape.account is not None and plan.tier_source != "record"
+
+
+async def _by_account(
+    connection: Connection,
+    shape: Shape,
+    directory: Directory | None,
+    plan: TargetPlan,
+    parts: Sequence[Part],
+    *,
+    evidence: bool,
+) -> dict[int, Proved]:
+    """As `prove`, for accounts that the directory has: each account is judged once, by its youngest record."""
+    found = {part.number: Proved() for part in parts}
+    there = replace(shape, table=Parts(**_as_it_is(shape.table), parts=tuple(parts)))
+    context = await context_of(connection, there, directory, plan, lambda _: _ALL, most=_MOST_ACCOUNTS)
+    params = Params()
+    counting = Counting(
+        replace(shape, table=Accounts(**_as_it_is(shape.table))), plan, params, _ALL, context, None, only="known"
+    )
+    if counting.kinds:
+        grouped = Accounts.grouped_sql(shape, parts)
+        sql = (
+            f"WITH grouped AS MATERIALIZED ({grouped}),"
+            f" told AS ({counting.whole_sql(Accounts.measures, evidence=evidence)}),"
+            " there AS (SELECT part, sum(records)::int8 AS there FROM grouped GROUP BY part)"
+            " SELECT told.*, there.there FROM told JOIN there USING (part)"
+        )
+        rows = await connection.fetch(sql, *params.values)
+        _add(found, plan, rows, evidence=evidence)
+        for row in rows:
+            # A directory that has an account twice counts its records twice.
+            if found[row["part"]].records != row["there"]:
+                found[row["part"]] = Proved()
+    return found
+
+
+async def _one_by_one(
+    connection: Connection,
+    shape: Shape,
+    directory: Directory | None,
+    plan: TargetPlan,
+    parts: Sequence[Part],
+    *,
+    most: int | None,
+    evidence: bool,
+) -> dict[int, Proved]:
+    """As `prove`: each record is judged by itself."""
+    found = {part.number: Proved() for part in parts}
+    if not parts:
+        return found
+    shape = replace(shape, table=Parts(**_as_it_is(shape.table), parts=tuple(parts), most=most))
     context = await context_of(connection, shape, directory, plan, lambda _: _ALL, most=_MOST_ACCOUNTS)
     await _count(connection, shape, plan, context, found, "known", evidence=evidence)
     if all(each.whole for each in found.values()) and not evidence:
@@ -163,11 +261,15 @@ async def _count(
     evidence: bool,
 ) -> None:
     params = Params()
-    erasing = Erasing(shape, plan, params, _ALL, context, None, only=only)
-    if not erasing.kinds:
-        return
+    counting = Counting(shape, plan, params, _ALL, context, None, only=only)
+    if counting.kinds:
+        sql = counting.whole_sql(of_records(shape), evidence=evidence)
+        _add(found, plan, await connection.fetch(sql, *params.values), evidence=evidence)
+
+
+def _add(found: dict[int, Proved], plan: TargetPlan, rows: Sequence[asyncpg.Record], *, evidence: bool) -> None:
     labels = {number: label for label, numbers in number_terms(plan).labels().items() for number in numbers}
-    for row in await connection.fetch(erasing.whole_sql(evidence=evidence), *params.values):
+    for row in rows:
         each = found[row["part"]]
         each.records += row["records"]
         each.due += row["due"]

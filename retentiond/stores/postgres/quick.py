@@ -26,7 +26,8 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Conflict, quoted
 from retentiond.stores.base import Tally
 from retentiond.stores.postgres.batch import IDLE_MS, LOCK_MS, STATEMENT_MS, PostgresBatch, together
-from retentiond.stores.postgres.connection import Connection, one, roll_back, same_snapshot
+from retentiond.stores.postgres.catalog import fingerprint_sql
+from retentiond.stores.postgres.connection import Connection, one, open_with, roll_back, same_snapshot, settings
 from retentiond.stores.postgres.erase import Erasing
 from retentiond.stores.postgres.pieces import Piece
 from retentiond.stores.postgres.shape import Params
@@ -36,10 +37,7 @@ if TYPE_CHECKING:
 
 _IN_THE_WAY = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 _XID = "pg_current_xact_id()::text"
-_BEGIN = f"""
-SELECT pg_advisory_xact_lock_shared($1), set_config('statement_timeout', $2, true),
-       set_config('idle_in_transaction_session_timeout', $3, true), {_XID} AS xid
-"""
+_BEGIN = f"SELECT pg_advisory_xact_lock_shared($1), {_XID} AS xid"
 
 
 @contextmanager
@@ -67,9 +65,9 @@ class QuickBatch(PostgresBatch):
 
     async def begin(self) -> None:
         """Take the fence, on the second connection."""
+        open_with(self._aside, settings(statement_ms=STATEMENT_MS, idle_ms=IDLE_MS))
         await self._first.start()
-        key, limits = self._store.lock_key(self._number), (str(STATEMENT_MS), str(IDLE_MS))
-        self._first_id = (await one(self._aside, _BEGIN, key, *limits))["xid"]
+        self._first_id = (await one(self._aside, _BEGIN, self._store.lock_key(self._number)))["xid"]
 
     async def roll_back(self) -> None:
         """Undo both."""
@@ -79,11 +77,12 @@ class QuickBatch(PostgresBatch):
 
     async def _require_unchanged(self) -> None:
         """Lock the schema, and only then take the snapshot and the fence over."""
+        open_with(self.connection, settings(statement_ms=STATEMENT_MS, idle_ms=IDLE_MS, lock_ms=LOCK_MS))
         await self._transaction.start()
-        await self.connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
         await self._keep_schema()
         with _unless_in_the_way(self._store.name):
-            await self._fence()
+            row = await self._fence(f", {fingerprint_sql(4)} AS mark", *self._store.marked)
+        self._mark = row["mark"]
         await self._hand_over()
         await self._require_same_schema()
 

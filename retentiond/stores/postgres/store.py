@@ -243,14 +243,19 @@ class PostgresStore:
             return shape.account is not None and self.directory is not None
         return bool(shape.table.children)
 
-    async def is_unchanged(self, connection: Connection, plan: TargetPlan) -> bool:
-        """Whether the table is still what its SQL, and the plan with its holds, were made for."""
+    @property
+    def marked(self) -> tuple[int, list[str]]:
+        """What the mark of the schema is of: the table's oid, and the columns that enter the SQL."""
+        return self.shape.table.oid, sorted(_columns(self.shape, self.change))
+
+    async def read_mark(self, connection: Connection) -> str:
+        """The mark of the schema as it is now."""
+        return await fingerprint(connection, *self.marked)
+
+    def is_mark(self, mark: str, plan: TargetPlan) -> bool:
+        """Whether the table, by the mark of its schema, is still what its SQL, and the plan with its holds, are for."""
         # The store may have been opened anew since: by another shard, which has another plan.
-        if plan.schema != self._fingerprint:
-            return False
-        return (
-            await fingerprint(connection, self.shape.table.oid, _columns(self.shape, self.change)) == self._fingerprint
-        )
+        return plan.schema == mark == self._fingerprint
 
     @property
     def may_veto(self) -> bool:

@@ -26,10 +26,15 @@ BEYOND = "beyond"
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A walk's condition over `r`, and the columns that it is ordered by."""
+    """A walk's condition over `r`, and the columns that it is ordered by.
+
+    `low` and `high` are values of the first column, as text: the condition lets none pass that is before or after.
+    """
 
     condition: str
     columns: tuple[Column, ...]
+    low: str | None = None
+    high: str | None = None
 
     @property
     def order(self) -> str:
@@ -58,11 +63,11 @@ class Walk:
 
     def after(self, position: Sequence[str], params: Params) -> Walk:
         """The walk after a position, which may be of the first columns only."""
-        return self._cut(">", position, params)
+        return replace(self._cut(">", position, params), low=position[0])
 
     def until(self, position: Sequence[str] | None, params: Params) -> Walk:
         """The walk up to and with a position; to its end for None."""
-        return self if position is None else self._cut("<=", position, params)
+        return self if position is None else replace(self._cut("<=", position, params), high=position[0])
 
     def _cut(self, sign: str, position: Sequence[str], params: Params) -> Walk:
         columns = self.columns[: len(position)]
