@@ -14,10 +14,7 @@ import pytest
 from retentiond.control import barrier, holds, permits
 from retentiond.control.database import Database
 from retentiond.domain.permit import Unit
-from retentiond.errors import (
-    EpochMoved,
-    Unreachable,
-)
+from retentiond.errors import EpochMoved, Unreachable
 
 
 async def always(number: int) -> bool:
