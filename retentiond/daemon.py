@@ -81,8 +81,8 @@ class App:
         return Worker(worker, socket.gethostname(), os.getpid(), __version__, role, self.settings.mode)
 
     def natives(self) -> dict[str, NativeStep]:
-        """For each target whose own database keeps holds, how to bring it in step."""
-        return {name: each.settle for name, each in self.native.items() if each.store.config.native_holds}
+        """For each target whose own database keeps holds, what brings it in step."""
+        return {name: each for name, each in self.native.items() if each.store.config.native_holds}
 
     def hold_recorder(self, by: str) -> Recorder:
         """Writes each change of a hold into the ledger, in the transaction that makes it."""

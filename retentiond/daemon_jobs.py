@@ -145,7 +145,11 @@ class Jobs:
 
     async def _keep_native(self, seen: Overview) -> None:
         """Keep the targets' own databases in step; what a pending hold waits for there is said with the others."""
-        missing = await natives.settle(self.app.database, self.app.natives())
+        missing = await natives.settle(
+            self.app.database,
+            self.app.natives(),
+            lambda name, error: log.error("unexpected", target=name, exc_info=error),
+        )
         for name, each in self.app.native.items():
             if each.mended:
                 log.warning("native holds mended", target=name, found=each.mended)

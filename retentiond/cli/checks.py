@@ -54,7 +54,9 @@ async def check(json_: bool) -> int:
     r"""Can every promise be kept as it is configured? Looks at everything and changes nothing.
 
     Clocks, connections and poolers, grants, row level security, indexes, foreign keys, triggers, inheritance, columns
-    to be anonymised, and the account directory: its columns, ids, tiers and overrides. Each finding has a severity
+    to be anonymised, partitions that can't be dropped whole or were left detached, signals of pace by health that can't
+    be read, holds that the targets' own databases keep, and whatever somebody changed of those, and the account
+    directory: its columns, ids, tiers and overrides. Each finding has a severity
     and a remedy to paste: `error` stops a sweep, `warning` makes it slow or keep too much, `info` is to be known. The
     exit code is 1 where there is an error or a warning.
 

@@ -51,7 +51,8 @@ def hold() -> None:
     r"""Legal holds: records under one are never erased, whatever else applies.
 
     A hold is pending until no batch from before it can still take effect, then active; released, it still holds for
-    the release grace. Other programs' deletes, backups, WAL and replicas don't know these holds.
+    the release grace. Backups, WAL and replicas don't know these holds; nor do other programs' deletes, unless a
+    target's own database refuses them (native_holds).
 
     \b
     Examples:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -61,25 +62,34 @@ async def activate_pending(
     """Make active every pending hold that can be, once; returns those that this call made active. Event: `activated`.
 
     `fences` has a probe for each configured target; a permit of another target keeps a hold pending. `native` has those
-    whose own database keeps holds; all of them are brought in step. `on_wait` gets each hold that stays pending, with
-    the reasons. After a change of server none is activated for `permit_seconds` and `grace_seconds` together.
+    whose own database keeps holds; of them those that a pending hold bears on are brought in step. `on_wait` gets each
+    hold that stays pending, with the reasons. After a change of server none is activated for `permit_seconds` and
+    `grace_seconds` together.
     """
     async with database.transaction(read_only=True) as tx:
         pending = await _pending(tx)
         earlier = await permits.open_permits(tx, before=max(pending.values())) if pending else []
     if not pending:
         return []
-    # Asked after the pending holds were read, so that each of them is among those that are put in force.
-    answers, missing = await asyncio.gather(
-        _ask(earlier, fences, probe_seconds), natives.settle(database, native or {})
-    )
-    passed = {number for number, reason in answers.items() if reason is None}
-    there = pending.keys() - {hold_id for lacking in missing.values() for hold_id in lacking}
+    tried: set[str] = set()
+
+    async def activated(missing: Mapping[str, Mapping[str, str]]) -> list[Hold]:
+        there = pending.keys() - tried - {hold_id for lacking in missing.values() for hold_id in lacking}
+        clear = {hold_id for hold_id in there if _clear(pending[hold_id], earlier, passed)}
+        tried.update(clear)
+        return await _activate(database, passed, clear, quarantine, record) if clear else []
+
     quarantine = permit_seconds + grace_seconds
-    if not any(_clear(pending[hold_id], earlier, passed) for hold_id in there):
-        active, blocked = list[Hold](), set(pending)
-    else:
-        active, blocked = await _activate(database, passed, there, quarantine, record)
+    # Asked after the pending holds were read, so that each of them is among those that are put in force.
+    async with aclosing(natives.settling(database, native or {}, only=pending)) as looks:
+        missing = await anext(looks)
+        answers = await _ask(earlier, fences, probe_seconds)
+        passed = {number for number, reason in answers.items() if reason is None}
+        active = await activated(missing)
+        # A target that is slow to answer keeps those holds waiting that it has to do with, and no others.
+        async for missing in looks:
+            active += await activated(missing)
+    blocked = pending.keys() - {hold.id for hold in active}
     if on_wait is not None and blocked:
         await _report(database, blocked, answers, missing, quarantine, on_wait)
     return active
@@ -119,18 +129,17 @@ async def _ask_one(permit: OpenPermit, probe: FenceProbe | None, seconds: float)
 
 async def _activate(
     database: Database, passed: Collection[int], there: Collection[str], quarantine: float, record: Recorder | None
-) -> tuple[list[Hold], set[str]]:
-    """Activate what can be under the exclusive lock, judged anew there; those, and the ids still pending.
+) -> list[Hold]:
+    """Activate what can be of `there` under the exclusive lock, judged anew.
 
-    `there` are the holds that are in force in all targets that keep them themselves: nobody takes one away there that
-    is pending.
+    `there` are in force in all targets that keep them themselves: nobody takes one away there that is pending.
     """
     async with database.transaction() as tx:
         await barrier.enter_alone(tx)
         await barrier.observe(tx)
         pending = await _pending(tx)
         if not pending or await barrier.quarantined(tx, quarantine):
-            return [], set(pending)
+            return []
         open_now = await permits.open_permits(tx, before=max(pending.values()))
         clear = [hold_id for hold_id, epoch in pending.items() if _clear(epoch, open_now, passed)]
         ready = [hold_id for hold_id in clear if hold_id in there]
@@ -142,7 +151,7 @@ async def _activate(
             active.append(hold)
             if record is not None:
                 await record(tx, hold, "activated")
-        return active, set(pending) - set(ready)
+        return active
 
 
 async def _report(

@@ -30,7 +30,7 @@ from retentiond.stores.config import FROZEN, TargetConfig, Unfit
 from retentiond.stores.postgres.config import AccountsConfig, Dsn
 
 HIDDEN: Final = "********"
-_NO_VERDICT: Final = {"dsn", "pace", "window", "region", "vacuum", "native_holds"}
+_NO_VERDICT: Final = {"dsn", "pace", "window", "region", "vacuum", "native_holds", "partitions"}
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Role = Literal["viewer", "operator", "counsel", "privacy", "admin"]

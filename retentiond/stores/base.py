@@ -229,6 +229,10 @@ class Batch(Protocol):
 class Partitions(Protocol):
     """The partitions of one target that may go as a whole."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether whole ones are to go; those that an earlier sweep has left detached are brought back all the same."""
+
     def due(self, plan: Callable[[], TargetPlan]) -> AsyncIterator[tuple[Part, ...]]:
         """Those in which every record is due, as it looks from outside by the plan as it is then; a batch at a time."""
 

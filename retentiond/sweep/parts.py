@@ -74,7 +74,7 @@ class WholeParts:
         if partitions is None:
             return
         left = tuple(part for part, _ in self._stuck.values())
-        if left and hands.may_go(left):
+        if left and partitions.wanted and hands.may_go(left):
             await self._batch(partitions, left, hands)
             await self._bring_back(partitions, left, {part.number for part in left})
         async for group in partitions.due(hands.plan):

@@ -126,7 +126,7 @@ class PostgresTarget(TargetConfig):
 
     `unit` is that of a numeric anchor, `timezone` that of a naive one; `key` are the columns that tell records apart
     (the primary key by default); `vacuum` lets a large sweep end with one. With `native_holds` the database itself
-    keeps what a hold covers.
+    keeps what a hold covers. `partitions` says whether one in which every record is due is dropped.
     """
 
     actions: ClassVar[frozenset[str]] = frozenset({"delete", "anonymise"})
@@ -144,6 +144,7 @@ class PostgresTarget(TargetConfig):
     pace: HealthyPace = HealthyPace()
     vacuum: bool = False
     native_holds: bool = False
+    partitions: Literal["drop", "rows"] = "drop"
 
     @field_validator("timezone")
     @classmethod

@@ -47,6 +47,15 @@ _STATE = f"""
 SELECT {STATE_SQL} FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
 WHERE c.oid = $2::bigint::oid
 """
+# What DETACH CONCURRENTLY leaves: a copy of the bounds, under a name that nobody chose. Known by saying just what the
+# bounds say, now that they are the table's again; of two that do it is the older, and what is inherited is not ours.
+_COPY_OF_BOUNDS = """
+SELECT k.conname::text FROM pg_catalog.pg_constraint k
+WHERE k.conrelid = $1::bigint::oid AND k.contype = 'c' AND k.coninhcount = 0 AND k.conname <> ALL ($2::text[])
+  AND pg_catalog.pg_get_constraintdef(k.oid)
+      = pg_catalog.format('CHECK (%s)', pg_catalog.pg_get_partition_constraintdef(k.conrelid))
+ORDER BY k.oid LIMIT 1
+"""
 _IN_THE_WAY = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError)
 _DONE_OTHERWISE = (
     asyncpg.ObjectNotInPrerequisiteStateError,
@@ -127,9 +136,10 @@ async def _attach(connection: Connection, shape: Shape, part: Part) -> PartState
     if not found or found[0].part.name != name or found[0].state is not PartState.DETACHED:
         raise Refused(f"{name} is being changed by another session")
     await connection.execute(f"ALTER TABLE {shape.table.sql} ATTACH PARTITION {name} {part.bounds}")
-    # DETACH CONCURRENTLY has left a copy of the bounds as a constraint, which ATTACH has just saved a scan by.
-    for check in sorted(set(found[0].part.checks) - set(part.checks)):
-        await connection.execute(f"ALTER TABLE {name} DROP CONSTRAINT {quote(check)}")
+    # ATTACH has just saved a scan by it; what else came meanwhile is of others.
+    copy = await connection.fetchval(_COPY_OF_BOUNDS, part.number, list(part.checks))
+    if copy is not None:
+        await connection.execute(f"ALTER TABLE {name} DROP CONSTRAINT {quote(copy)}")
     return PartState.ATTACHED
 
 

@@ -30,6 +30,7 @@ from retentiond.stores.postgres.native_sql import (
     Held,
     Names,
     function_sql,
+    literal,
     row_triggers_sql,
     truncate_trigger_sql,
 )
@@ -37,7 +38,7 @@ from retentiond.stores.postgres.native_state import (
     CREATE,
     TABLES,
     State,
-    read_mark,
+    read_marks,
     read_state,
     type_schemas,
     write_state,
@@ -105,21 +106,25 @@ class NativeHolds:
     async def settle(self, known: Sequence[Hold]) -> dict[str, str]:
         """Bring what is in force in step with `known`, all holds that the control database has.
 
-        Returns those whose state there is not yet what it should be, by id, each with the reason; never raises for it.
+        Returns those whose state there is not yet what it should be, by id, each with the reason; nothing that the
+        target's database does or does not answer raises.
         """
         try:
             async with asyncio.timeout(_ANSWER_SECONDS), self._settling:
                 there = await self._settle(known)
         except (RetentiondError, OSError, TimeoutError) as error:
-            why = _told(error)
-            ended = {hold.id for hold in known if not hold.holds}
-            return dict.fromkeys([*(hold.id for hold in self.bearing(known)), *sorted(self._there & ended)], why)
+            return dict.fromkeys(self.concerned(known), _told(error))
         return {hold.id: "it is not in force there yet" for hold in self.bearing(known) if hold.id not in there}
 
     def bearing(self, known: Sequence[Hold]) -> list[Hold]:
         """The holds that hold, and may cover records of the target."""
         name, data_class = self.store.name, self.class_name
         return [h for h in known if h.holds and covers_target(h.scope, target=name, class_name=data_class)]
+
+    def concerned(self, known: Sequence[Hold]) -> list[str]:
+        """Those that bear on the target, and those that have ended and were in force when it was last looked at."""
+        ended = {hold.id for hold in known if not hold.holds}
+        return [*(hold.id for hold in self.bearing(known)), *sorted(self._there & ended)]
 
     async def _settle(self, known: Sequence[Hold]) -> frozenset[str]:
         shape = await self.opened()
@@ -128,8 +133,9 @@ class NativeHolds:
         before = self._there - ended
         async with self.store.transaction() as connection:
             state = await self.read(connection, shape)
+            _require_readable(state, self, bearing, ended)
             wanted = await _wanted(connection, shape, self.names, state, _final(state, bearing, ended))
-        self._there = frozenset(state.holds)
+        self._there = frozenset({*state.holds, *state.unreadable})
         if _in_step(state, wanted, self.names):
             return self._there
         self._require_patience()
@@ -157,6 +163,7 @@ class NativeHolds:
         await connection.execute(_DURABLE)
         await connection.execute(_LOCK)
         state = await self.read(connection, shape)
+        _require_readable(state, self, bearing, ended)
         wanted = await _wanted(connection, shape, self.names, state, _final(state, bearing, ended))
         if not _in_step(state, wanted, self.names):
             if wanted.holds:
@@ -164,10 +171,10 @@ class NativeHolds:
                 await _make(connection, self.names, state, wanted)
             else:
                 await connection.execute(f"DROP FUNCTION IF EXISTS {self.names.function_sql}() CASCADE")
-        mark = await read_mark(connection, self.names, wanted.table.oid) or ""
+        marks = await read_marks(connection, self.names, wanted.table.oid)
         place = (self.store.space, self.store.name, wanted.table.sql)
         if wanted.holds or state.has_tables:
-            await write_state(connection, place, digest=wanted.digest, mark=mark, holds=wanted.holds)
+            await write_state(connection, place, digest=wanted.digest, marks=marks, holds=wanted.holds)
         return frozenset(wanted.holds)
 
     async def held(self, shape: PostgresStore, known: Sequence[Hold]) -> dict[str, Held]:
@@ -204,23 +211,49 @@ class NativeHolds:
 
 def drift(state: State, names: Names) -> tuple[str, ...]:
     """What somebody else has changed of what was installed, or what a new partition lacks; nothing where none was."""
-    if not state.holds:
-        return ("a trigger function is there, and no hold",) if state.marked is not None else ()
+    if not state.holds and not state.unreadable:
+        return ("a trigger function is there, and no hold",) if state.marked else ()
     found = [f"trigger {name} on {member.shown} is disabled" for member in state.members for name in member.disabled]
     for member in state.members:
         gone = [kind for kind in member.lacks(names) if names.trigger_of(kind) not in member.disabled]
         found += [f"{member.shown} has no trigger {names.trigger_of(kind)}" for kind in gone]
-    if not found and state.marked != state.mark:
-        found.append(f"function {names.function_sql} or a trigger that calls it was changed")
+    if not found:
+        shown = {str(member.oid): f"a trigger on {member.shown}" for member in state.members}
+        found = [f"{shown.get(what, f'function {names.function_sql}')} was changed" for what in state.changed]
     return tuple(found)
+
+
+def unreadable(native: NativeHolds, state: State) -> dict[str, tuple[str, str]]:
+    """Of each hold whose row can't be read what is to be said, and the SQL that takes the row away."""
+    return {
+        hold_id: (f"the row of hold {hold_id} in {NATIVE_SCHEMA}.held can't be read: {why}", forget(native, hold_id))
+        for hold_id, why in state.unreadable.items()
+    }
+
+
+def forget(native: NativeHolds, hold_id: str | None = None) -> str:
+    """SQL that takes away the row of a hold, or of all."""
+    store = native.store
+    which = f" AND hold_id = {literal(hold_id)}" if hold_id is not None else ""
+    return (
+        f"DELETE FROM {NATIVE_SCHEMA}.held"
+        f" WHERE space = {literal(store.space)} AND target = {literal(store.name)}{which};"
+    )
+
+
+def _require_readable(state: State, native: NativeHolds, bearing: Mapping[str, Held], ended: frozenset[str]) -> None:
+    """Refuse to replace what may be all that keeps a hold in force: nobody knows any more what it covers."""
+    for hold_id, (message, remedy) in unreadable(native, state).items():
+        if hold_id not in bearing and hold_id not in ended:
+            raise Blind(f"{message}; and the control database does not know what it is to cover", remedy=remedy)
 
 
 def _tampered(state: State, wanted: Wanted, names: Names, before: frozenset[str]) -> tuple[str, ...]:
     """What somebody else has changed since, by what is there and by what was when this process last looked."""
     found = list(drift(state, names))
-    if lost := sorted(before - state.holds.keys()):
+    if lost := sorted(before - state.holds.keys() - state.unreadable.keys()):
         found.append(f"holds that were in force are not there any more: {', '.join(lost)}")
-    elif state.holds != wanted.holds and state.digest == wanted.digest:
+    elif state.unreadable or (state.holds != wanted.holds and state.digest == wanted.digest):
         found.append(f"rows of {NATIVE_SCHEMA}.held were changed")
     return tuple(found)
 
@@ -239,7 +272,7 @@ def _final(state: State, bearing: Mapping[str, Held], ended: frozenset[str]) -> 
 
 
 def _in_step(state: State, wanted: Wanted, names: Names) -> bool:
-    return state.holds == wanted.holds and state.stands(names, wanted.digest)
+    return state.holds == wanted.holds and not state.unreadable and state.stands(names, wanted.digest)
 
 
 async def _wanted(
@@ -255,8 +288,8 @@ async def _wanted(
         for member in state.members
         if holds and not member.inherits_triggers
     }
-    mine = rows.get(shape.table.oid, ())
-    digest = hashlib.sha256("\n".join([str(shape.table.oid), function, *mine]).encode()).hexdigest()
+    own = [f"{oid} {sql}" for oid, definitions in sorted(rows.items()) for sql in definitions]
+    digest = hashlib.sha256("\n".join([str(shape.table.oid), function, *own]).encode()).hexdigest()
     return Wanted(shape.table, holds, function, rows, digest)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from retentiond.domain.holds import Hold
 from retentiond.stores.base import Finding
-from retentiond.stores.postgres.catalog import NATIVE_SCHEMA
-from retentiond.stores.postgres.native import NativeHolds, drift, missing_rights
-from retentiond.stores.postgres.native_sql import Held, literal
+from retentiond.stores.postgres.native import NativeHolds, drift, forget, missing_rights, unreadable
+from retentiond.stores.postgres.native_sql import Held
 from retentiond.stores.postgres.native_state import State
 
 _MENDS = "retentiond run   # mends it within a minute; where it can't, its log and /readyz say why"
@@ -25,6 +24,7 @@ async def findings(native: NativeHolds, known: Sequence[Hold]) -> list[Finding]:
     return [
         *_rights(native, state),
         *_drift(native, state),
+        *_unreadable(native, state, bearing, {hold.id for hold in known if not hold.holds}),
         *_absent(native, state, bearing),
         *_surplus(native, state, {hold.id: hold for hold in known}),
     ]
@@ -40,11 +40,29 @@ def _drift(native: NativeHolds, state: State) -> list[Finding]:
     return [Finding("error", native.store.name, message.format(each), _MENDS) for each in drift(state, native.names)]
 
 
+def _unreadable(
+    native: NativeHolds, state: State, bearing: Mapping[str, Held], ended: Collection[str]
+) -> list[Finding]:
+    """Rows that say nothing: those of known holds are written anew, others keep all as it is until somebody decides."""
+    found = []
+    for hold_id, (message, sql) in unreadable(native, state).items():
+        if hold_id in bearing or hold_id in ended:
+            text, mend = f"{message}; only our own sweeps mind the hold surely", f"{sql}   -- and: {_MENDS}"
+        else:
+            text = (
+                f"{message}; the control database does not know the hold, so that native holds of the target stay as"
+                " they are and no new one becomes active"
+            )
+            mend = f"place the hold anew where it is still due; then {sql}"
+        found.append(Finding("error", native.store.name, text, mend))
+    return found
+
+
 def _absent(native: NativeHolds, state: State, bearing: Mapping[str, Held]) -> list[Finding]:
     found = []
     for hold_id, held in bearing.items():
         there = state.holds.get(hold_id)
-        if there != held:
+        if there != held and hold_id not in state.unreadable:
             what = "is not in force in the database itself" if there is None else "covers other records there"
             text = f"hold {hold_id} of matter {held.matter!r} {what}: only our own sweeps mind it"
             found.append(Finding("error", native.store.name, text, _MENDS))
@@ -61,7 +79,7 @@ def _surplus(native: NativeHolds, state: State, known: Mapping[str, Hold]) -> li
                 f"hold {hold_id} of matter {held.matter!r} is in force in the database itself, and the control database"
                 " does not know it: was it restored from an older backup?"
             )
-            remedy = f"place the hold anew where it is still due; else {_forget(native, hold_id)}"
+            remedy = f"place the hold anew where it is still due; else {forget(native, hold_id)}"
             found.append(Finding("error", native.store.name, text, remedy))
         elif not hold.holds:
             text = f"hold {hold_id} of matter {held.matter!r} is released, and still in force in the database itself"
@@ -70,17 +88,8 @@ def _surplus(native: NativeHolds, state: State, known: Mapping[str, Hold]) -> li
 
 
 def _left_over(native: NativeHolds, state: State) -> list[Finding]:
-    if state.marked is None:
+    if not state.marked:
         return []
     text = "native_holds is off, and holds are still in force in the database itself; nobody keeps them in step"
-    remedy = f"DROP FUNCTION {native.names.function_sql} CASCADE; {_forget(native)}   -- or set native_holds: true"
+    remedy = f"DROP FUNCTION {native.names.function_sql} CASCADE; {forget(native)}   -- or set native_holds: true"
     return [Finding("warning", native.store.name, text, remedy)]
-
-
-def _forget(native: NativeHolds, hold_id: str | None = None) -> str:
-    store = native.store
-    which = f" AND hold_id = {literal(hold_id)}" if hold_id else ""
-    return (
-        f"DELETE FROM {NATIVE_SCHEMA}.held"
-        f" WHERE space = {literal(store.space)} AND target = {literal(store.name)}{which};"
-    )

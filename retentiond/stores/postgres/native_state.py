@@ -9,11 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
-from retentiond.domain.duration import rfc3339
-from retentiond.domain.holds import TargetHold
+from retentiond.stores.postgres import native_covers
 from retentiond.stores.postgres.catalog import NATIVE_SCHEMA, quote
 from retentiond.stores.postgres.connection import Connection, one
 from retentiond.stores.postgres.native_sql import KINDS, Held, Names
@@ -47,19 +44,28 @@ SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name,
        c.relispartition AND c.oid <> $1::bigint::oid AS inherits_triggers,
        pg_catalog.has_table_privilege(c.oid, 'TRIGGER') AS may_trigger,
        ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger t
-             WHERE t.tgrelid = c.oid AND t.tgfoid = f.oid AND t.tgenabled IN ('O', 'A')) AS triggers,
+             WHERE t.tgrelid = c.oid AND t.tgfoid = f.oid AND t.tgenabled IN ('O', 'A')
+               AND (t.tgname NOT LIKE '%\\_truncate' OR (t.tgtype & 32) <> 0 AND t.tgqual IS NULL)) AS triggers,
        ARRAY(SELECT t.tgname::text FROM pg_catalog.pg_trigger t
              WHERE t.tgrelid = c.oid AND t.tgfoid = f.oid AND t.tgenabled NOT IN ('O', 'A')) AS disabled
 FROM below JOIN pg_catalog.pg_class c ON c.oid = below.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_proc f ON f.proname = $2 AND f.pronamespace = pg_catalog.to_regnamespace($3)
 ORDER BY c.oid
 """
-# What the function is and, on the target itself, when its triggers fire: another text where somebody changed either.
-_MARK = """
-SELECT pg_catalog.md5(pg_catalog.concat_ws(' ', pg_catalog.pg_get_functiondef(f.oid),
-    (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.tgname, t.tgtype, t.tgqual::text), ' ' ORDER BY t.tgname)
-     FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $1::bigint::oid AND t.tgfoid = f.oid)))
-FROM pg_catalog.pg_proc f WHERE f.proname = $2 AND f.pronamespace = pg_catalog.to_regnamespace($3)
+# What the function is and, on the target and each of its heirs, when its triggers fire: another text where somebody
+# changed one. Partitions have copies, which nobody can change; and of TRUNCATE, which has no condition, see `_MEMBERS`.
+_MARKS = """
+WITH RECURSIVE below (oid) AS (
+    SELECT $1::bigint::oid UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below b ON i.inhparent = b.oid
+), f AS (
+    SELECT oid FROM pg_catalog.pg_proc WHERE proname = $2 AND pronamespace = pg_catalog.to_regnamespace($3)
+)
+SELECT 'function' AS what, pg_catalog.md5(pg_catalog.pg_get_functiondef(f.oid)) AS mark FROM f
+UNION ALL SELECT c.oid::bigint::text, pg_catalog.md5((
+    SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', t.tgname, t.tgtype, t.tgqual::text), ' ' ORDER BY t.tgname)
+    FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND t.tgfoid = f.oid))
+FROM f, below JOIN pg_catalog.pg_class c ON c.oid = below.oid
+WHERE c.oid = $1::bigint::oid OR NOT c.relispartition
 """
 _SCHEMAS = """
 SELECT DISTINCT n.nspname::text AS name FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -98,9 +104,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is installed for a target: `digest` is of the definitions asked for, `mark` of what came of them.
+    """What is installed for a target: `digest` is of the definitions asked for, `marks` of what came of them.
 
-    `marked` is what the catalogues say now; None: there is no function.
+    `marked` is what the catalogues say now, by `function` and by the number of each table that has triggers of its own;
+    empty: there is no function. `unreadable` has the rows that say nothing of what a hold covers.
     """
 
     role: str
@@ -109,24 +116,30 @@ class State:
     may_create_schema: bool
     may_use: bool
     digest: str
-    mark: str
-    marked: str | None
+    marks: Mapping[str, str]
+    marked: Mapping[str, str]
     holds: Mapping[str, Held]
+    unreadable: Mapping[str, str]
     members: tuple[Member, ...]
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """What is not as it was made: `function`, or a table's number."""
+        return tuple(what for what, mark in self.marked.items() if self.marks.get(what) != mark)
 
     def stands(self, names: Names, digest: str) -> bool:
         """Whether all that was asked for is in force as it was made."""
         if not self.holds:
-            return self.marked is None
-        whole = not any(member.lacks(names) for member in self.members)
-        return whole and self.digest == digest and self.mark == self.marked
+            return not self.marked
+        whole = bool(self.marked) and not any(member.lacks(names) for member in self.members)
+        return whole and self.digest == digest and not self.changed
 
 
 async def read_state(connection: Connection, space: str, target: str, oid: int) -> State:
     """The state of a target's table; where our schema is not there, or not ours to read, as of nothing installed."""
     names = Names.of(space, target)
     exists = await one(connection, _EXISTS)
-    installed, holds = None, dict[str, Held]()
+    installed, holds, unreadable = None, dict[str, Held](), dict[str, str]()
     if exists["has_tables"] and exists["may_use"]:
         installed = await connection.fetchrow(
             f"SELECT digest, mark FROM {NATIVE_SCHEMA}.installed WHERE space = $1 AND target = $2", space, target
@@ -136,14 +149,19 @@ async def read_state(connection: Connection, space: str, target: str, oid: int) 
             space,
             target,
         )
-        holds = {row["hold_id"]: Held(row["matter"], _covers(row["hold_id"], row["covers"])) for row in rows}
+        for row in rows:
+            try:
+                holds[row["hold_id"]] = Held(row["matter"], native_covers.read(row["hold_id"], row["covers"]))
+            except ValueError as error:
+                unreadable[row["hold_id"]] = str(error)
     members = await connection.fetch(_MEMBERS, oid, names.function, NATIVE_SCHEMA)
     return State(
         **dict(exists),
         digest=installed["digest"] if installed else "",
-        mark=installed["mark"] if installed else "",
-        marked=await read_mark(connection, names, oid),
+        marks=_marks(installed["mark"]) if installed else {},
+        marked=await read_marks(connection, names, oid),
         holds=holds,
+        unreadable=unreadable,
         members=tuple(
             Member(**{**dict(row), "triggers": frozenset(row["triggers"]), "disabled": frozenset(row["disabled"])})
             for row in members
@@ -151,10 +169,20 @@ async def read_state(connection: Connection, space: str, target: str, oid: int) 
     )
 
 
-async def read_mark(connection: Connection, names: Names, oid: int) -> str | None:
-    """What function and triggers are now, as a mark; None: there is no function."""
-    found: str | None = await connection.fetchval(_MARK, oid, names.function, NATIVE_SCHEMA)
-    return found
+async def read_marks(connection: Connection, names: Names, oid: int) -> dict[str, str]:
+    """What function and triggers are now, as marks; nothing: there is no function."""
+    return {
+        row["what"]: row["mark"] or "" for row in await connection.fetch(_MARKS, oid, names.function, NATIVE_SCHEMA)
+    }
+
+
+def _marks(text: str) -> Mapping[str, str]:
+    """The marks as they were written; of anything else nothing, so that it is drift."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 async def type_schemas(connection: Connection, oid: int, columns: list[str]) -> list[str]:
@@ -163,7 +191,12 @@ async def type_schemas(connection: Connection, oid: int, columns: list[str]) -> 
 
 
 async def write_state(
-    connection: Connection, place: tuple[str, str, str], *, digest: str, mark: str, holds: Mapping[str, Held]
+    connection: Connection,
+    place: tuple[str, str, str],
+    *,
+    digest: str,
+    marks: Mapping[str, str],
+    holds: Mapping[str, Held],
 ) -> None:
     """Note what is in force from now on, in the `place`: space, target, and the table's name for people to read."""
     space, target, _ = place
@@ -173,32 +206,14 @@ async def write_state(
         " SET relation = excluded.relation, digest = excluded.digest, mark = excluded.mark",
         *place,
         digest,
-        mark,
+        json.dumps(marks, sort_keys=True),
     )
     await connection.execute(f"DELETE FROM {NATIVE_SCHEMA}.held WHERE space = $1 AND target = $2", space, target)
     await connection.executemany(
         f"INSERT INTO {NATIVE_SCHEMA}.held (space, target, hold_id, matter, covers)"
         " VALUES ($1, $2, $3, $4, $5::text::jsonb)",
-        [(space, target, hold_id, held.matter, _document(held.covers)) for hold_id, held in sorted(holds.items())],
+        [
+            (space, target, hold_id, held.matter, native_covers.document(held.covers))
+            for hold_id, held in sorted(holds.items())
+        ],
     )
-
-
-def _document(hold: TargetHold) -> str:
-    found: dict[str, Any] = {}
-    if hold.accounts is not None:
-        found["accounts"] = sorted(hold.accounts)
-    if hold.records is not None:
-        found["records"] = sorted(hold.records)
-    if hold.prefixes:
-        found["prefixes"] = list(hold.prefixes)
-    for name, moment in (("since", hold.since), ("until", hold.until)):
-        if moment is not None:
-            found[name] = rfc3339(moment)
-    return json.dumps(found, ensure_ascii=False)
-
-
-def _covers(hold_id: str, text: str) -> TargetHold:
-    found = json.loads(text)
-    accounts, records = (frozenset(found[name]) if name in found else None for name in ("accounts", "records"))
-    since, until = (datetime.fromisoformat(found[name]) if name in found else None for name in ("since", "until"))
-    return TargetHold(hold_id, accounts, records, tuple(found.get("prefixes", ())), since, until)

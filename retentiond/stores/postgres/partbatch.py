@@ -59,7 +59,7 @@ class PartBatch(PostgresBatch):
     async def _attached_may_go(self) -> bool:
         """Whether one that is attached is dropped as it is: else it was to be detached, and another attached it."""
         parted = await read_parted(self.connection, self._store.shape)
-        if not parted.droppable:
+        if not parted.droppable or self._store.config.partitions == "rows":
             raise Refused("partitions may not be dropped any more", remedy="run `retentiond check`")
         return parted.has_default
 

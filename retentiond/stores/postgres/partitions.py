@@ -10,8 +10,9 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Refused
 from retentiond.stores.base import Finding, Part, PartState
 from retentiond.stores.postgres import detach
+from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase
-from retentiond.stores.postgres.parts import old_parts, read_parted, read_parts
+from retentiond.stores.postgres.parts import HELD, old_parts, read_parted, read_parts
 from retentiond.stores.postgres.proof import prove, settled_by_accounts
 from retentiond.stores.postgres.shape import Shape
 
@@ -31,6 +32,11 @@ class PostgresPartitions:
         self._store, self._database = store, database
         self._declined: set[int] = set()
         self._doubted: set[int] = set()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the configuration lets whole ones go."""
+        return self._store.config.partitions == "drop"
 
     async def due(self, plan: Callable[[], TargetPlan]) -> AsyncIterator[tuple[Part, ...]]:
         """Partitions before the plan's horizon in which all is due, as it looks without a lock."""
@@ -60,7 +66,7 @@ class PostgresPartitions:
     async def _likely(self, plan: TargetPlan) -> list[Part]:
         """Of the partitions before the horizon those of which a sample is due: that settles nearly all others."""
         shape = self._store.shape
-        if plan.counts_from_deletion or not shape.table.partitioned or plan.action != "delete":
+        if not self.wanted or plan.counts_from_deletion or not shape.table.partitioned or plan.action != "delete":
             return []
         async with self._database.transaction(statement_ms=_LOOK_MS) as connection:
             if not (await read_parted(connection, shape)).droppable:
@@ -120,8 +126,10 @@ def _grouped(parts: Sequence[Part]) -> list[list[Part]]:
     return groups
 
 
-async def findings(connection: Connection, name: str, shape: Shape, action: str) -> list[Finding]:
-    """Why partitions that are by the anchor go by rows all the same."""
+async def findings(
+    connection: Connection, config: PostgresTarget, name: str, shape: Shape, action: str
+) -> list[Finding]:
+    """Why partitions that are by the anchor go by rows all the same, if not by the configuration."""
     if action != "delete" or not shape.table.partitioned:
         return []
     parted = await read_parted(connection, shape)
@@ -129,22 +137,17 @@ async def findings(connection: Connection, name: str, shape: Shape, action: str)
         return []  # of foreign keys other findings tell
     table = f"{shape.table.schema}.{shape.table.name}"
     slow = f"expired partitions of {table} are erased by rows and not dropped"
-    if parted.obstacle is not None:
+    wanted = config.partitions == "drop"
+    if parted.obstacle is not None and wanted:
         return [Finding("info", name, f"{slow}: {parted.obstacle}", _shown(shape.table.sql))]
     reasons: dict[str, list[str]] = {}
     pending = []
     for each in await read_parts(connection, shape):
-        if each.obstacle is not None:
+        if each.obstacle is not None and wanted:
             reasons.setdefault(each.obstacle, []).append(each.part.name)
         if each.state is PartState.PENDING:
             pending.append(each.part.name)
-    found = [
-        Finding("info", name, f"{slow}: {names[0]} and {len(names) - 1} more: {why}", _shown(names[0]))
-        if len(names) > 1
-        else Finding("info", name, f"{slow}: {names[0]}: {why}", _shown(names[0]))
-        for why, names in sorted(reasons.items())
-    ]
-    return found + [
+    return [_by_rows(name, slow, why, names) for why, names in sorted(reasons.items())] + [
         Finding(
             "warning",
             name,
@@ -153,6 +156,12 @@ async def findings(connection: Connection, name: str, shape: Shape, action: str)
         )
         for part in pending
     ]
+
+
+def _by_rows(name: str, slow: str, why: str, parts: Sequence[str]) -> Finding:
+    more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
+    remedy = "nothing to do: they are dropped again when no hold covers the table" if why == HELD else _shown(parts[0])
+    return Finding("info", name, f"{slow}: {parts[0]}{more}: {why}", remedy)
 
 
 def _shown(table: str) -> str:

@@ -16,6 +16,7 @@ import asyncpg
 
 from retentiond.domain.plan import TargetPlan
 from retentiond.stores.base import Part, PartState
+from retentiond.stores.postgres.catalog import NATIVE_SCHEMA
 from retentiond.stores.postgres.connection import Connection
 from retentiond.stores.postgres.shape import Params, Shape, raw_bound
 
@@ -36,6 +37,8 @@ WHERE p.partrelid = $1::bigint::oid
 STATE_SQL = """CASE WHEN i.inhparent IS NULL THEN 'detached' WHEN i.inhparent <> $1::bigint::oid THEN 'gone'
             WHEN i.inhdetachpending THEN 'detach pending' ELSE 'attached' END"""
 """A `PartState` of the class `c` by its row `i` of pg_inherits; $1 is the table."""
+HELD = "a hold is in force on it in the database itself (native_holds)"
+"""The obstacle of a native hold: one may be in force that the control database has lost, and no proof would mind it."""
 # `part` are the table's partitions (the default one is not by range), or those with the given numbers, wherever they
 # are by now. `seen` has the ancestors too: what is said of them holds for a partition.
 _PARTS = f"""
@@ -52,6 +55,10 @@ WITH RECURSIVE part (oid) AS (
     FROM pg_catalog.pg_publication_tables t JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname WHERE p.pubdelete
 ), family (top, oid) AS (
     SELECT top, oid FROM below UNION SELECT p.oid, a.oid FROM part p CROSS JOIN above a
+), deleting (top, ours) AS (
+    SELECT f.top, p.pronamespace IS NOT DISTINCT FROM pg_catalog.to_regnamespace('{NATIVE_SCHEMA}')::oid
+    FROM family f JOIN pg_catalog.pg_trigger t ON t.tgrelid = f.oid JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 8) <> 0
 )
 SELECT c.oid::bigint AS number, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name,
        pg_catalog.pg_get_expr(c.relpartbound, c.oid) AS bounds,
@@ -69,9 +76,8 @@ SELECT c.oid::bigint AS number, pg_catalog.format('%I.%I', n.nspname, c.relname)
                         WHERE b.top = c.oid AND x.relrowsecurity) THEN 'it has row level security'
            WHEN EXISTS (SELECT FROM family f JOIN pg_catalog.pg_class x ON x.oid = f.oid
                         WHERE f.top = c.oid AND x.relhasrules) THEN 'it has rules'
-           WHEN EXISTS (SELECT FROM family f JOIN pg_catalog.pg_trigger t ON t.tgrelid = f.oid
-                        WHERE f.top = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D' AND (t.tgtype & 8) <> 0)
-               THEN 'it has a trigger on deletes'
+           WHEN EXISTS (SELECT FROM deleting d WHERE d.top = c.oid AND NOT d.ours) THEN 'it has a trigger on deletes'
+           WHEN EXISTS (SELECT FROM deleting d WHERE d.top = c.oid) THEN '{HELD}'
            WHEN EXISTS (SELECT FROM family f JOIN pg_catalog.pg_constraint k ON k.confrelid = f.oid
                         WHERE f.top = c.oid AND k.contype = 'f') THEN 'a foreign key refers to it'
            WHEN EXISTS (SELECT FROM family f JOIN published p ON p.oid = f.oid WHERE f.top = c.oid)

@@ -175,7 +175,7 @@ class PostgresStore:
         """What stands in the way of sweeping the target, and what is unwise about it."""
         async with self._database.transaction() as connection:
             found = await inspect.findings(connection, self.name, self.shape, self.action, self.change)
-            found += await partition_findings(connection, self.name, self.shape, self.action)
+            found += await partition_findings(connection, self.config, self.name, self.shape, self.action)
         return [*found, *await inspect_health.findings(self._reader, self.name, self.config.pace.health)]
 
     async def hold(self, hold: Hold) -> TargetHold:

@@ -1,6 +1,5 @@
 """What may come between the look at a partition, its DETACH, the proof and its DROP: each at just that moment."""
 
-import asyncio
 from dataclasses import replace
 
 import asyncpg
@@ -12,48 +11,23 @@ from retentiond.stores.postgres import detach
 from retentiond.stores.postgres.partbatch import PartBatch
 from retentiond.stores.postgres.partitions import PostgresPartitions
 from retentiond.sweep.parts import WholeParts
-from tests.services.gates import looks, open_transaction
-from tests.services.parted import COLUMNS, EACH, OLD, YOUNG, attached, noted, parted, tables, whole
-from tests.services.sweeping import document
+from tests.services.gates import open_transaction
+from tests.services.parted import (
+    COLUMNS,
+    EACH,
+    OLD,
+    YOUNG,
+    attached,
+    execute,
+    noted,
+    parted,
+    require_done,
+    tables,
+    when,
+    whole,
+)
 
 DEFAULT = "CREATE TABLE logs_rest PARTITION OF logs DEFAULT;"
-
-
-class Died(BaseException):
-    """As a process that is gone: nothing of its own runs after it."""
-
-
-def when(monkeypatch, cls, name, act, *, before=False, times=1):
-    """Let `act` happen just after (or before) the method, the first `times` times."""
-    whole, left = getattr(cls, name), [times]
-
-    async def between(self, *args, **kwargs):
-        if before and left[0] > 0:
-            left[0] -= 1
-            await act(self)
-        found = await whole(self, *args, **kwargs)
-        if not before and left[0] > 0:
-            left[0] -= 1
-            await act(self)
-        return found
-
-    monkeypatch.setattr(cls, name, between)
-
-
-def execute(rig, statement):
-    async def act(_):
-        await rig.db.execute(statement)
-
-    return act
-
-
-async def require_done(rig, *kept, young=EACH, gone=3 * EACH):
-    assert await attached(rig) == await tables(rig), "none is left detached"
-    assert await noted(rig) == []
-    assert [number for number in await rig.ids() if number < 9000] == sorted(kept)
-    assert len([number for number in await rig.ids() if number > 9000]) == young
-    await rig.require_told(logs=gone)
-    await rig.require_settled()
 
 
 async def test_a_hold_placed_between_detach_and_drop_brings_the_partition_back(apart, monkeypatch):
@@ -223,241 +197,6 @@ async def test_with_a_default_partition_a_lock_on_the_table_is_not_waited_for(ap
         await reader.execute("COMMIT")
     assert await whole(apart) == 0
     await require_done(apart)
-
-
-async def test_a_detach_that_is_cut_off_half_way_is_finished(apart, monkeypatch):
-    """The reader comes after the look for long transactions, and the DETACH has to wait for it."""
-    await parted(apart)
-    readers = []
-
-    async def read(*_):
-        reader = await asyncpg.connect(apart.dsn)
-        await reader.execute("BEGIN; SELECT count(*) FROM logs")
-        readers.append(reader)
-
-        async def end():
-            await asyncio.sleep(1)
-            await reader.close()
-
-        readers.append(asyncio.create_task(end()))
-        return True
-
-    old = detach._old_users_gone
-
-    async def once(connection, shape):
-        return await (old(connection, shape) if readers else read())
-
-    monkeypatch.setattr(detach, "_old_users_gone", once)
-    outcome = await apart.only()
-    await readers[1]
-    assert (outcome.outcome, outcome.changed) == ("drained", 3 * EACH), outcome.error
-    assert await whole(apart) == 3
-    await require_done(apart)
-
-
-STEPS = {
-    "after the note": (PostgresPartitions, "detach", True),
-    "after the first detach": (PostgresPartitions, "detach", False),
-    "before the proof": (PartBatch, "erase", True),
-    "after the proof": (PartBatch, "erase", False),
-    "before the drop": (PartBatch, "commit", True),
-    "after the commit": (PartBatch, "commit", False),
-}
-
-
-async def died(rig, monkeypatch, step):
-    """A sweep that ends at the step, as if its process had: nothing is brought back."""
-    cls, name, before = STEPS[step]
-
-    async def die(_):
-        monkeypatch.setattr(WholeParts, "_bring_back", nothing)
-        raise Died
-
-    async def nothing(*_):
-        return None
-
-    with monkeypatch.context() as patch:
-        when(patch, cls, name, die, before=before)
-        patch.setattr(WholeParts, "_bring_back", WholeParts._bring_back)
-        with pytest.raises(Died):
-            await rig.only()
-    monkeypatch.undo()
-    await rig.let_leases_run_out()
-
-
-async def grow_old(rig):
-    """What minutes do to the notes."""
-    async with rig.control_connection() as control:
-        await control.execute("UPDATE retentiond.detached SET noted_at = noted_at - interval '10 minutes'")
-
-
-@pytest.mark.parametrize("step", sorted(STEPS))
-async def test_whatever_a_crash_leaves_the_next_sweep_finishes(apart, monkeypatch, step):
-    await parted(apart)
-    await died(apart, monkeypatch, step)
-    await grow_old(apart)
-    outcome = await apart.only()
-    assert outcome.outcome == "drained", outcome.error
-    await require_done(apart)
-    assert await tables(apart) == [YOUNG]
-
-
-async def test_what_a_crash_left_detached_is_back_before_the_guard_counts_and_a_hold_keeps_it(apart, monkeypatch):
-    await parted(apart)
-    await died(apart, monkeypatch, "before the proof")
-    assert await attached(apart) == [YOUNG]
-    async with apart.app() as app:
-        await apart.hold(app, accounts=("2",))
-    outcome = await apart.only()
-    assert (outcome.outcome, outcome.held) == ("drained", 3 * EACH // 2)
-    assert await attached(apart) == [*OLD, YOUNG]
-    checks = "SELECT count(*) FROM pg_constraint WHERE contype = 'c' AND conrelid = 'logs_p0'::regclass"
-    assert await apart.db.fetchval(checks) == 0, "no trace of the detach"
-
-
-async def test_one_that_was_noted_by_a_worker_that_may_yet_detach_it_is_remembered(apart, monkeypatch):
-    """The worker is stopped just before its DETACH, another sweeps, and it comes back and is killed after it."""
-    apart.targets.clear()
-    await parted(apart)
-    await died(apart, monkeypatch, "after the note")
-    async with apart.app() as app:
-        monkeypatch.setattr(PostgresPartitions, "due", no_parts)
-        await app.engine.sweep(app.spec.target("logs"))
-        assert "public.logs_p0" in await noted(apart)
-        await apart.db.execute("ALTER TABLE logs DETACH PARTITION logs_p0 CONCURRENTLY")
-        await app.engine.sweep(app.spec.target("logs"))
-    assert await attached(apart) == [*OLD, YOUNG]
-
-
-async def no_parts(_, plan):
-    for each in ():
-        yield each, plan
-
-
-async def test_the_partition_of_a_living_worker_is_left_to_it(apart, monkeypatch):
-    await parted(apart)
-    await died(apart, monkeypatch, "before the proof")
-    async with apart.control_connection() as control:
-        await control.execute(
-            "INSERT INTO retentiond.units (target, shard, fence, owner, lease_until)"
-            " VALUES ('logs', 'b', 3, 'other', now() + interval '1 hour');"
-            "UPDATE retentiond.detached SET shard = 'b', fence = 3, owner = 'other'"
-        )
-    assert (await apart.only()).outcome == "drained"
-    assert await attached(apart) == [YOUNG]
-    assert len(await noted(apart)) == 3
-
-
-async def test_one_that_cant_be_attached_again_is_dropped_once_proved(apart, monkeypatch):
-    await parted(apart)
-    await died(apart, monkeypatch, "before the proof")
-    await apart.db.execute(
-        "DO $$ BEGIN EXECUTE format('CREATE TABLE logs_x PARTITION OF logs FOR VALUES FROM (%L) TO (%L)',"
-        " current_date - 850, current_date - 820); END $$"
-    )
-    outcome = await apart.only()
-    assert (outcome.outcome, outcome.changed) == ("drained", 3 * EACH), outcome.error
-    assert await tables(apart) == [YOUNG, "logs_x"]
-    assert await noted(apart) == []
-    await apart.require_told(logs=3 * EACH)
-
-
-async def test_one_that_cant_be_attached_and_has_a_held_record_is_told_of_by_every_sweep(apart, monkeypatch):
-    await parted(apart)
-    await died(apart, monkeypatch, "before the proof")
-    await apart.db.execute(
-        "DO $$ BEGIN EXECUTE format('CREATE TABLE logs_x PARTITION OF logs FOR VALUES FROM (%L) TO (%L)',"
-        " current_date - 850, current_date - 820); END $$"
-    )
-    async with apart.app() as app:
-        await apart.hold(app, accounts=("2",))
-    await grow_old(apart)
-    for _ in range(2):
-        outcome = await apart.only()
-        assert outcome.outcome == "failed"
-        assert "public.logs_p0 was a partition of target logs" in outcome.error["message"]
-        assert "ATTACH PARTITION public.logs_p0 FOR VALUES" in outcome.error["remedy"]
-        assert document(outcome)["error"]["kind"] == "refused"
-    assert await tables(apart) == [*OLD, YOUNG, "logs_x"]
-    assert await attached(apart) == ["logs_p1", "logs_p2", YOUNG, "logs_x"]
-    assert await noted(apart) == ["public.logs_p0"]
-    await apart.db.execute("DROP TABLE logs_x")
-    assert (await apart.only()).outcome == "drained"
-    assert await attached(apart) == [*OLD, YOUNG]
-
-
-async def test_a_note_of_another_table_is_told_of_and_nothing_is_done_to_it(apart, monkeypatch):
-    await parted(apart)
-    await died(apart, monkeypatch, "before the proof")
-    async with apart.control_connection() as control:
-        await control.execute("UPDATE retentiond.detached SET place = 'app/public/others'")
-    outcome = await apart.only()
-    assert outcome.outcome == "failed"
-    assert "it is of app/public/others" in outcome.error["message"]
-    assert await attached(apart) == [YOUNG]
-
-
-async def test_a_terminated_backend_in_the_detach_leaves_nothing_detached(apart, monkeypatch):
-    await parted(apart)
-    killing = []
-
-    async def kill(_):
-        async def once_it_waits():
-            async for _ in looks("the detach does not wait", every=0.005):
-                found = await apart.db.fetchval(
-                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'ALTER TABLE%DETACH%'"
-                    " AND wait_event_type = 'Lock'"
-                )
-                if found:
-                    await apart.db.execute("SELECT 1")
-                    return
-
-        holder = await asyncpg.connect(apart.dsn)
-        await holder.execute("BEGIN; LOCK TABLE logs_p0 IN SHARE MODE")
-        killing.append((holder, asyncio.create_task(once_it_waits())))
-
-    when(monkeypatch, PostgresPartitions, "detach", kill, before=True)
-    outcome = await apart.only()
-    for holder, task in killing:
-        await task
-        await holder.close()
-    assert outcome.outcome == "failed", "the target was not reached"
-    monkeypatch.undo()
-    await grow_old(apart)
-    outcome = await apart.only()
-    assert outcome.outcome == "drained", outcome.error
-    await require_done(apart)
-
-
-async def test_a_transaction_that_ended_under_the_proof_drops_nothing(apart, monkeypatch):
-    await parted(apart)
-
-    async def kill(batch):
-        pid = batch.connection.get_server_pid()
-        await apart.db.execute("SELECT pg_terminate_backend($1)", pid)
-
-    when(monkeypatch, PartBatch, "erase", kill)
-    assert (await apart.only()).outcome == "failed"
-    assert await attached(apart) == [*OLD, YOUNG]
-    assert (await apart.only()).outcome == "drained"
-    await grow_old(apart)
-    await apart.only()
-    await require_done(apart)
-
-
-async def test_an_answer_to_commit_that_never_came_is_asked_for_and_told_once(apart, monkeypatch):
-    await parted(apart)
-
-    async def lost(batch):
-        await batch.connection.close()
-        raise ConnectionResetError
-
-    when(monkeypatch, PartBatch, "commit", lost)
-    await apart.only()
-    assert await tables(apart) == [YOUNG]
-    assert (await apart.only()).outcome == "drained"
-    await require_done(apart)
-    assert await whole(apart) == 3
 
 
 async def test_notes_are_written_under_the_lease(apart, monkeypatch):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from retentiond.control import natives
+from retentiond.control import holds, natives
+from retentiond.stores.postgres.native_check import findings
 from tests.integration.native.test_activation import activate, placed, until_active
 from tests.services.gates import open_transaction
 from tests.services.native import refused
@@ -146,3 +147,79 @@ async def test_a_partition_in_use_keeps_the_hold_pending_and_the_others_unlocked
         await until_active(app, hold)
         for table in ("logs_old", "logs_new_1", "logs_new_2"):
             await refused(parted.db, f"TRUNCATE {table}")
+
+
+WHEN = "CREATE OR REPLACE TRIGGER {trigger}_{kind} AFTER {what} WHEN (false) EXECUTE FUNCTION retentiond_holds.{function}()"
+
+
+async def replaced(app, db, kind, what):
+    names = app.native["logs"].names
+    await db.execute(WHEN.format(trigger=names.trigger, function=names.function, kind=kind, what=what))
+
+
+async def drift(app):
+    async with app.database.transaction(read_only=True) as tx:
+        return [each.message for each in await findings(app.native["logs"], await holds.list_all(tx))]
+
+
+@pytest.fixture
+async def inherited(rig):
+    await rig.company()
+    await rig.db.execute(
+        "CREATE TABLE more () INHERITS (logs); CREATE TABLE evenmore () INHERITS (more);"
+        " INSERT INTO more VALUES (7000, 1, now(), 'x'); INSERT INTO evenmore VALUES (8000, 1, now(), 'x')"
+    )
+    rig.targets["logs"]["native_holds"] = True
+    return rig
+
+
+@pytest.mark.parametrize("table", ["more", "evenmore"])
+@pytest.mark.parametrize(("kind", "what"), [("delete", "DELETE"), ("update", "UPDATE")])
+async def test_a_condition_changed_on_a_table_that_inherits_is_found_and_mended(inherited, table, kind, what):
+    async with inherited.app() as app:
+        await inherited.hold(app, accounts=("1",))
+        assert await drift(app) == []
+        await replaced(app, inherited.db, kind, f"{what} ON {table} FOR EACH ROW")
+        (message,) = await drift(app)
+        assert f"a trigger on public.{table} was changed" in message
+        assert await natives.settle(app.database, app.natives()) == {}
+        assert app.native["logs"].mended
+        assert await drift(app) == []
+        await refused(inherited.db, f"DELETE FROM ONLY {table}")
+        await refused(inherited.db, f"UPDATE ONLY {table} SET account_id = 2")
+
+
+async def test_a_table_that_comes_with_triggers_of_somebody_elses_making_is_found_and_mended(inherited):
+    async with inherited.app() as app:
+        await inherited.hold(app, accounts=("1",))
+        await inherited.db.execute("CREATE TABLE later () INHERITS (logs); INSERT INTO later VALUES (9000, 1, now())")
+        for kind in ("delete", "update"):
+            await replaced(app, inherited.db, kind, f"{kind.upper()} ON later FOR EACH ROW")
+        await inherited.db.execute(
+            "CREATE TRIGGER {t}_truncate AFTER TRUNCATE ON later EXECUTE FUNCTION retentiond_holds.{f}()".format(
+                t=app.native["logs"].names.trigger, f=app.native["logs"].names.function
+            )
+        )
+        (message,) = await drift(app)
+        assert "a trigger on public.later was changed" in message
+        assert await natives.settle(app.database, app.natives()) == {}
+        await refused(inherited.db, "DELETE FROM later")
+
+
+async def test_a_table_that_inherits_no_more_is_no_drift(inherited):
+    async with inherited.app() as app:
+        await inherited.hold(app, accounts=("1",))
+        await inherited.db.execute("DROP TABLE evenmore")
+        assert await drift(app) == []
+        assert await natives.settle(app.database, app.natives()) == {}
+        assert app.native["logs"].mended == ()
+
+
+async def test_a_condition_on_truncate_of_a_partition_is_found_and_mended(parted):
+    async with parted.app() as app:
+        await parted.hold(app, accounts=("1",))
+        await replaced(app, parted.db, "truncate", "TRUNCATE ON logs_new_1")
+        (message,) = await drift(app)
+        assert "public.logs_new_1 has no trigger" in message
+        assert await natives.settle(app.database, app.natives()) == {}
+        await refused(parted.db, "TRUNCATE logs_new_1")
