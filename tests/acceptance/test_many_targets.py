@@ -122,7 +122,7 @@ async def test_a_thousand_targets_in_one_database_need_no_more_connections_than_
             assert daemon.process.code is None, daemon.process.output
             return await successes(small) == len(names)
 
-        await until(drained, lambda: daemon.process.output[-5000:], deadline=300)
+        await until(drained, lambda: daemon.process.output[-5000:], deadline=900)
         assert "too many clients" not in daemon.process.output
         assert "are in use" not in daemon.process.output
         await daemon.until_ready()

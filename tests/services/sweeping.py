@@ -28,6 +28,7 @@ from retentiond.sweep.outcome import Outcome
 from tests.services.gates import looks
 
 _PATIENCE = 120.0
+_PACE = {"duty": 1.0, "max_batch": 10}
 ACCOUNTS = """
 CREATE TABLE accounts (id bigint PRIMARY KEY, tier text, deleted_at timestamptz, retention jsonb);
 INSERT INTO accounts VALUES (1, 'free'), (2, 'pro'), (3, 'enterprise');
@@ -53,7 +54,12 @@ class Rig:
     guards: dict[str, Any] = field(default_factory=dict)
 
     def target(self, name: str, **settings: Any) -> None:
-        """Add a target; `class_` for its class, a setting of None takes a default away."""
+        """Add a target; `class_` for its class, a setting of None takes a default away.
+
+        Batches are as large as `max_batch` says also on a machine so busy that each takes seconds.
+        """
+        if (pace := settings.get("pace", _PACE)) is not None:
+            settings["pace"] = {"batch_seconds": 5.0, **pace}
         usual = {
             "store": "postgres",
             "dsn": self.dsn,
@@ -61,7 +67,6 @@ class Rig:
             "table": f"public.{name}",
             "anchor": "created_at",
             "account": "account_id",
-            "pace": {"duty": 1.0, "max_batch": 10},
         }
         self.targets[name] = {key: value for key, value in {**usual, **settings}.items() if value is not None}
 
