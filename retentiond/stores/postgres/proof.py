@@ -56,27 +56,27 @@ class Parts(Table):
 class Accounts(Table):
     """In their place what the records of each account come to, with the youngest anchor for the anchor."""
 
-    name_in_with: ClassVar[str] = "grouped"
+    grouped: str = ""
     measures: ClassVar[Measures] = Measures("r.records", "r.bytes", "r.oldest", "r.newest")
 
     @property
     def sql(self) -> str:
-        """A relation for FROM, which the statement has in its WITH."""
-        return self.name_in_with
+        """A relation for FROM."""
+        return f"({self.grouped})"
 
-    @staticmethod
-    def grouped_sql(shape: Shape, parts: Sequence[Part]) -> str:
-        """The relation: partition by partition, since so few groups need little memory."""
-        assert shape.account is not None  # `settles_by_account` saw to it
-        account, at = f"r.{quote(shape.account.name)}", anchor_expression(shape)
-        # No account with a record of no finite anchor has a youngest one: such a record may be due to nobody.
-        each = (
-            f"(SELECT {part.number}::int8 AS part, {account}, CASE WHEN count({at}) = count(*) THEN max({at}) END"
-            f" AS {quote(shape.anchor.name)}, count(*) AS records, sum({stored_bytes(shape.table)})::int8 AS bytes,"
-            f" min({at}) AS oldest, max({at}) AS newest FROM {part.name} r GROUP BY {account})"
-            for part in parts
-        )
-        return " UNION ALL ".join(each)
+
+def _grouped(shape: Shape, parts: Sequence[Part]) -> Accounts:
+    assert shape.account is not None  # `settles_by_account` saw to it
+    account, at = f"r.{quote(shape.account.name)}", anchor_expression(shape)
+    # Partition by partition, since so few groups need little memory. No account with a record of no finite anchor has
+    # a youngest one: such a record may be due to nobody.
+    each = (
+        f"(SELECT {part.number}::int8 AS part, {account}, CASE WHEN count({at}) = count(*) THEN max({at}) END"
+        f" AS {quote(shape.anchor.name)}, count(*) AS records, sum({stored_bytes(shape.table)})::int8 AS bytes,"
+        f" min({at}) AS oldest, max({at}) AS newest FROM {part.name} r GROUP BY {account})"
+        for part in parts
+    )
+    return Accounts(**_as_it_is(shape.table), grouped=" UNION ALL ".join(each))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,23 +166,14 @@ async def _by_account(
     there = replace(shape, table=Parts(**_as_it_is(shape.table), parts=tuple(parts)))
     context = await context_of(connection, there, directory, plan, lambda _: _ALL, most=_MOST_ACCOUNTS)
     params = Params()
-    counting = Counting(
-        replace(shape, table=Accounts(**_as_it_is(shape.table))), plan, params, _ALL, context, None, only="known"
-    )
+    grouped = replace(shape, table=_grouped(shape, parts))
+    counting = Counting(grouped, plan, params, _ALL, context, None, only="known")
     if counting.kinds:
-        grouped = Accounts.grouped_sql(shape, parts)
-        sql = (
-            f"WITH grouped AS MATERIALIZED ({grouped}),"
-            f" told AS ({counting.whole_sql(Accounts.measures, evidence=evidence)}),"
-            " there AS (SELECT part, sum(records)::int8 AS there FROM grouped GROUP BY part)"
-            " SELECT told.*, there.there FROM told JOIN there USING (part)"
-        )
-        rows = await connection.fetch(sql, *params.values)
-        _add(found, plan, rows, evidence=evidence)
-        for row in rows:
-            # A directory that has an account twice counts its records twice.
-            if found[row["part"]].records != row["there"]:
-                found[row["part"]] = Proved()
+        sql = counting.whole_sql(Accounts.measures, evidence=evidence)
+        # A directory that has an account twice counts its records twice.
+        rows = await connection.fetch(f"SELECT t.*, {counting.each_once()} AS once FROM ({sql}) t", *params.values)
+        if all(row["once"] for row in rows):
+            _add(found, plan, rows, evidence=evidence)
     return found
 
 

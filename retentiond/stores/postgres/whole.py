@@ -59,6 +59,11 @@ class Counting(Erasing):
             )
         return " UNION ALL ".join(found)
 
+    def each_once(self) -> str:
+        """Whether the directory has no account twice, by the statement's snapshot."""
+        accounts = next(branch.accounts for branch in self._kinds if branch.name == "known")
+        return f"(SELECT count(*) = count(DISTINCT a.id) FROM {accounts})"
+
     def _sizes(self, measures: Measures) -> str:
         return (
             f", COALESCE(sum({measures.bytes}), 0)::bigint AS bytes,"
