@@ -49,9 +49,10 @@ class Turns:
         return [name for name in names if self._is_due(name, seen.units.get(name), seen.now)]
 
     def shards_due(self, seen: Overview) -> Sequence[Unit]:
-        """The shards of divided sweeps to announce now."""
+        """The shards of divided sweeps to announce now, of targets that are configured: no other is swept by anybody."""
         self._shards = {unit: at for unit, at in self._shards.items() if unit in seen.open_shards and at > seen.now}
-        return [unit for unit in seen.open_shards if unit not in self._shards]
+        known = {target.name for target in self.spec.targets}
+        return [unit for unit in seen.open_shards if unit.target in known and unit not in self._shards]
 
     def announced(self, unit: Unit, seen: Overview, *, new: bool) -> None:
         """All workers have been told of it; not `new`: an earlier word of it is still in the queue, maybe just over."""

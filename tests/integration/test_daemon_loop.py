@@ -24,7 +24,7 @@ BEATS = "SELECT convert_from(leaf, 'UTF8') FROM retentiond.ledger_entries WHERE 
 
 
 @pytest.fixture
-async def daemon(env):  # noqa: F811
+async def daemon(env):
     root = logging.getLogger()
     before = root.handlers[:], root.level
     logs.configure("json", "info")
@@ -63,7 +63,7 @@ def counted(daemon, kind):
     return daemon.watch.metrics.registry.get_sample_value("retentiond_errors_total", {"kind": kind})
 
 
-async def test_a_defect_in_one_targets_sweep_is_shown_counted_and_tried_again(daemon, company, capsys):  # noqa: F811
+async def test_a_defect_in_one_targets_sweep_is_shown_counted_and_tried_again(daemon, company, capsys):
     async def broken(plan):
         raise RuntimeError("account 4711")
 
@@ -116,7 +116,7 @@ async def test_a_defect_in_a_job_is_shown_and_the_job_is_tried_again(daemon, mon
     daemon.watch.require(LOOP)
 
 
-async def test_a_hold_whose_activation_is_stuck_is_named_with_what_it_waits_for(daemon, company):  # noqa: F811
+async def test_a_hold_whose_activation_is_stuck_is_named_with_what_it_waits_for(daemon, company):
     await daemon.start()
     await idle(daemon)
     await company.execute(
@@ -142,7 +142,7 @@ async def test_a_hold_whose_activation_is_stuck_is_named_with_what_it_waits_for(
     assert daemon.watch.metrics.registry.get_sample_value("retentiond_hold_activation_seconds_count") == 1
 
 
-async def test_the_first_heartbeat_of_an_enforcing_daemon_tells_of_its_mode_and_policy(daemon, company):  # noqa: F811
+async def test_the_first_heartbeat_of_an_enforcing_daemon_tells_of_its_mode_and_policy(daemon, company):
     await daemon.start()
     await idle(daemon)
     await ticked(daemon)
@@ -151,7 +151,7 @@ async def test_the_first_heartbeat_of_an_enforcing_daemon_tells_of_its_mode_and_
     assert (beat["mode"], beat["policy"]) == ("enforce", daemon.app.spec.digest)
 
 
-async def test_a_daemon_that_waits_to_enter_its_mode_adds_no_first_heartbeat(daemon, company, monkeypatch):  # noqa: F811
+async def test_a_daemon_that_waits_to_enter_its_mode_adds_no_first_heartbeat(daemon, company, monkeypatch):
     async def refused(app, by):
         raise Guarded("policy", "not approved")
 
@@ -167,7 +167,7 @@ async def test_a_daemon_that_waits_to_enter_its_mode_adds_no_first_heartbeat(dae
     assert json.loads(leaf)["mode"] == "enforce"
 
 
-async def test_a_heartbeat_is_written_when_the_last_one_is_a_day_old(daemon, company):  # noqa: F811
+async def test_a_heartbeat_is_written_when_the_last_one_is_a_day_old(daemon, company):
     beats = "SELECT count(*) FROM retentiond.ledger_entries WHERE kind = 'heartbeat'"
     await daemon.start()
     await idle(daemon)
@@ -182,7 +182,7 @@ async def test_a_heartbeat_is_written_when_the_last_one_is_a_day_old(daemon, com
     assert await company.fetchval(beats) == 2
 
 
-async def test_another_control_database_behind_the_same_address_begins_nothing(daemon, company):  # noqa: F811
+async def test_another_control_database_behind_the_same_address_begins_nothing(daemon, company):
     await company.execute("UPDATE retentiond.meta SET control_id = gen_random_uuid()")
     due = await company.fetchval(DUE)
     await daemon.start()
@@ -194,7 +194,7 @@ async def test_another_control_database_behind_the_same_address_begins_nothing(d
     assert daemon.watch.metrics.registry.get_sample_value("retentiond_guard_tripped", guard) == 1
 
 
-async def test_another_mode_or_policy_put_in_force_meanwhile_is_shown(daemon, company):  # noqa: F811
+async def test_another_mode_or_policy_put_in_force_meanwhile_is_shown(daemon, company):
     await daemon.start()
     await idle(daemon)
     await company.execute("UPDATE retentiond.flags SET mode = 'plan'")
@@ -211,7 +211,7 @@ async def test_another_mode_or_policy_put_in_force_meanwhile_is_shown(daemon, co
     daemon.watch.require(MODE)
 
 
-async def test_a_clock_that_differs_trips_its_guard_and_is_not_ready(daemon, company):  # noqa: F811
+async def test_a_clock_that_differs_trips_its_guard_and_is_not_ready(daemon, company):
     await company.execute(
         "CREATE FUNCTION retentiond.skewed() RETURNS timestamptz LANGUAGE sql AS $$ SELECT clock_timestamp() + '1 h' $$"
     )
@@ -230,7 +230,7 @@ async def test_a_clock_that_differs_trips_its_guard_and_is_not_ready(daemon, com
     await check()
 
 
-async def test_how_the_last_sweep_ended_is_known_after_a_restart(daemon, company):  # noqa: F811
+async def test_how_the_last_sweep_ended_is_known_after_a_restart(daemon, company):
     await company.execute(
         "INSERT INTO retentiond.units (target, next_due_at, outcome, last_success_at) VALUES ('request_logs',"
         ' now() + interval \'1 hour\', \'{"outcome": "guarded", "seconds": 1, "error": {"kind": "guarded",'
@@ -248,7 +248,7 @@ async def test_how_the_last_sweep_ended_is_known_after_a_restart(daemon, company
     assert age > 86_400
 
 
-async def test_a_table_that_is_missing_at_the_start_is_looked_for_again(daemon, company):  # noqa: F811
+async def test_a_table_that_is_missing_at_the_start_is_looked_for_again(daemon, company):
     await company.execute(
         "INSERT INTO retentiond.units (target, next_due_at) VALUES ('request_logs', now() + interval '1 hour');"
         "ALTER TABLE request_logs RENAME TO elsewhere"
@@ -263,7 +263,7 @@ async def test_a_table_that_is_missing_at_the_start_is_looked_for_again(daemon, 
     daemon.watch.require_swept("request_logs")
 
 
-async def test_a_lost_connection_in_a_tick_is_the_control_databases_fault(daemon, company):  # noqa: F811
+async def test_a_lost_connection_in_a_tick_is_the_control_databases_fault(daemon, company):
     await daemon.start()
     await idle(daemon)
     await company.execute("ALTER TABLE retentiond.flags RENAME TO gone")
@@ -285,7 +285,7 @@ async def test_a_loop_that_looks_at_nothing_any_more_is_not_ready(daemon):
         await check()
 
 
-async def test_a_pause_begins_no_sweeps_and_is_no_fault(daemon, company):  # noqa: F811
+async def test_a_pause_begins_no_sweeps_and_is_no_fault(daemon, company):
     due = await company.fetchval(DUE)
     await company.execute("UPDATE retentiond.flags SET paused = true, paused_by = 'x'")
     await daemon.start()
@@ -300,7 +300,7 @@ async def test_a_pause_begins_no_sweeps_and_is_no_fault(daemon, company):  # noq
 
 async def test_under_a_host_clock_years_ahead_nothing_is_erased_and_all_is_due_again_soon(
     daemon,
-    company,  # noqa: F811
+    company,
     monkeypatch,
 ):
     class Ahead(datetime):

@@ -135,6 +135,11 @@ def test_a_shard_is_announced_once_a_minute_until_somebody_has_it(turns):
     assert list(turns.shards_due(seen(open_shards=(shard,), now=NOW + MINUTE))) == [shard]
 
 
+def test_a_shard_of_a_target_that_is_configured_no_more_is_not_announced(turns):
+    kept = Unit("logs", "1/2")
+    assert list(turns.shards_due(seen(open_shards=(Unit("gone", "1/2"), kept)))) == [kept]
+
+
 def test_a_target_that_another_worker_sweeps_while_something_is_allowed_is_announced_when_it_is_free(turns):
     turns.due(seen(unit(owner="other"), epoch=2), ())
     later = unit(due=NOW + 60 * MINUTE)
