@@ -49,7 +49,7 @@ class Turns:
         return [name for name in names if self._is_due(name, seen.units.get(name), seen.now)]
 
     def shards_due(self, seen: Overview) -> Sequence[Unit]:
-        """The shards of divided sweeps to announce now, of targets that are configured: no other is swept by anybody."""
+        """The shards of divided sweeps to announce now; those of targets that are not configured stay as they are."""
         self._shards = {unit: at for unit, at in self._shards.items() if unit in seen.open_shards and at > seen.now}
         known = {target.name for target in self.spec.targets}
         return [unit for unit in seen.open_shards if unit.target in known and unit not in self._shards]
