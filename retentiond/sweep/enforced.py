@@ -7,6 +7,8 @@ takes shards itself as well, and those whose worker is gone; so a single process
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,6 +25,7 @@ from retentiond.stores.base import Store, Window
 from retentiond.sweep.division import Divided, Shard, names, wanted
 from retentiond.sweep.events import OldestSeen
 from retentiond.sweep.guards import Allowance, backlog
+from retentiond.sweep.health import pause
 from retentiond.sweep.legs import whole
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.parts import WholeParts
@@ -161,8 +164,11 @@ class Enforced:
         await self._put_together(divided)
 
     async def _take_shards(self) -> None:
-        """Take one free shard after another; until all are over, since a worker may be gone and leave its own."""
-        engine = self.engine
+        """Take one free shard after another; until all are over, since a worker may be gone and leave its own.
+
+        One whose end could not be written (the control database takes nothing) is taken again after a growing pause.
+        """
+        engine, failures, not_before = self.engine, Counter[Unit](), dict[Unit, float]()
         while not engine.stopping:
             async with engine.tools.database.transaction(read_only=True) as tx:
                 states = await units.shards(tx, self.target.name)
@@ -170,8 +176,12 @@ class Enforced:
             if not still:
                 return
             for state in still:
-                if state.owner is None and state.unit not in engine.in_hand:
-                    await engine.sweep_shard(state.unit)
+                unit = state.unit
+                if state.owner is None and unit not in engine.in_hand and time.monotonic() >= not_before.get(unit, 0):
+                    outcome = await engine.sweep_shard(unit)
+                    if outcome is not None and outcome.error is not None:
+                        not_before[unit] = time.monotonic() + pause(failures[unit])
+                        failures[unit] += 1
                     break
             else:
                 await asyncio.sleep(_POLL_SECONDS)
