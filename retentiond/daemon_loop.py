@@ -263,6 +263,8 @@ class Daemon:
         if not self.app.spec.enforce:
             # Nothing is erased, and nothing written: each process counts for itself.
             for name in self._turns.due(seen, self._work.targets):
+                if not self._work.has_room:
+                    break
                 self._turns.began(name, seen)
                 self._work.begin(Unit(name))
             return

@@ -112,6 +112,17 @@ def test_plan_mode_counts_again_after_twenty_times_what_counting_took():
     assert list(turns.due(seen(now=NOW + 60 * MINUTE), ())) == ["logs", "jobs"]
 
 
+def test_whose_last_turn_is_longest_ago_is_first(turns):
+    both = (unit(), unit("jobs"))
+    assert list(turns.due(seen(*both), ())) == ["logs", "jobs"]
+    turns.began("logs", seen(*both))
+    turns.ended("logs", NOW, seconds=1, drained=False)
+    assert list(turns.due(seen(*both, now=NOW + MINUTE), ())) == ["jobs", "logs"]
+    turns.began("jobs", seen(*both, now=NOW + MINUTE))
+    turns.ended("jobs", NOW + MINUTE, seconds=1, drained=False)
+    assert list(turns.due(seen(*both, now=NOW + 2 * MINUTE), ())) == ["logs", "jobs"]
+
+
 def test_what_was_announced_is_announced_again_after_a_while_if_it_is_still_due(turns):
     turns.announced(Unit("logs"), seen(), new=True)
     assert list(turns.due(seen(now=NOW + MINUTE / 2), ())) == []
