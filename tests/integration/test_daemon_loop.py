@@ -7,14 +7,15 @@ from datetime import datetime, timedelta
 import pytest
 import structlog
 
-from retentiond import logs
+from retentiond import daemon_crew, logs
 from retentiond.control import overview, units
+from retentiond.control.workers import ROLES
 from retentiond.daemon import open_app
 from retentiond.daemon_loop import Daemon
 from retentiond.daemon_ready import HOLDS, LOOP, MODE, checks
 from retentiond.daemon_signals import Signals
 from retentiond.daemon_watch import Watch
-from retentiond.errors import Blind, Guarded, PlanMode, PolicySuperseded, RetentiondError, StillPending
+from retentiond.errors import Blind, Guarded, PlanMode, PolicySuperseded, RetentiondError, StillPending, Unattended
 from retentiond.metrics import Metrics
 from retentiond.settings import load
 from tests.acceptance.test_core import DUE, company, env  # noqa: F401 - fixtures
@@ -37,6 +38,18 @@ async def daemon(env):
         await made.drain(Signals())
     root.handlers[:], root.level = before
     structlog.reset_defaults()
+
+
+@pytest.fixture
+async def worker(env):
+    """A process that only erases what others announce."""
+    settings = load(env)
+    watch = Watch(Metrics((), (), version="1", mode="enforce"))
+    async with open_app(settings, create=True, observer=watch) as app:
+        watch.metrics = Metrics(app.spec.targets, app.spec.policy.tiers, version="1", mode="enforce")
+        made = Daemon(app, watch, "worker")
+        yield made
+        await made.drain(Signals())
 
 
 async def idle(daemon):
@@ -316,3 +329,49 @@ async def test_under_a_host_clock_years_ahead_nothing_is_erased_and_all_is_due_a
     with pytest.raises(Guarded, match="clock_skew"):
         await checks(daemon.app, daemon.watch)["clock"]()
     assert await company.fetchval("SELECT max(next_due_at) < now() + interval '1 hour' FROM retentiond.units")
+
+
+async def test_a_worker_without_a_scheduler_is_not_ready_and_says_what_to_start(worker, company, monkeypatch):
+    monkeypatch.setattr(daemon_crew, "_LACKING", timedelta(0))
+    await worker.start()
+    await until(lambda: _none(worker._jobs._running))
+    await worker.tick()
+    check = checks(worker.app, worker.watch)["work"]
+    with pytest.raises(Unattended, match="announces what is due: nothing is swept") as said:
+        await check()
+    assert "--scheduler-only" in said.value.remedy
+    registry = worker.watch.metrics.registry
+    roles = {role: registry.get_sample_value("retentiond_workers", {"role": role}) for role in ROLES}
+    assert roles == {"all": 0, "worker": 1, "scheduler": 0, "sweep": 0}
+    # One in plan mode, and one that is gone, announce nothing.
+    await company.execute(
+        "INSERT INTO retentiond.workers (name, host, pid, version, role, mode, seen_at) VALUES"
+        " ('p', 'h', 1, '1', 'scheduler', 'plan', now()),"
+        " ('g', 'h', 2, '1', 'scheduler', 'enforce', now() - interval '2 minutes')"
+    )
+    await worker.tick()
+    with pytest.raises(Unattended):
+        await check()
+    await company.execute("UPDATE retentiond.workers SET mode = 'enforce' WHERE name = 'p'")
+    await worker.tick()
+    await check()
+    assert registry.get_sample_value("retentiond_workers", {"role": "scheduler"}) == 1
+
+
+async def test_what_is_due_and_begun_by_nobody_is_not_ready_whoever_is_there(worker, company, monkeypatch):
+    monkeypatch.setattr(daemon_crew, "_LEAST", timedelta(0))
+    monkeypatch.setattr(daemon_crew, "_INTERVALS", 0)
+    await worker.start()
+    await company.execute(
+        "INSERT INTO retentiond.workers (name, host, pid, version, role, mode) VALUES"
+        " ('hung', 'h', 1, '1', 'scheduler', 'enforce');"
+        "UPDATE retentiond.units SET next_due_at = now() - interval '2 hours' WHERE target = 'request_logs';"
+        "UPDATE retentiond.units SET next_due_at = now() + interval '2 hours' WHERE target <> 'request_logs'"
+    )
+    await worker.tick()
+    check = checks(worker.app, worker.watch)["work"]
+    with pytest.raises(Unattended, match=r"in 1 of the targets: in request_logs since"):
+        await check()
+    await company.execute("UPDATE retentiond.units SET next_due_at = now() + interval '2 hours'")
+    await worker.tick()
+    await check()

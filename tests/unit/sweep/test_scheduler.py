@@ -47,6 +47,7 @@ def seen(*units, now=NOW, **more):
         units={each.unit.target: each for each in units or (unit(), unit("jobs", NOW + MINUTE))},
         open_shards=(),
         orphans=(),
+        workers={"all": 1},
     )
     return replace(made, **more)
 
