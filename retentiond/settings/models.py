@@ -161,7 +161,8 @@ class Sweep(BaseModel):
 class Workers(BaseModel):
     """How much one process works on at the same time: whole targets, and shards of large ones.
 
-    `connections`: how many it may have to one address of targets, however many targets are there.
+    `connections`: how many it may have to one address of targets, however many targets are there; four more are kept
+    for holds, and the account directory has twelve of its own.
     """
 
     model_config = FROZEN

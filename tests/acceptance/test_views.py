@@ -1,6 +1,7 @@
 """`plan`, `promises`, `check` and `hold place` through the real command: shapes, numbers, exit codes, manners."""
 
 import asyncio
+import json
 import os
 import pty
 import signal
@@ -10,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.acceptance.test_core import DUE, SLOW, company, env  # noqa: F401 - fixtures
+from tests.services.postgres import limited_role
 from tests.services.process import run_retentiond, start_retentiond
+from tests.services.prometheus import fake_prometheus
 
 FIGURES = {"records", "bytes", "oldest", "newest", "overdue_seconds", "held", "minimum", "unresolved", "blocked"}
 
@@ -163,6 +166,52 @@ async def test_check_says_what_can_not_be_reached_and_goes_on(ready, company):
     assert {subject for severity, subject, _ in said if severity == "error"} == {"invoices", "request_logs"}
     assert any("can't be compared with accounts.id" in message for _, _, message in said)
     assert any("no index" in message for _, _, message in said)
+
+
+async def test_check_tells_an_expression_that_is_refused_from_a_prometheus_that_is_not_there(ready):
+    prefix = "RETENTIOND_TARGETS__{}__PACE__HEALTH__PROMQL"
+    async with fake_prometheus() as fake:
+        fake.status = 400
+        asking = dict(ready)
+        for name, url in (("REQUEST_LOGS", fake.url), ("INVOICES", "http://127.0.0.1:1")):
+            query = {"url": url, "expression": "up((", "threshold": 1}
+            asking[prefix.format(name)] = json.dumps(query)
+        found = await run_retentiond("check", "--json", env=asking)
+        fake.status = 200
+        asking[prefix.format("INVOICES")] = asking[prefix.format("REQUEST_LOGS")]
+        fake.asked.clear()
+        well = await run_retentiond("check", "--json", env=asking)
+    assert (found.code, well.code, len(fake.asked)) == (1, 0, 1), found.stderr + well.stdout
+    said = {each["subject"]: each for each in found.json["findings"]}
+    assert "refuses the expression: parse error" in said["request_logs"]["message"]
+    assert "promql.expression" in said["request_logs"]["remedy"]
+    assert "does not answer" in said["invoices"]["message"]
+    assert {each["severity"] for each in said.values()} == {"error"}
+
+
+async def test_check_in_enforce_mode_looks_at_all_that_needs_no_control_state(env, company):
+    await company.execute("DROP INDEX request_logs_created_at_idx")
+    found = await run_retentiond("check", "--json", env=env)
+    assert found.code == 1, found.stderr
+    said = {(each["severity"], each["subject"]): each for each in found.json["findings"]}
+    assert "no control state yet" in said["warning", "control"]["message"]
+    assert any("no index" in each["message"] for each in said.values())
+    assert set(found.json["clocks"]) == {"control", "request_logs", "invoices"}
+    assert not await company.fetchval("SELECT to_regnamespace('retentiond') IS NOT NULL"), "it made one"
+    refused = await run_retentiond("plan", env=env)
+    assert (refused.code, refused.stdout) == (4, "")
+
+
+async def test_check_says_before_the_first_start_that_the_control_database_gives_no_room(env, company, database):
+    async with limited_role(database) as dsn:
+        poor = env | {"RETENTIOND_CONTROL__DSN": dsn}
+        found = await run_retentiond("check", "--json", env=poor)
+        (lacking,) = [each for each in found.json["findings"] if "create a schema" in each["message"]]
+        await company.execute(lacking["remedy"])
+        again = await run_retentiond("check", "--json", env=poor)
+        await company.execute(lacking["remedy"].replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
+    assert (lacking["severity"], lacking["subject"]) == ("error", "control")
+    assert [each["severity"] for each in again.json["findings"]] == ["warning"]
 
 
 async def test_findings_to_be_known_do_not_fail_check(ready, company):
