@@ -98,7 +98,7 @@ class Sweeper:
             try:
                 await self._walk(leg, Way.CAREFUL if self._joined else Way.QUICK)
             except (Blind, Refused):
-                if leg.after is not None and not self._progress() and not self.cut_short:
+                if leg.after is not None and not self._progress():
                     await self._forget_cursor()
                 raise
         if self.outcome.locked:
