@@ -40,6 +40,7 @@ CONTRACT = {
     "ledger_verified_timestamp_seconds": set(),
     "clock_skew_seconds": set(),
     "paused": set(),
+    "workers": {"role"},
     "mode": {"mode"},
     "build_info": {"version"},
 }
