@@ -43,7 +43,7 @@ test-system: $(STAMP)  ## tests that need faketime, pgbouncer, or spin and gcc (
 		echo "$$tool is missing; remedy: install the package of that name" >&2; exit 1; }; done
 	$(BIN)/python -m pytest -m system $(PARALLEL) $(TEST_ARGS)
 
-campaign: $(STAMP)  ## processes, servers and a network that fail for N seconds, judged from outside (N=3600 SEED=7)
+campaign: $(STAMP)  ## processes, servers and a network that fail for N seconds, judged from outside; draining and judging come on top (N=3600 SEED=7)
 	$(BIN)/python -m tests.campaign --seconds $(N) $(if $(SEED),--seed $(SEED))
 
 check: $(STAMP)  ## ruff, mypy, import-linter

@@ -20,8 +20,9 @@ from retentiond.control import overview
 from retentiond.control.overview import Overview
 from retentiond.control.workers import Role
 from retentiond.daemon import App, enter_mode, open_app
+from retentiond.daemon_crew import Crew
 from retentiond.daemon_jobs import BY, Jobs
-from retentiond.daemon_ready import CLOCK, CONTROL, LOOP, MODE, STOPPING, checks
+from retentiond.daemon_ready import CLOCK, CONTROL, LOOP, MODE, STOPPING, WORK, checks
 from retentiond.daemon_signals import Signals
 from retentiond.daemon_spec import make_spec
 from retentiond.daemon_watch import LOOK, Watch, target_check
@@ -87,6 +88,7 @@ class Daemon:
     _jobs: Jobs = field(init=False)
     _turns: Turns = field(init=False)
     _work: Work = field(init=False)
+    _crew: Crew = field(init=False)
     _looking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _eyes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LOOKS))
     _finished: dict[str, datetime | None] = field(default_factory=dict)
@@ -102,6 +104,7 @@ class Daemon:
         self._jobs = Jobs(self.app, self.watch, self.role)
         self._turns = Turns(self.app.spec, self.app.engine.tools.worker)
         self._work = Work(self.app, self.watch, self._turns)
+        self._crew = Crew(self.app.spec)
 
     async def start(self) -> None:
         """Take over what the last sweeps said before this start; then the first tick."""
@@ -120,6 +123,7 @@ class Daemon:
                 await self._begin_sweeps(seen)
             else:
                 self._work.refrain()
+            self._judge_crew(seen)
             self._begin_looks(seen)
             self._jobs.consider(seen, sweeping=bool(self._work.working), entered=self._entered)
             self.watch.clear(LOOP, "tick")
@@ -193,6 +197,7 @@ class Daemon:
             paused=seen.paused,
             ledger_entries=seen.ledger_entries,
             skew_seconds=skew_seconds,
+            workers=seen.workers,
         )
         for target in self.app.spec.targets:
             unit = seen.units.get(target.name)
@@ -263,6 +268,8 @@ class Daemon:
         if not self.app.spec.enforce:
             # Nothing is erased, and nothing written: each process counts for itself.
             for name in self._turns.due(seen, self._work.targets):
+                if not self._work.has_room:
+                    break
                 self._turns.began(name, seen)
                 self._work.begin(Unit(name))
             return
@@ -274,6 +281,12 @@ class Daemon:
             new = await self.app.engine.announce(due)
             for unit in due:
                 self._turns.announced(unit, seen, new=unit in new)
+
+    def _judge_crew(self, seen: Overview) -> None:
+        if (error := self._crew.judge(seen, allowed=self._work.allowed)) is not None:
+            self.watch.fault(WORK, error)
+        else:
+            self.watch.clear(WORK)
 
     def _begin_looks(self, seen: Overview) -> None:
         """Look at targets that were not swept since the start: how old their oldest record is, and whether they fit."""

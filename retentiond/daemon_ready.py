@@ -12,13 +12,14 @@ from retentiond.daemon_watch import Watch, target_check
 from retentiond.errors import Blind
 from retentiond.stores.postgres.store import PostgresStore
 
-CONTROL, LOOP, MODE, LEDGER, HOLDS, CLOCK, STOPPING = (
+CONTROL, LOOP, MODE, LEDGER, HOLDS, CLOCK, WORK, STOPPING = (
     "control",
     "loop",
     "mode",
     "ledger",
     "hold_activation",
     "clock",
+    "work",
     "stopping",
 )
 """Names of checks under which the loop and its jobs leave their faults."""
@@ -66,7 +67,7 @@ def checks(app: App, watch: Watch) -> dict[str, Check]:
         LEDGER: ledger,
         "control_state": control_state,
         CLOCK: clock,
-        **{name: _standing(watch, name) for name in (MODE, HOLDS, STOPPING)},
+        **{name: _standing(watch, name) for name in (MODE, HOLDS, WORK, STOPPING)},
         **dict(_directory(app, watch)),
         **{target_check(name): _target(store, watch) for name, store in app.engine.stores.items()},
     }

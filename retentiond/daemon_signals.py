@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 _AT_ONCE_SECONDS = 2.0
 """What a process that was told twice may still take to give its connections back; what is open then is cut off."""
@@ -49,7 +50,7 @@ class Signals:
             return False
         return True
 
-    async def wait(self, tasks: Iterable[asyncio.Task[None]], seconds: float) -> set[asyncio.Task[None]]:
+    async def wait(self, tasks: Iterable[asyncio.Task[Any]], seconds: float) -> set[asyncio.Task[Any]]:
         """Wait for the tasks, at most so long, and no longer than until a second signal; those not done."""
         pending = set(tasks)
         hurry = asyncio.create_task(self._wait_second())

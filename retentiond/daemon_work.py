@@ -28,7 +28,7 @@ _AGAIN_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Work:
-    """What this process is sweeping, and the targets that it has swept.
+    """What this process is sweeping, never more than `workers.concurrency`, and the targets that it has swept.
 
     `allowed` says whether it may begin anything; `now` is that of the control database's clock.
     """
@@ -36,7 +36,7 @@ class Work:
     app: App
     watch: Watch
     turns: Turns
-    working: dict[Unit, asyncio.Task[None]] = field(default_factory=dict)
+    working: dict[Unit, asyncio.Task[bool]] = field(default_factory=dict)
     swept: set[str] = field(default_factory=set)
     allowed: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -48,6 +48,11 @@ class Work:
     def targets(self) -> Collection[str]:
         """The targets of which something is being swept here."""
         return {unit.target for unit in self.working if not unit.shard}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be begun, from wherever it comes."""
+        return len(self.working) < self.app.settings.workers.concurrency
 
     def listen(self) -> None:
         """Begin to take what is announced, and go on until `refrain` or the end."""
@@ -67,27 +72,33 @@ class Work:
         """Begin what a worker that is gone has left behind, as far as there is room."""
         known = {target.name for target in self.app.spec.targets}
         for unit in seen.orphans:
-            if unit.target in known and len(self.working) < self.app.settings.workers.concurrency:
+            if unit.target in known:
                 self.begin(unit)
 
     def begin(self, unit: Unit) -> None:
-        """Sweep it in a task of its own, if nothing stands against it."""
-        if unit not in self.working:
+        """Sweep it in a task of its own, if there is room and nothing stands against it."""
+        if unit not in self.working and self.has_room:
             task = asyncio.create_task(self.announced(unit))
             self.working[unit] = task
             task.add_done_callback(lambda _: self._over(unit, task))
 
-    async def announced(self, unit: Unit) -> None:
-        """Sweep a unit that was announced; nothing where this process may not, knows no such target, or is at it."""
+    async def announced(self, unit: Unit) -> bool:
+        """Sweep a unit that was announced; nothing where this process may not, knows no such target, or is at it.
+
+        False: there is no room for it.
+        """
         mine = asyncio.current_task()
         if not self.allowed or unit.target not in {target.name for target in self.app.spec.targets}:
-            return
+            return True
+        if unit not in self.working and not self.has_room:
+            return False
         if mine is None or self.working.setdefault(unit, mine) is not mine:
-            return
+            return True
         try:
             await self._sweep(unit)
         finally:
             self._over(unit, mine)
+        return True
 
     async def stop(self) -> None:
         """Take nothing more."""
@@ -103,7 +114,7 @@ class Work:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def _over(self, unit: Unit, task: asyncio.Task[None]) -> None:
+    def _over(self, unit: Unit, task: asyncio.Task[bool]) -> None:
         if self.working.get(unit) is task:
             del self.working[unit]
 

@@ -161,6 +161,10 @@ class Paused(RetentiondError):
     """Erasing is paused."""
 
 
+class Unattended(RetentiondError):
+    """What is due is begun by nobody."""
+
+
 class Strained(RetentiondError):
     """The target's server has too much to do for a sweep."""
 

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from retentiond.control.workers import ROLES
 from retentiond.errors import kinds
 from retentiond.sweep.events import (
     GUARDS,
@@ -65,6 +66,8 @@ class Metrics:
             self._guard.labels(guard).set(0)
         for state in _HOLD_STATES:
             self._holds.labels(state).set(0)
+        for role in ROLES:
+            self._workers.labels(role).set(0)
 
     def _make_counters(self) -> None:
         of_records = ("target", "class", "tier")
@@ -117,6 +120,9 @@ class Metrics:
         )
         self._skew = self._gauge(
             "clock_skew_seconds", "The largest difference between the clocks involved, as last read", ()
+        )
+        self._workers = self._gauge(
+            "workers", "Living processes by role, in the mode that is in force, on this control database", ("role",)
         )
         self._paused = self._gauge("paused", "1 while erasing is paused", ())
         self._mode = self._gauge("mode", "1 for the mode that this process runs in", ("mode",))
@@ -177,10 +183,13 @@ class Metrics:
         paused: bool,
         ledger_entries: int,
         skew_seconds: float,
+        workers: Mapping[str, int],
     ) -> None:
         """Set what the control database says; `skew_seconds` between its clock and this host's."""
         for state in _HOLD_STATES:
             self._holds.labels(state).set(holds.get(state, 0))
+        for role in ROLES:
+            self._workers.labels(role).set(workers.get(role, 0))
         self._reviews.set(reviews_overdue)
         self._pending.set(pending_seconds)
         self._paused.set(paused)

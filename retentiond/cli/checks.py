@@ -13,17 +13,21 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from retentiond.cli.looking import open_view
+from retentiond.cli import fresh
+from retentiond.cli.looking import open_check
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
 from retentiond.cli.targets import Broken
 from retentiond.control import detached, holds
+from retentiond.control.database import Database
 from retentiond.daemon import EVADED_REMEDY, App, evaded_holds
 from retentiond.domain.clock import ClockReading, skew
+from retentiond.settings import Settings
 from retentiond.stores.base import Finding, Severity
 from retentiond.stores.postgres import native_check, pooler
 from retentiond.stores.postgres.config import database_of
 from retentiond.stores.postgres.inspect_directory import Rules
 from retentiond.stores.postgres.store import PostgresStore
+from retentiond.sweep import promql
 from retentiond.sweep.parts import left_behind
 
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
@@ -55,10 +59,11 @@ async def check(json_: bool) -> int:
 
     Clocks, connections and poolers, grants, row level security, indexes, foreign keys, triggers, inheritance, columns
     to be anonymised, partitions that can't be dropped whole or were left detached, signals of pace by health that can't
-    be read, holds that the targets' own databases keep, and whatever somebody changed of those, and the account
-    directory: its columns, ids, tiers and overrides. Each finding has a severity
+    be read, PromQL expressions (each is asked once), holds that the targets' own databases keep, and whatever somebody
+    changed of those, and the account directory: its columns, ids, tiers and overrides. Each finding has a severity
     and a remedy to paste: `error` stops a sweep, `warning` makes it slow or keep too much, `info` is to be known. The
-    exit code is 1 where there is an error or a warning.
+    exit code is 1 where there is an error or a warning. Where there is no control state yet it looks at all that needs
+    none, so that a configuration can be checked before anything erases.
 
     \b
     Examples:
@@ -70,14 +75,19 @@ async def check(json_: bool) -> int:
       The subject is a target, or `control`, `accounts`, `clocks` or `targets`.
     """
     found, configured = _Found(), settings()
-    async with open_view(configured) as app:
-        await _control(app, found)
+    async with open_check(configured) as (app, has_state):
+        if has_state:
+            await _control(app, app.database, found)
+        else:
+            await _fresh(configured, app, found)
         await _holds(app, found)
         await _forgotten(app, found)
         if configured.control.dsn is not None:
             await _pooler(configured.control.dsn.get_secret_value(), "control", found)
         known = await _directory(app, found)
         await _natives(app, found)
+        queries = {target.name: target.health.query for target in app.spec.targets if target.health.query is not None}
+        found.findings += await promql.findings(queries)
         opened = [store for store in app.engine.stores.values() if await _target(app, store, found, directory=known)]
         found.findings += _order(opened)
     if not configured.targets:
@@ -90,9 +100,17 @@ async def check(json_: bool) -> int:
     return 1 if any(each.severity != "info" for each in listed) else 0
 
 
-async def _control(app: App, found: _Found) -> None:
-    """The clocks of all, and what is in front of the control database."""
-    control = await app.database.clock()
+async def _fresh(configured: Settings, app: App, found: _Found) -> None:
+    """What can be told where nothing of ours is in the control database."""
+    async with fresh.configured_database(configured, app) as database:
+        await _control(app, database, found)
+        if configured.mode == "enforce":
+            found.findings += await fresh.findings(configured, database)
+
+
+async def _control(app: App, database: Database, found: _Found) -> None:
+    """The clocks of all."""
+    control = await database.clock()
     readings = {"control": ClockReading(control.now, datetime.now(UTC), control.same_machine)}
     for name, store in app.engine.stores.items():
         try:

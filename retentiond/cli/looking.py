@@ -23,14 +23,27 @@ from retentiond.settings import Settings
 @asynccontextmanager
 async def open_view(settings: Settings) -> AsyncIterator[App]:
     """The App to look with; raises NoState in enforce mode, where what is due can't be told without the holds."""
+    async with _opened(settings, anyway=settings.mode == "plan") as (app, _):
+        yield app
+
+
+@asynccontextmanager
+async def open_check(settings: Settings) -> AsyncIterator[tuple[App, bool]]:
+    """The App to look with in any mode, and whether there is a control state: else it has none of what one knows."""
+    async with _opened(settings, anyway=True) as found:
+        yield found
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, *, anyway: bool) -> AsyncIterator[tuple[App, bool]]:
     async with AsyncExitStack() as stack:
         try:
-            app = await stack.enter_async_context(open_app(settings, create=False, reading=True))
+            found = await stack.enter_async_context(open_app(settings, create=False, reading=True)), True
         except NoState:
-            if settings.mode != "plan":
+            if not anyway:
                 raise
-            app = await stack.enter_async_context(_temporary(settings))
-        yield app
+            found = await stack.enter_async_context(_temporary(settings)), False
+        yield found
 
 
 @asynccontextmanager

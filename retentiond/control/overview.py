@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from retentiond.control.database import Tx
+from retentiond.control.workers import GONE_SECONDS
 from retentiond.domain.permit import Unit
 from retentiond.errors import StateMissing
 
@@ -51,7 +52,8 @@ class Overview:
     `waiting` has the count of each target whose sweep waits for an approval. `approved_at` is the newest approval of
     any kind; with `epoch` and `paused` it tells whether something was allowed that was not before. `release_due` says
     that a hold's release grace is over. `open_shards` are those of divided sweeps that may be taken; `orphans` are
-    units whose owner let the lease run out.
+    units whose owner let the lease run out. `workers` has how many living processes there are by role, in the mode in
+    force.
     """
 
     now: datetime
@@ -72,6 +74,7 @@ class Overview:
     units: Mapping[str, UnitView]
     open_shards: tuple[Unit, ...]
     orphans: tuple[Unit, ...]
+    workers: Mapping[str, int]
 
     @property
     def allowed(self) -> tuple[object, ...]:
@@ -106,6 +109,7 @@ async def read(tx: Tx, activated_after: datetime | None = None) -> Overview:
         units={each["target"]: _unit(each) for each in found["units"] or ()},
         open_shards=tuple(Unit(*each) for each in found["open_shards"] or ()),
         orphans=tuple(Unit(*each) for each in found["orphans"] or ()),
+        workers=found["workers"] or {},
     )
 
 
@@ -163,9 +167,12 @@ SELECT pg_catalog.json_build_object(
                   AND (lease_until IS NULL OR lease_until <= t.now)
                   AND (next_due_at IS NULL OR next_due_at <= t.now)),
   'orphans', (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(target, shard) ORDER BY target, shard)
-              FROM retentiond.units WHERE lease_until <= t.now)
+              FROM retentiond.units WHERE lease_until <= t.now),
+  'workers', (SELECT pg_catalog.json_object_agg(role, n)
+              FROM (SELECT w.role, pg_catalog.count(*) AS n FROM retentiond.workers w WHERE w.mode = f.mode
+                    AND w.seen_at > t.now - pg_catalog.make_interval(secs => {gone}) GROUP BY w.role) s)
 )::text
 FROM (SELECT pg_catalog.clock_timestamp() AS now OFFSET 0) t
 CROSS JOIN retentiond.meta m CROSS JOIN retentiond.flags f CROSS JOIN retentiond.barrier b
 CROSS JOIN retentiond.ledger_head h
-""".replace("{heartbeat}", _HEARTBEAT)
+""".replace("{heartbeat}", _HEARTBEAT).replace("{gone}", str(GONE_SECONDS))

@@ -17,6 +17,7 @@ import orjson
 from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment, QueryQueueBuilder, QuerySchedulerBuilder
 from pgqueuer.core.qm import QueueManager
 from pgqueuer.core.tm import TaskManager
+from pgqueuer.domain.errors import RetryRequested
 from pgqueuer.domain.models import Job
 from pgqueuer.domain.settings import DBSettings
 from pgqueuer.domain.types import Channel
@@ -36,6 +37,7 @@ POLL = timedelta(seconds=5)
 _ENTRYPOINT = "sweep"
 _CONNECTIONS = 4
 _AGAIN_SECONDS = 1.0
+_NO_ROOM_FOR = timedelta(seconds=2)
 _WHOLE, _PART = 1, 0
 
 
@@ -84,11 +86,12 @@ async def install(database: Database) -> None:
 
 
 async def listen(
-    control: Database, work: Callable[[Unit], Awaitable[None]], *, concurrency: int, stop: asyncio.Event
+    control: Database, work: Callable[[Unit], Awaitable[bool]], *, concurrency: int, stop: asyncio.Event
 ) -> None:
     """Carry out what is announced, at most so many units at a time, until `stop`; then wait for what is under way.
 
-    It waits for a control database that is away. Whoever calls begins again when it raises.
+    What `work` has no room for (it returns False) goes back into the queue, for whoever has. It waits for a control
+    database that is away. Whoever calls begins again when it raises.
     """
     database = await control.another(application_name="retentiond queue", size=_CONNECTIONS)
     try:
@@ -97,7 +100,8 @@ async def listen(
         @manager.entrypoint(_ENTRYPOINT)
         async def sweep(job: Job) -> None:
             target, shard = orjson.loads(job.payload or b"[]")
-            await work(Unit(target, shard))
+            if not await work(Unit(target, shard)):
+                raise RetryRequested(_NO_ROOM_FOR, "no room")
 
         async with _ended_by(stop, manager):
             await manager.run(

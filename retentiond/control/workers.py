@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from retentiond.control.database import Database, Tx
 from retentiond.control.rows import from_json
@@ -14,11 +14,14 @@ from retentiond.domain.permit import Unit
 from retentiond.errors import Unreachable
 
 Role = Literal["all", "worker", "scheduler", "sweep"]
+ROLES: tuple[Role, ...] = get_args(Role)
 
 SEEN_EVERY_SECONDS = 10.0
 """How often a process says that it lives."""
 
-_GONE_SECONDS = 60.0
+GONE_SECONDS = 60.0
+"""Who has not said so for longer counts as gone."""
+
 _FORGOTTEN_SECONDS = 86_400.0
 
 
@@ -113,7 +116,7 @@ async def everybody(tx: Tx) -> list[Seen]:
         "SELECT name, host, pid, version, role, mode, started_at, seen_at,"
         " seen_at > pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $1) AS alive"
         " FROM retentiond.workers ORDER BY started_at, name",
-        _GONE_SECONDS,
+        GONE_SECONDS,
     )
     return [
         Seen(

@@ -161,7 +161,8 @@ class Sweep(BaseModel):
 class Workers(BaseModel):
     """How much one process works on at the same time: whole targets, and shards of large ones.
 
-    `connections`: how many it may have to one address of targets, however many targets are there.
+    `connections`: how many it may have to one address of targets, however many targets are there; four more are kept
+    for holds, and the account directory has twelve of its own.
     """
 
     model_config = FROZEN
@@ -207,11 +208,11 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - it is in the merged document
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is none
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - secrets are in the merged document
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The merged document is the only source: pydantic's own would read the environment a second time."""
         return (init_settings,)

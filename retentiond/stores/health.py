@@ -23,6 +23,13 @@ def _limit(given: object) -> object:
         return None
     if given is None or given is True:
         raise Unfit("a threshold was expected", "write a number above 0, or off")
+    if isinstance(given, str):
+        try:
+            float(given)
+        except ValueError:
+            raise Unfit(
+                "a number or off was expected, not text", "write a number above 0, such as 0.5, or off"
+            ) from None
     return given
 
 

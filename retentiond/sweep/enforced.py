@@ -7,6 +7,8 @@ takes shards itself as well, and those whose worker is gone; so a single process
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,6 +25,7 @@ from retentiond.stores.base import Store, Window
 from retentiond.sweep.division import Divided, Shard, names, wanted
 from retentiond.sweep.events import OldestSeen
 from retentiond.sweep.guards import Allowance, backlog
+from retentiond.sweep.health import pause
 from retentiond.sweep.legs import whole
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.parts import WholeParts
@@ -187,18 +190,25 @@ class Enforced:
         await self._put_together(divided)
 
     async def _take_shards(self) -> None:
-        """Take one free shard after another; until all are over, since a worker may be gone and leave its own."""
-        engine = self.engine
+        """Take one free shard after another; until all are over, since a worker may be gone and leave its own.
+
+        One whose end could not be written (the control database takes nothing) is taken again after a growing pause.
+        """
+        engine, failures, not_before = self.engine, Counter[Unit](), dict[Unit, float]()
         while not engine.stopping:
             async with engine.tools.database.transaction(read_only=True) as tx:
                 still, free = await units.open_shards(tx, self.target.name, self.sweep)
             if not still:
                 return
-            mine = next((unit for unit in free if unit not in engine.in_hand), None)
+            waits = {unit for unit, until in not_before.items() if time.monotonic() < until}
+            mine = next((unit for unit in free if unit not in engine.in_hand and unit not in waits), None)
             if mine is None:
                 await asyncio.sleep(_POLL_SECONDS)
-            else:
-                await engine.sweep_shard(mine)
+                continue
+            outcome = await engine.sweep_shard(mine)
+            if outcome is not None and outcome.error is not None:
+                not_before[mine] = time.monotonic() + pause(failures[mine])
+                failures[mine] += 1
 
     async def _put_together(self, divided: Divided) -> None:
         async with self.engine.tools.database.transaction(read_only=True) as tx:

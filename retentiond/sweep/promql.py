@@ -6,19 +6,27 @@ Prometheus that has lost its data. So the threshold stands beside the expression
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from retentiond.errors import Unreachable
+from retentiond.errors import Blind, RetentiondError, Unreachable
+from retentiond.stores.base import Finding
 from retentiond.sweep.spec import Query
 
 _SECONDS = 5.0
 _LARGEST = 1_000_000
+_AT_ONCE = 32
+# It can't be parsed, or not be carried out.
+_REFUSES = (400, 422)
 
 
 async def ask(query: Query) -> float:
-    """The largest sample of the expression now; raises Unreachable where it can't be told."""
+    """The largest sample of the expression now.
+
+    Raises Blind where Prometheus refuses the expression, and Unreachable where it gives no answer.
+    """
     import aiohttp
 
     headers = {"Authorization": f"Bearer {query.token}"} if query.token else {}
@@ -36,6 +44,32 @@ async def ask(query: Query) -> float:
     return _largest(document)
 
 
+async def findings(queries: Mapping[str, Query]) -> list[Finding]:
+    """What `check` says of these targets' expressions, each asked once: those that stop the sweep."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def fault(query: Query) -> RetentiondError | None:
+        async with turns:
+            try:
+                await ask(query)
+            except (Blind, Unreachable) as error:
+                return error
+        return None
+
+    different = list(dict.fromkeys(queries.values()))
+    faults = dict(zip(different, await asyncio.gather(*map(fault, different)), strict=True))
+    return [
+        Finding(
+            "error",
+            name,
+            f"pace.health.promql: {error.message} (asked at {query.url}); this stops the sweep",
+            error.remedy or "",
+        )
+        for name, query in queries.items()
+        if (error := faults[query]) is not None
+    ]
+
+
 def _document(body: bytes, status: int) -> dict[str, Any]:
     import orjson
 
@@ -44,8 +78,10 @@ def _document(body: bytes, status: int) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise _unknown(f"answered {status}, and no JSON") from error
     if not isinstance(document, dict) or document.get("status") != "success" or status != 200:
-        told = document.get("error") if isinstance(document, dict) else None
-        raise _unknown(f"answered {status}: {str(told or 'no reason given')[:200]}")
+        told = str((document.get("error") if isinstance(document, dict) else None) or "no reason given")[:200]
+        if status in _REFUSES and isinstance(document, dict):
+            raise _refused(f"refuses the expression: {told}")
+        raise _unknown(f"answered {status}: {told}")
     data = document.get("data")
     return data if isinstance(data, dict) else {}
 
@@ -69,10 +105,18 @@ def _samples(data: dict[str, Any]) -> Iterator[str]:
     elif kind == "vector" and isinstance(result, list):
         yield from (each["value"][1] for each in result)
     else:
-        raise _unknown(f"gave a {kind} for the expression, and a vector or scalar is needed")
+        wrong = _refused if kind in ("matrix", "string") else _unknown
+        raise wrong(f"gave a {kind} for the expression, and a vector or scalar is needed")
 
 
 def _unknown(why: str) -> Unreachable:
     return Unreachable(
         f"Prometheus {why}", remedy="check pace.health.promql, or take it out to sweep without this signal"
+    )
+
+
+def _refused(why: str) -> Blind:
+    return Blind(
+        f"Prometheus {why}",
+        remedy="mend pace.health.promql.expression, or take promql out to sweep without it",
     )

@@ -34,24 +34,27 @@ class Turns:
     worker: str
     _not_before: dict[str, datetime] = field(default_factory=dict)
     _was_due: dict[str, datetime | None] = field(default_factory=dict)
+    _began: dict[str, datetime] = field(default_factory=dict)
     _again: set[str] = field(default_factory=set)
     _shards: dict[Unit, datetime] = field(default_factory=dict)
     _allowed: tuple[object, ...] | None = None
 
     def due(self, seen: Overview, working: Collection[str]) -> Sequence[str]:
-        """The targets whose turn it is; `working` are being swept here."""
+        """The targets whose turn it is, those whose last one is longest ago first; `working` are being swept here."""
         if seen.allowed != self._allowed:
             if self._allowed is not None:
                 self._again |= {*working, *(name for name, unit in seen.units.items() if unit.owner is not None)}
                 self.forgive()
             self._allowed = seen.allowed
         names = [target.name for target in self.spec.targets if target.name not in working]
-        return [name for name in names if self._is_due(name, seen.units.get(name), seen.now)]
+        due = [name for name in names if self._is_due(name, seen.units.get(name), seen.now)]
+        return sorted(due, key=lambda name: self._began.get(name, _UNKNOWN))
 
     def shards_due(self, seen: Overview) -> Sequence[Unit]:
-        """The shards of divided sweeps to announce now."""
+        """The shards of divided sweeps to announce now; those of targets that are not configured stay as they are."""
         self._shards = {unit: at for unit, at in self._shards.items() if unit in seen.open_shards and at > seen.now}
-        return [unit for unit in seen.open_shards if unit not in self._shards]
+        known = {target.name for target in self.spec.targets}
+        return [unit for unit in seen.open_shards if unit.target in known and unit not in self._shards]
 
     def announced(self, unit: Unit, seen: Overview, *, new: bool) -> None:
         """All workers have been told of it; not `new`: an earlier word of it is still in the queue, maybe just over."""
@@ -67,6 +70,7 @@ class Turns:
         unit = seen.units.get(target)
         # A unit that has no row yet will have one, whose word then counts.
         self._was_due[target] = unit.next_due_at if unit else _UNKNOWN
+        self._began[target] = seen.now
         self._again.discard(target)
 
     def ended(self, target: str, now: datetime, *, seconds: float, drained: bool) -> None:

@@ -36,6 +36,7 @@ from retentiond.sweep.throttle import Pacer
 from retentiond.sweep.told import outcome_entry
 from retentiond.sweep.yielding import Yielder
 
+# In a row: a walk of hours meets any number of changed holds, each of which lets the next batch have its permit.
 _MAX_EPOCH_RETRIES = 100
 _NUMBERS = 32
 _MOST_ASIDE = 100
@@ -156,7 +157,7 @@ class Sweeper:
                 self._plan = await with_holds(self._tools.database, self._store, self._plan)
                 continue
             except Conflict:
-                permit, self._permit = self._permit, None
+                permit, self._permit, retries = self._permit, None, 0
                 await self._give_up(permit, None)
                 self._careful = _CAREFUL_BATCHES
                 continue
@@ -166,11 +167,12 @@ class Sweeper:
                 raise
             except Refused as error:
                 self._yielder.took(time.monotonic() - began)
+                retries = 0
                 after, ended = await self._refused(window, error)
                 if ended:
                     return
                 continue
-            self._aside = 0
+            self._aside = retries = 0
             seconds = time.monotonic() - began
             self._pacer.after(seconds)
             self._tools.observer(Overhead(self._target, self._pacer.overhead))

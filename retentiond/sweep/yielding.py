@@ -37,6 +37,7 @@ class Yielder:
         self._latency = Latency(target.pace.batch_seconds, target.health.limits.get(LATENCY, float("inf")))
         self._read_at = float("-inf")
         self._batches = 0
+        self._unasked: RetentiondError | None = None
 
     def took(self, seconds: float) -> None:
         """A batch is over, and took so long."""
@@ -96,8 +97,8 @@ class Yielder:
 
     def _unreadable(self, strain: Strain) -> RetentiondError:
         message = f"target {self._target.name}: {strain.told}, and it was configured"
-        if strain.reason == PROMQL:
-            return Unreachable(message, remedy="check pace.health.promql, or take it out to sweep without this signal")
+        if strain.reason == PROMQL and self._unasked is not None:
+            return type(self._unasked)(message, remedy=self._unasked.remedy)
         return Blind(
             message,
             remedy=f"GRANT pg_monitor TO the role of the dsn; or take pace.health.{strain.reason} out, or set it off",
@@ -112,8 +113,8 @@ class Yielder:
         if health.query is not None:
             try:
                 values[PROMQL] = await promql.ask(health.query)
-            except Unreachable as error:
-                unread[PROMQL] = error.message
+            except (Blind, Unreachable) as error:
+                unread[PROMQL], self._unasked = error.message, error
         return Vitals(values, unread)
 
     async def _rest(self, strain: Strain, seconds: float) -> bool:

@@ -15,7 +15,7 @@ from tests.services.process import run_retentiond, start_retentiond
 
 
 @pytest.fixture
-async def forgotten(env, company):  # noqa: F811 - fixtures
+async def forgotten(env, company):
     """The daemon's state made anew under a state folder that has been used, with something due."""
     result, _ = await sweep(env)
     assert result.code == 0, result.stderr
@@ -24,7 +24,7 @@ async def forgotten(env, company):  # noqa: F811 - fixtures
     return company
 
 
-async def test_a_fresh_control_database_erases_nothing_until_it_is_accepted(env, forgotten):  # noqa: F811 - fixture
+async def test_a_fresh_control_database_erases_nothing_until_it_is_accepted(env, forgotten):
     result, _ = await sweep(env)
     assert result.code == 3
     assert "holds may be missing" in result.stderr
@@ -44,7 +44,7 @@ async def test_a_fresh_control_database_erases_nothing_until_it_is_accepted(env,
 
 
 async def test_a_daemon_on_a_fresh_control_database_says_so_and_goes_on_once_it_is_accepted(
-    env,  # noqa: F811 - fixture
+    env,
     forgotten,
 ):
     async with start_retentiond("run", env=env | {"RETENTIOND_HTTP__PORT": "0"}) as daemon:
@@ -67,7 +67,7 @@ async def test_a_daemon_on_a_fresh_control_database_says_so_and_goes_on_once_it_
         assert await daemon.wait() == 0
 
 
-async def test_a_lost_state_folder_beside_a_used_control_database_stops_erasing(env, company, tmp_path):  # noqa: F811
+async def test_a_lost_state_folder_beside_a_used_control_database_stops_erasing(env, company, tmp_path):
     assert (await sweep(env))[0].code == 0
     other = tmp_path / "other"
     other.mkdir()
@@ -77,7 +77,7 @@ async def test_a_lost_state_folder_beside_a_used_control_database_stops_erasing(
     assert (await sweep(env))[0].code == 0
 
 
-async def test_the_daemon_waits_for_a_control_database_that_comes_up_later(env, company):  # noqa: F811 - fixtures
+async def test_the_daemon_waits_for_a_control_database_that_comes_up_later(env, company):
     dsn = env["RETENTIOND_CONTROL__DSN"]
     here, port = urlsplit(dsn), free_port()
     late = dsn.replace(f":{here.port}/", f":{port}/")
@@ -98,7 +98,7 @@ async def test_the_daemon_waits_for_a_control_database_that_comes_up_later(env, 
         await asyncio.gather(*forwarding)
 
 
-async def test_a_command_does_not_wait_for_a_control_database_that_is_down(env, company):  # noqa: F811 - fixtures
+async def test_a_command_does_not_wait_for_a_control_database_that_is_down(env, company):
     gone = env["RETENTIOND_CONTROL__DSN"].replace(
         f":{urlsplit(env['RETENTIOND_CONTROL__DSN']).port}/", f":{free_port()}/"
     )

@@ -41,6 +41,7 @@ CONTRACT = {
     "ledger_verified_timestamp_seconds": set(),
     "clock_skew_seconds": set(),
     "paused": set(),
+    "workers": {"role"},
     "mode": {"mode"},
     "build_info": {"version"},
 }
@@ -69,12 +70,12 @@ async def none_due(connection):
     return await connection.fetchval(DUE) == 0
 
 
-async def erased_by_ledger(env):  # noqa: F811
+async def erased_by_ledger(env):
     shown = await run_retentiond("ledger", "show", "--kind", "outcome", "--limit", "10000", "--json", env=env)
     return sum(entry["counts"]["erased"] for entry in shown.json["entries"] if entry["target"] == "request_logs")
 
 
-async def test_every_series_of_the_contract_is_there_once_the_daemon_is_ready(env, company):  # noqa: F811
+async def test_every_series_of_the_contract_is_there_once_the_daemon_is_ready(env, company):
     async with running(env | {"RETENTIOND_MODE": "plan"}) as daemon:
         await daemon.until_ready()
         for accept, parse in (("", parse_text), (OPENMETRICS, parse_openmetrics)):
@@ -96,7 +97,7 @@ async def test_every_series_of_the_contract_is_there_once_the_daemon_is_ready(en
         assert openmetrics["retentiond_ledger_entries"] == "counter"
 
 
-async def test_metrics_tell_what_was_erased_and_outlive_a_restart(env, company):  # noqa: F811
+async def test_metrics_tell_what_was_erased_and_outlive_a_restart(env, company):
     due = await company.fetchval(DUE)
     async with running(env) as daemon:
         await until(lambda: none_due(company))
@@ -128,7 +129,7 @@ async def _known(daemon, name):
     return value is not None and value == value
 
 
-async def test_a_guard_of_one_target_stays_tripped_while_another_is_swept_until_it_is_approved(env, company):  # noqa: F811
+async def test_a_guard_of_one_target_stays_tripped_while_another_is_swept_until_it_is_approved(env, company):
     env = {key: value for key, value in env.items() if not key.endswith("MAX_FRACTION")}
     due = await company.fetchval(DUE)
     async with running(env) as daemon:
@@ -148,7 +149,7 @@ async def _is(daemon, value, name, **labels):
     return await daemon.metric(name, **labels) == value
 
 
-async def test_a_policy_that_waits_for_approval_is_not_ready_and_does_not_fill_the_ledger(env, company):  # noqa: F811
+async def test_a_policy_that_waits_for_approval_is_not_ready_and_does_not_fill_the_ledger(env, company):
     assert (await run_retentiond("sweep", env=env)).code == 0
     shorter = env | {"RETENTIOND_POLICY__CLASSES__OPERATIONAL_LOGS__TTL__FREE": "P30D"}
     async with running(shorter) as daemon:
@@ -164,7 +165,7 @@ async def test_a_policy_that_waits_for_approval_is_not_ready_and_does_not_fill_t
         assert await daemon.metric("guard_tripped", guard="policy") == 0
 
 
-async def test_a_targets_trouble_is_shown_without_values_and_ends_by_itself(env, company):  # noqa: F811
+async def test_a_targets_trouble_is_shown_without_values_and_ends_by_itself(env, company):
     await company.execute(VETO)
     async with running(env | {"RETENTIOND_SWEEP__MIN_INTERVAL": "1"}) as daemon:
         await daemon.until_failing("target request_logs")
@@ -178,7 +179,7 @@ async def test_a_targets_trouble_is_shown_without_values_and_ends_by_itself(env,
         assert "47110815" not in daemon.process.output
 
 
-async def test_sigterm_in_a_batch_lets_it_finish_and_ends_with_0(env, company):  # noqa: F811
+async def test_sigterm_in_a_batch_lets_it_finish_and_ends_with_0(env, company):
     before = await company.fetchval(LEFT)
     await company.execute(SLOW.format(seconds=2))
     async with running(env) as daemon:
@@ -192,7 +193,7 @@ async def test_sigterm_in_a_batch_lets_it_finish_and_ends_with_0(env, company): 
     assert await erased_by_ledger(env) == gone
 
 
-async def test_a_batch_that_outlasts_the_grace_is_abandoned_and_undone(env, company):  # noqa: F811
+async def test_a_batch_that_outlasts_the_grace_is_abandoned_and_undone(env, company):
     before = await company.fetchval(LEFT)
     await company.execute(SLOW.format(seconds=13))
     async with running(env | {"RETENTIOND_SHUTDOWN_GRACE": "1"}) as daemon:
@@ -207,7 +208,7 @@ async def test_a_batch_that_outlasts_the_grace_is_abandoned_and_undone(env, comp
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_ends_it_at_once_and_nothing_of_the_batch_stays(env, company, second):  # noqa: F811
+async def test_a_second_signal_ends_it_at_once_and_nothing_of_the_batch_stays(env, company, second):
     before = await company.fetchval(LEFT)
     await company.execute(SLOW.format(seconds=13))
     async with running(env | {"RETENTIOND_SHUTDOWN_GRACE": "60"}) as daemon:
@@ -219,7 +220,7 @@ async def test_a_second_signal_ends_it_at_once_and_nothing_of_the_batch_stays(en
     assert await company.fetchval(LEFT) == before
 
 
-async def test_nothing_is_erased_while_the_control_database_is_away_and_work_goes_on_after(env, company):  # noqa: F811
+async def test_nothing_is_erased_while_the_control_database_is_away_and_work_goes_on_after(env, company):
     with cluster(16) as server:
         env = env | {"RETENTIOND_CONTROL__DSN": server.dsn()}
         async with running(env) as daemon:
@@ -244,7 +245,7 @@ async def test_nothing_is_erased_while_the_control_database_is_away_and_work_goe
             assert await daemon.process.wait() == 0
 
 
-async def test_a_sweep_that_loses_the_control_database_is_carried_to_its_end_later(env, company):  # noqa: F811
+async def test_a_sweep_that_loses_the_control_database_is_carried_to_its_end_later(env, company):
     before = await company.fetchval(LEFT)
     due = await company.fetchval(DUE)
     await company.execute(SLOW.format(seconds=1))
@@ -261,7 +262,7 @@ async def test_a_sweep_that_loses_the_control_database_is_carried_to_its_end_lat
             assert before - await company.fetchval(LEFT) == due == await erased_by_ledger(env)
 
 
-async def test_a_changed_schema_and_a_missing_directory_are_not_ready(env, company):  # noqa: F811
+async def test_a_changed_schema_and_a_missing_directory_are_not_ready(env, company):
     async with running(env) as daemon:
         await until(lambda: none_due(company))
         await daemon.until_ready()
@@ -275,7 +276,7 @@ async def test_a_changed_schema_and_a_missing_directory_are_not_ready(env, compa
         await daemon.until_ready()
 
 
-async def test_an_altered_ledger_is_found_by_the_daemon_itself(env, company):  # noqa: F811
+async def test_an_altered_ledger_is_found_by_the_daemon_itself(env, company):
     assert (await run_retentiond("sweep", env=env)).code == 0
     await company.execute(
         "ALTER TABLE retentiond.ledger_entries DISABLE TRIGGER ledger_append_only;"
@@ -288,7 +289,7 @@ async def test_an_altered_ledger_is_found_by_the_daemon_itself(env, company):  #
         assert await daemon.metric("ledger_verified_timestamp_seconds") == 0
 
 
-async def test_a_day_has_one_heartbeat_in_the_ledger_and_grown_ledgers_are_signed_into_the_log(env, company):  # noqa: F811
+async def test_a_day_has_one_heartbeat_in_the_ledger_and_grown_ledgers_are_signed_into_the_log(env, company):
     beats = "SELECT count(*) FROM retentiond.ledger_entries WHERE kind = 'heartbeat'"
     for _ in range(2):
         async with running(env) as daemon:
@@ -307,7 +308,7 @@ def lines(daemon):
     return [orjson.loads(line) for line in daemon.process.output.splitlines()]
 
 
-async def test_logs_are_json_lines_with_sweep_target_and_batch_or_text_for_people(env, company):  # noqa: F811
+async def test_logs_are_json_lines_with_sweep_target_and_batch_or_text_for_people(env, company):
     async with running(env) as daemon:
         await daemon.process.wait_for("sweep done")
         daemon.process.send_signal(signal.SIGTERM)
@@ -320,7 +321,7 @@ async def test_logs_are_json_lines_with_sweep_target_and_batch_or_text_for_peopl
             lines(daemon)
 
 
-async def test_head_is_answered_and_errors_are_problem_documents(env, company):  # noqa: F811
+async def test_head_is_answered_and_errors_are_problem_documents(env, company):
     async with running(env) as daemon:
         await daemon.until_ready()
         for path in ("/healthz", "/readyz", "/metrics"):
@@ -334,7 +335,7 @@ async def test_head_is_answered_and_errors_are_problem_documents(env, company): 
             assert problem["title"] and problem["detail"]
 
 
-async def test_a_holds_end_resume_and_an_activation_are_seen_at_once(env, company):  # noqa: F811
+async def test_a_holds_end_resume_and_an_activation_are_seen_at_once(env, company):
     env = env | {"RETENTIOND_HOLDS__RELEASE_GRACE": "PT1S"}
     assert (await run_retentiond("sweep", env=env | {"RETENTIOND_MODE": "plan"})).code == 0
     place = ("hold", "place", "--matter", "m", "--reason", "r", "--account", "7", "--json")

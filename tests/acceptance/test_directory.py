@@ -10,7 +10,7 @@ MINE = "SELECT count(*) FROM request_logs WHERE account_id = $1"
 
 
 @pytest.fixture
-async def elsewhere(postgres_server, env):  # noqa: F811 - fixture
+async def elsewhere(postgres_server, env):
     """The directory in a database of its own, without a column for the tier's change."""
     administrator = await asyncpg.connect(postgres_server.dsn())
     await administrator.execute("DROP DATABASE IF EXISTS directory WITH (FORCE)")
@@ -29,14 +29,14 @@ async def elsewhere(postgres_server, env):  # noqa: F811 - fixture
     await administrator.close()
 
 
-async def missed_for(company, days):  # noqa: F811 - fixture
+async def missed_for(company, days):
     """As if the last survey had missed its accounts so many days ago."""
     await company.execute(
         f"UPDATE retentiond.account_memory SET missing_since = missing_since - interval '{days} days'"
     )
 
 
-async def lost_account_is_erased(env, company, directory):  # noqa: F811 - fixture
+async def lost_account_is_erased(env, company, directory):
     env["RETENTIOND_ACCOUNTS__MISSING"] = "deleted"
     assert (await sweep(env))[0].code == 0
     invoices = await company.fetchval("SELECT count(*) FROM invoices WHERE account_id = 7")
@@ -60,15 +60,15 @@ async def lost_account_is_erased(env, company, directory):  # noqa: F811 - fixtu
     assert await company.fetchval("SELECT count(*) FROM invoices WHERE account_id = 7") == invoices
 
 
-async def test_an_account_that_the_directory_lost_is_erased_after_the_grace(env, company):  # noqa: F811 - fixtures
+async def test_an_account_that_the_directory_lost_is_erased_after_the_grace(env, company):
     await lost_account_is_erased(env, company, company)
 
 
-async def test_an_account_that_a_directory_elsewhere_lost_is_erased_after_the_grace(env, company, elsewhere):  # noqa: F811
+async def test_an_account_that_a_directory_elsewhere_lost_is_erased_after_the_grace(env, company, elsewhere):
     await lost_account_is_erased(env, company, elsewhere)
 
 
-async def test_an_account_that_came_back_is_not_erased(env, company):  # noqa: F811 - fixtures
+async def test_an_account_that_came_back_is_not_erased(env, company):
     env["RETENTIOND_ACCOUNTS__MISSING"] = "deleted"
     assert (await sweep(env))[0].code == 0
     await company.execute("DELETE FROM accounts WHERE id = 7")
@@ -80,7 +80,7 @@ async def test_an_account_that_came_back_is_not_erased(env, company):  # noqa: F
     assert await company.fetchval(MINE, 7) == before > 0
 
 
-async def test_a_missing_account_is_unknown_by_default(env, company):  # noqa: F811 - fixtures
+async def test_a_missing_account_is_unknown_by_default(env, company):
     assert (await sweep(env))[0].code == 0
     await company.execute("DELETE FROM accounts WHERE id = 7")
     assert (await sweep(env))[0].code == 0
@@ -90,7 +90,7 @@ async def test_a_missing_account_is_unknown_by_default(env, company):  # noqa: F
     assert await company.fetchval(MINE, 7) == before > 0
 
 
-async def test_a_downgrade_in_a_directory_elsewhere_has_its_grace(env, company, elsewhere):  # noqa: F811 - fixtures
+async def test_a_downgrade_in_a_directory_elsewhere_has_its_grace(env, company, elsewhere):
     assert (await sweep(env))[0].code == 0
     await elsewhere.execute("UPDATE accounts SET tier = 'free' WHERE id = 7")
     before = await company.fetchval(MINE, 7)
@@ -105,7 +105,7 @@ async def test_a_downgrade_in_a_directory_elsewhere_has_its_grace(env, company, 
     assert await company.fetchval(MINE, 7) < before
 
 
-async def test_a_directory_that_looks_damaged_waits_for_an_approval_of_its_count(env, company):  # noqa: F811 - fixtures
+async def test_a_directory_that_looks_damaged_waits_for_an_approval_of_its_count(env, company):
     env["RETENTIOND_GUARDS__MIN_ACCOUNTS_SHORTENED"] = "2"
     assert (await sweep(env))[0].code == 0
     assert (await run_retentiond("approve", "accounts", env=env)).code == 2
@@ -129,7 +129,7 @@ async def test_a_directory_that_looks_damaged_waits_for_an_approval_of_its_count
     ]
 
 
-async def test_an_approval_that_nobody_needs_any_more_lapses(env, company):  # noqa: F811 - fixtures
+async def test_an_approval_that_nobody_needs_any_more_lapses(env, company):
     env["RETENTIOND_GUARDS__MIN_ACCOUNTS_SHORTENED"] = "2"
     assert (await sweep(env))[0].code == 0
     await company.execute("CREATE TABLE lost AS SELECT * FROM accounts WHERE id BETWEEN 1 AND 5")
@@ -146,7 +146,7 @@ async def test_an_approval_that_nobody_needs_any_more_lapses(env, company):  # n
     assert (await run_retentiond("approve", "accounts", env=env)).code == 2
 
 
-async def test_each_sweep_has_its_intent_in_the_ledger_before_its_first_batch(env, company):  # noqa: F811 - fixtures
+async def test_each_sweep_has_its_intent_in_the_ledger_before_its_first_batch(env, company):
     assert (await sweep(env, "--target", "request_logs"))[0].code == 0
     shown = await run_retentiond("ledger", "show", "--kind", "intent", "--kind", "outcome", "--json", env=env)
     intent, *outcomes = shown.json["entries"]

@@ -1,6 +1,7 @@
 """`plan`, `promises`, `check` and `hold place` through the real command: shapes, numbers, exit codes, manners."""
 
 import asyncio
+import json
 import os
 import pty
 import signal
@@ -10,19 +11,21 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.acceptance.test_core import DUE, SLOW, company, env, in_a_batch  # noqa: F401 - fixtures
+from tests.services.postgres import limited_role
 from tests.services.process import run_retentiond, start_retentiond
+from tests.services.prometheus import fake_prometheus
 
 FIGURES = {"records", "bytes", "oldest", "newest", "overdue_seconds", "held", "minimum", "unresolved", "blocked"}
 
 
 @pytest.fixture
-async def ready(env):  # noqa: F811 - fixture
+async def ready(env):
     """The environment, with the control state made."""
     assert (await run_retentiond("sweep", env=env | {"RETENTIOND_MODE": "plan"})).code == 0
     return env
 
 
-async def test_the_plan_says_what_is_due_by_target_class_and_tier(ready, company):  # noqa: F811 - fixtures
+async def test_the_plan_says_what_is_due_by_target_class_and_tier(ready, company):
     plan = await run_retentiond("plan", "--json", env=ready)
     assert (plan.code, plan.json["horizon"]) == (0, None)
     logs = plan.json["targets"]["request_logs"]
@@ -44,7 +47,7 @@ async def test_the_plan_says_what_is_due_by_target_class_and_tier(ready, company
     assert plan.json["targets"]["invoices"]["minimum"] > 0
 
 
-async def test_the_horizon_says_what_comes_due_and_that_it_is_an_estimate(ready, company):  # noqa: F811 - fixtures
+async def test_the_horizon_says_what_comes_due_and_that_it_is_an_estimate(ready, company):
     plan = await run_retentiond("plan", "--target", "request_logs", "--horizon", "P30D", "--json", env=ready)
     logs = plan.json["targets"]["request_logs"]
     then = await company.fetchval(DUE.replace("now()", "(now() + interval '30 days')"))
@@ -77,7 +80,7 @@ async def test_a_target_that_can_not_be_reached_leaves_the_others_and_ends_with_
 
 
 @pytest.mark.parametrize("command", ["plan", "promises"])
-async def test_a_target_that_can_not_be_judged_ends_with_1(ready, company, command):  # noqa: F811 - fixtures
+async def test_a_target_that_can_not_be_judged_ends_with_1(ready, company, command):
     await company.execute("ALTER TABLE invoices RENAME issued TO dated")
     found = await run_retentiond(command, env=ready)
     assert found.code == 1
@@ -85,7 +88,7 @@ async def test_a_target_that_can_not_be_judged_ends_with_1(ready, company, comma
     assert "operational_logs" in found.stdout
 
 
-async def test_promises_turn_from_behind_to_kept_and_tell_the_age_of_the_oldest(ready, company):  # noqa: F811 - fixtures
+async def test_promises_turn_from_behind_to_kept_and_tell_the_age_of_the_oldest(ready, company):
     before = await promises(ready)
     logs = before["operational_logs", "free"]
     assert (logs["kept"], logs["term"], logs["targets"]) == (False, "P90D", ["request_logs"])
@@ -105,7 +108,7 @@ async def test_promises_turn_from_behind_to_kept_and_tell_the_age_of_the_oldest(
         assert days - 5 < row["oldest_age_days"] <= days
 
 
-async def test_what_is_held_is_counted_for_its_tier_and_the_promise_is_kept(ready, company):  # noqa: F811 - fixtures
+async def test_what_is_held_is_counted_for_its_tier_and_the_promise_is_kept(ready, company):
     placed = await run_retentiond("hold", "place", "--matter", "m", "--reason", "r", "--account", "3", env=ready)
     assert placed.code == 0, placed.stderr
     assert (await run_retentiond("sweep", env=ready)).code == 0
@@ -115,7 +118,7 @@ async def test_what_is_held_is_counted_for_its_tier_and_the_promise_is_kept(read
             assert (row["held"] > 0, row["kept"]) == (each == tier, True)
 
 
-async def test_the_oldest_of_a_tier_too_young_for_the_shortest_term_is_found_or_said_to_be_unknown(ready, company):  # noqa: F811
+async def test_the_oldest_of_a_tier_too_young_for_the_shortest_term_is_found_or_said_to_be_unknown(ready, company):
     await company.execute("DELETE FROM request_logs")
     await company.execute("INSERT INTO request_logs (account_id, created_at) VALUES (1, now() - interval '3 days')")
     row = (await promises(ready))["operational_logs", "pro"]
@@ -133,7 +136,7 @@ async def test_check_is_silent_of_what_is_sound_and_lists_clocks(ready):
     assert set(found.json["clocks"]) == {"control", "request_logs", "invoices"}
 
 
-async def test_check_finds_clocks_apart_foreign_keys_and_tiers(ready, company):  # noqa: F811 - fixtures
+async def test_check_finds_clocks_apart_foreign_keys_and_tiers(ready, company):
     await company.execute(
         "ALTER TABLE request_logs ADD COLUMN invoice uuid REFERENCES invoices, ADD COLUMN next bigint"
     )
@@ -153,7 +156,7 @@ async def test_check_finds_clocks_apart_foreign_keys_and_tiers(ready, company): 
     assert all(each["remedy"] for each in found.json["findings"])
 
 
-async def test_check_says_what_can_not_be_reached_and_goes_on(ready, company):  # noqa: F811 - fixtures
+async def test_check_says_what_can_not_be_reached_and_goes_on(ready, company):
     away = ready | {"RETENTIOND_TARGETS__INVOICES__DSN": "postgresql://postgres@127.0.0.1:1/none"}
     await company.execute("DROP INDEX request_logs_created_at_idx; ALTER TABLE accounts ALTER id TYPE text")
     found = await run_retentiond("check", "--json", env=away)
@@ -165,14 +168,60 @@ async def test_check_says_what_can_not_be_reached_and_goes_on(ready, company):  
     assert any("no index" in message for _, _, message in said)
 
 
-async def test_findings_to_be_known_do_not_fail_check(ready, company):  # noqa: F811 - fixtures
+async def test_check_tells_an_expression_that_is_refused_from_a_prometheus_that_is_not_there(ready):
+    prefix = "RETENTIOND_TARGETS__{}__PACE__HEALTH__PROMQL"
+    async with fake_prometheus() as fake:
+        fake.status = 400
+        asking = dict(ready)
+        for name, url in (("REQUEST_LOGS", fake.url), ("INVOICES", "http://127.0.0.1:1")):
+            query = {"url": url, "expression": "up((", "threshold": 1}
+            asking[prefix.format(name)] = json.dumps(query)
+        found = await run_retentiond("check", "--json", env=asking)
+        fake.status = 200
+        asking[prefix.format("INVOICES")] = asking[prefix.format("REQUEST_LOGS")]
+        fake.asked.clear()
+        well = await run_retentiond("check", "--json", env=asking)
+    assert (found.code, well.code, len(fake.asked)) == (1, 0, 1), found.stderr + well.stdout
+    said = {each["subject"]: each for each in found.json["findings"]}
+    assert "refuses the expression: parse error" in said["request_logs"]["message"]
+    assert "promql.expression" in said["request_logs"]["remedy"]
+    assert "does not answer" in said["invoices"]["message"]
+    assert {each["severity"] for each in said.values()} == {"error"}
+
+
+async def test_check_in_enforce_mode_looks_at_all_that_needs_no_control_state(env, company):
+    await company.execute("DROP INDEX request_logs_created_at_idx")
+    found = await run_retentiond("check", "--json", env=env)
+    assert found.code == 1, found.stderr
+    said = {(each["severity"], each["subject"]): each for each in found.json["findings"]}
+    assert "no control state yet" in said["warning", "control"]["message"]
+    assert any("no index" in each["message"] for each in said.values())
+    assert set(found.json["clocks"]) == {"control", "request_logs", "invoices"}
+    assert not await company.fetchval("SELECT to_regnamespace('retentiond') IS NOT NULL"), "it made one"
+    refused = await run_retentiond("plan", env=env)
+    assert (refused.code, refused.stdout) == (4, "")
+
+
+async def test_check_says_before_the_first_start_that_the_control_database_gives_no_room(env, company, database):
+    async with limited_role(database) as dsn:
+        poor = env | {"RETENTIOND_CONTROL__DSN": dsn}
+        found = await run_retentiond("check", "--json", env=poor)
+        (lacking,) = [each for each in found.json["findings"] if "create a schema" in each["message"]]
+        await company.execute(lacking["remedy"])
+        again = await run_retentiond("check", "--json", env=poor)
+        await company.execute(lacking["remedy"].replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
+    assert (lacking["severity"], lacking["subject"]) == ("error", "control")
+    assert [each["severity"] for each in again.json["findings"]] == ["warning"]
+
+
+async def test_findings_to_be_known_do_not_fail_check(ready, company):
     await company.execute(SLOW.format(seconds=0))
     found = await run_retentiond("check", env=ready)
     assert found.code == 0, found.stdout
     assert found.stdout.startswith("info: request_logs: trigger dawdle")
 
 
-async def test_a_hold_says_how_many_records_it_matches_due_or_not(ready, company):  # noqa: F811 - fixtures
+async def test_a_hold_says_how_many_records_it_matches_due_or_not(ready, company):
     async def matched(*scope):
         placed = await run_retentiond("hold", "place", "--matter", "m", "--reason", "r", *scope, "--json", env=ready)
         assert placed.code == 0, placed.stderr
@@ -199,7 +248,7 @@ async def test_a_hold_that_matches_nothing_is_placed_with_a_warning(ready):
     assert "account 4711" in shown.stdout
 
 
-async def test_a_locked_table_leaves_the_others_and_a_hold_on_it_is_placed_uncounted(ready, company):  # noqa: F811
+async def test_a_locked_table_leaves_the_others_and_a_hold_on_it_is_placed_uncounted(ready, company):
     async with company.transaction():
         await company.execute("LOCK TABLE invoices IN ACCESS EXCLUSIVE MODE")
         plan = await run_retentiond("plan", "--json", env=ready)
@@ -214,8 +263,8 @@ async def test_a_locked_table_leaves_the_others_and_a_hold_on_it_is_placed_uncou
         assert "invoices" in placed.stderr
 
 
-async def test_a_sweep_tells_how_overdue_the_oldest_is_in_either_mode(ready, company):  # noqa: F811 - fixtures
-    async def logs(env):  # noqa: F811 - not the fixture
+async def test_a_sweep_tells_how_overdue_the_oldest_is_in_either_mode(ready, company):
+    async def logs(env):
         swept = await run_retentiond("sweep", "--target", "request_logs", "--json", env=env)
         return swept.json["targets"]["request_logs"]
 
@@ -257,7 +306,7 @@ async def test_a_reader_that_goes_away_ends_the_command_in_one_line(ready):
     assert (process.returncode, said.decode()) == (141, "stopped: the output is not read any more\n")
 
 
-async def test_ctrl_c_ends_a_sweep_in_one_line_and_the_next_one_goes_on(ready, company):  # noqa: F811 - fixtures
+async def test_ctrl_c_ends_a_sweep_in_one_line_and_the_next_one_goes_on(ready, company):
     await company.execute(SLOW.format(seconds=2))
     async with start_retentiond("sweep", "--target", "request_logs", "--json", env=ready) as worker:
         await in_a_batch(company)
@@ -269,7 +318,7 @@ async def test_ctrl_c_ends_a_sweep_in_one_line_and_the_next_one_goes_on(ready, c
     assert await company.fetchval(DUE) == 0
 
 
-async def test_what_nobody_foresaw_ends_in_one_line_and_a_traceback_only_when_asked_for(ready, company):  # noqa: F811
+async def test_what_nobody_foresaw_ends_in_one_line_and_a_traceback_only_when_asked_for(ready, company):
     await company.execute("ALTER TABLE retentiond.holds DROP COLUMN notice")
     found = await run_retentiond("hold", "list", env=ready)
     assert (found.code, found.stdout) == (1, "")
@@ -299,7 +348,7 @@ async def test_on_a_terminal_progress_moves_and_no_color_is_honoured(ready, no_c
     assert coloured == (not no_color)
 
 
-async def on_a_terminal(*args, env):  # noqa: F811 - not the fixture
+async def on_a_terminal(*args, env):
     """All that a command writes to a terminal of its own."""
     ours, theirs = pty.openpty()
     process = await asyncio.create_subprocess_exec(
@@ -343,7 +392,7 @@ async def test_every_command_has_json_examples_and_exit_codes_in_its_help(path):
     assert "\\b" not in shown.stdout
 
 
-async def promises(env):  # noqa: F811 - not the fixture
+async def promises(env):
     found = await run_retentiond("promises", "--json", env=env)
     assert found.code == 0, found.stderr
     return {(row["class"], row["tier"]): row for row in found.json["promises"]}

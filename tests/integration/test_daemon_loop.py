@@ -7,14 +7,15 @@ from datetime import datetime, timedelta
 import pytest
 import structlog
 
-from retentiond import logs
+from retentiond import daemon_crew, logs
 from retentiond.control import overview, units
+from retentiond.control.workers import ROLES
 from retentiond.daemon import open_app
 from retentiond.daemon_loop import Daemon
 from retentiond.daemon_ready import HOLDS, LOOP, MODE, checks
 from retentiond.daemon_signals import Signals
 from retentiond.daemon_watch import Watch
-from retentiond.errors import Blind, Guarded, PlanMode, PolicySuperseded, RetentiondError, StillPending
+from retentiond.errors import Blind, Guarded, PlanMode, PolicySuperseded, RetentiondError, StillPending, Unattended
 from retentiond.metrics import Metrics
 from retentiond.settings import load
 from tests.acceptance.test_core import DUE, company, env  # noqa: F401 - fixtures
@@ -24,7 +25,7 @@ BEATS = "SELECT convert_from(leaf, 'UTF8') FROM retentiond.ledger_entries WHERE 
 
 
 @pytest.fixture
-async def daemon(env):  # noqa: F811
+async def daemon(env):
     root = logging.getLogger()
     before = root.handlers[:], root.level
     logs.configure("json", "info")
@@ -37,6 +38,18 @@ async def daemon(env):  # noqa: F811
         await made.drain(Signals())
     root.handlers[:], root.level = before
     structlog.reset_defaults()
+
+
+@pytest.fixture
+async def worker(env):
+    """A process that only erases what others announce."""
+    settings = load(env)
+    watch = Watch(Metrics((), (), version="1", mode="enforce"))
+    async with open_app(settings, create=True, observer=watch) as app:
+        watch.metrics = Metrics(app.spec.targets, app.spec.policy.tiers, version="1", mode="enforce")
+        made = Daemon(app, watch, "worker")
+        yield made
+        await made.drain(Signals())
 
 
 async def idle(daemon):
@@ -63,7 +76,7 @@ def counted(daemon, kind):
     return daemon.watch.metrics.registry.get_sample_value("retentiond_errors_total", {"kind": kind})
 
 
-async def test_a_defect_in_one_targets_sweep_is_shown_counted_and_tried_again(daemon, company, capsys):  # noqa: F811
+async def test_a_defect_in_one_targets_sweep_is_shown_counted_and_tried_again(daemon, company, capsys):
     async def broken(plan):
         raise RuntimeError("account 4711")
 
@@ -116,7 +129,7 @@ async def test_a_defect_in_a_job_is_shown_and_the_job_is_tried_again(daemon, mon
     daemon.watch.require(LOOP)
 
 
-async def test_a_hold_whose_activation_is_stuck_is_named_with_what_it_waits_for(daemon, company):  # noqa: F811
+async def test_a_hold_whose_activation_is_stuck_is_named_with_what_it_waits_for(daemon, company):
     await daemon.start()
     await idle(daemon)
     await company.execute(
@@ -142,7 +155,7 @@ async def test_a_hold_whose_activation_is_stuck_is_named_with_what_it_waits_for(
     assert daemon.watch.metrics.registry.get_sample_value("retentiond_hold_activation_seconds_count") == 1
 
 
-async def test_the_first_heartbeat_of_an_enforcing_daemon_tells_of_its_mode_and_policy(daemon, company):  # noqa: F811
+async def test_the_first_heartbeat_of_an_enforcing_daemon_tells_of_its_mode_and_policy(daemon, company):
     await daemon.start()
     await idle(daemon)
     await ticked(daemon)
@@ -151,7 +164,7 @@ async def test_the_first_heartbeat_of_an_enforcing_daemon_tells_of_its_mode_and_
     assert (beat["mode"], beat["policy"]) == ("enforce", daemon.app.spec.digest)
 
 
-async def test_a_daemon_that_waits_to_enter_its_mode_adds_no_first_heartbeat(daemon, company, monkeypatch):  # noqa: F811
+async def test_a_daemon_that_waits_to_enter_its_mode_adds_no_first_heartbeat(daemon, company, monkeypatch):
     async def refused(app, by):
         raise Guarded("policy", "not approved")
 
@@ -167,7 +180,7 @@ async def test_a_daemon_that_waits_to_enter_its_mode_adds_no_first_heartbeat(dae
     assert json.loads(leaf)["mode"] == "enforce"
 
 
-async def test_a_heartbeat_is_written_when_the_last_one_is_a_day_old(daemon, company):  # noqa: F811
+async def test_a_heartbeat_is_written_when_the_last_one_is_a_day_old(daemon, company):
     beats = "SELECT count(*) FROM retentiond.ledger_entries WHERE kind = 'heartbeat'"
     await daemon.start()
     await idle(daemon)
@@ -182,7 +195,7 @@ async def test_a_heartbeat_is_written_when_the_last_one_is_a_day_old(daemon, com
     assert await company.fetchval(beats) == 2
 
 
-async def test_another_control_database_behind_the_same_address_begins_nothing(daemon, company):  # noqa: F811
+async def test_another_control_database_behind_the_same_address_begins_nothing(daemon, company):
     await company.execute("UPDATE retentiond.meta SET control_id = gen_random_uuid()")
     due = await company.fetchval(DUE)
     await daemon.start()
@@ -194,7 +207,7 @@ async def test_another_control_database_behind_the_same_address_begins_nothing(d
     assert daemon.watch.metrics.registry.get_sample_value("retentiond_guard_tripped", guard) == 1
 
 
-async def test_another_mode_or_policy_put_in_force_meanwhile_is_shown(daemon, company):  # noqa: F811
+async def test_another_mode_or_policy_put_in_force_meanwhile_is_shown(daemon, company):
     await daemon.start()
     await idle(daemon)
     await company.execute("UPDATE retentiond.flags SET mode = 'plan'")
@@ -211,7 +224,7 @@ async def test_another_mode_or_policy_put_in_force_meanwhile_is_shown(daemon, co
     daemon.watch.require(MODE)
 
 
-async def test_a_clock_that_differs_trips_its_guard_and_is_not_ready(daemon, company):  # noqa: F811
+async def test_a_clock_that_differs_trips_its_guard_and_is_not_ready(daemon, company):
     await company.execute(
         "CREATE FUNCTION retentiond.skewed() RETURNS timestamptz LANGUAGE sql AS $$ SELECT clock_timestamp() + '1 h' $$"
     )
@@ -230,7 +243,7 @@ async def test_a_clock_that_differs_trips_its_guard_and_is_not_ready(daemon, com
     await check()
 
 
-async def test_how_the_last_sweep_ended_is_known_after_a_restart(daemon, company):  # noqa: F811
+async def test_how_the_last_sweep_ended_is_known_after_a_restart(daemon, company):
     await company.execute(
         "INSERT INTO retentiond.units (target, next_due_at, outcome, last_success_at) VALUES ('request_logs',"
         ' now() + interval \'1 hour\', \'{"outcome": "guarded", "seconds": 1, "error": {"kind": "guarded",'
@@ -248,7 +261,7 @@ async def test_how_the_last_sweep_ended_is_known_after_a_restart(daemon, company
     assert age > 86_400
 
 
-async def test_a_table_that_is_missing_at_the_start_is_looked_for_again(daemon, company):  # noqa: F811
+async def test_a_table_that_is_missing_at_the_start_is_looked_for_again(daemon, company):
     await company.execute(
         "INSERT INTO retentiond.units (target, next_due_at) VALUES ('request_logs', now() + interval '1 hour');"
         "ALTER TABLE request_logs RENAME TO elsewhere"
@@ -263,7 +276,7 @@ async def test_a_table_that_is_missing_at_the_start_is_looked_for_again(daemon, 
     daemon.watch.require_swept("request_logs")
 
 
-async def test_a_lost_connection_in_a_tick_is_the_control_databases_fault(daemon, company):  # noqa: F811
+async def test_a_lost_connection_in_a_tick_is_the_control_databases_fault(daemon, company):
     await daemon.start()
     await idle(daemon)
     await company.execute("ALTER TABLE retentiond.flags RENAME TO gone")
@@ -285,7 +298,7 @@ async def test_a_loop_that_looks_at_nothing_any_more_is_not_ready(daemon):
         await check()
 
 
-async def test_a_pause_begins_no_sweeps_and_is_no_fault(daemon, company):  # noqa: F811
+async def test_a_pause_begins_no_sweeps_and_is_no_fault(daemon, company):
     due = await company.fetchval(DUE)
     await company.execute("UPDATE retentiond.flags SET paused = true, paused_by = 'x'")
     await daemon.start()
@@ -300,7 +313,7 @@ async def test_a_pause_begins_no_sweeps_and_is_no_fault(daemon, company):  # noq
 
 async def test_under_a_host_clock_years_ahead_nothing_is_erased_and_all_is_due_again_soon(
     daemon,
-    company,  # noqa: F811
+    company,
     monkeypatch,
 ):
     class Ahead(datetime):
@@ -316,3 +329,49 @@ async def test_under_a_host_clock_years_ahead_nothing_is_erased_and_all_is_due_a
     with pytest.raises(Guarded, match="clock_skew"):
         await checks(daemon.app, daemon.watch)["clock"]()
     assert await company.fetchval("SELECT max(next_due_at) < now() + interval '1 hour' FROM retentiond.units")
+
+
+async def test_a_worker_without_a_scheduler_is_not_ready_and_says_what_to_start(worker, company, monkeypatch):
+    monkeypatch.setattr(daemon_crew, "_LACKING", timedelta(0))
+    await worker.start()
+    await until(lambda: _none(worker._jobs._running))
+    await worker.tick()
+    check = checks(worker.app, worker.watch)["work"]
+    with pytest.raises(Unattended, match="announces what is due: nothing is swept") as said:
+        await check()
+    assert "--scheduler-only" in said.value.remedy
+    registry = worker.watch.metrics.registry
+    roles = {role: registry.get_sample_value("retentiond_workers", {"role": role}) for role in ROLES}
+    assert roles == {"all": 0, "worker": 1, "scheduler": 0, "sweep": 0}
+    # One in plan mode, and one that is gone, announce nothing.
+    await company.execute(
+        "INSERT INTO retentiond.workers (name, host, pid, version, role, mode, seen_at) VALUES"
+        " ('p', 'h', 1, '1', 'scheduler', 'plan', now()),"
+        " ('g', 'h', 2, '1', 'scheduler', 'enforce', now() - interval '2 minutes')"
+    )
+    await worker.tick()
+    with pytest.raises(Unattended):
+        await check()
+    await company.execute("UPDATE retentiond.workers SET mode = 'enforce' WHERE name = 'p'")
+    await worker.tick()
+    await check()
+    assert registry.get_sample_value("retentiond_workers", {"role": "scheduler"}) == 1
+
+
+async def test_what_is_due_and_begun_by_nobody_is_not_ready_whoever_is_there(worker, company, monkeypatch):
+    monkeypatch.setattr(daemon_crew, "_LEAST", timedelta(0))
+    monkeypatch.setattr(daemon_crew, "_INTERVALS", 0)
+    await worker.start()
+    await company.execute(
+        "INSERT INTO retentiond.workers (name, host, pid, version, role, mode) VALUES"
+        " ('hung', 'h', 1, '1', 'scheduler', 'enforce');"
+        "UPDATE retentiond.units SET next_due_at = now() - interval '2 hours' WHERE target = 'request_logs';"
+        "UPDATE retentiond.units SET next_due_at = now() + interval '2 hours' WHERE target <> 'request_logs'"
+    )
+    await worker.tick()
+    check = checks(worker.app, worker.watch)["work"]
+    with pytest.raises(Unattended, match=r"in 1 of the targets: in request_logs since"):
+        await check()
+    await company.execute("UPDATE retentiond.units SET next_due_at = now() + interval '2 hours'")
+    await worker.tick()
+    await check()

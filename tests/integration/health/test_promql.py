@@ -2,7 +2,7 @@
 
 import pytest
 
-from retentiond.errors import Unreachable
+from retentiond.errors import Blind, Unreachable
 from retentiond.sweep.promql import ask
 from retentiond.sweep.spec import Query
 from tests.services.prometheus import fake_prometheus
@@ -40,8 +40,8 @@ async def test_the_token_goes_as_a_bearer_and_is_in_no_error(fake):
         ({"value": None}, "no sample"),
         ({"value": "NaN"}, "NaN"),
         ({"value": "1 NaN"}, "NaN"),
-        ({"kind": "matrix"}, "matrix"),
-        ({"status": 400}, "parse error"),
+        ({"status": 401}, "401"),
+        ({"status": 400, "body": "a proxy"}, "400"),
         ({"status": 503, "body": "<html>upstream"}, "503"),
         ({"body": "{"}, "no JSON"),
         ({"body": "[]"}, "200"),
@@ -61,6 +61,23 @@ async def test_whatever_is_no_number_is_no_answer(fake, answer, said):
         await ask(query(fake))
     assert said in caught.value.message
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"status": 400}, "refuses the expression: parse error"),
+        ({"status": 422}, "refuses the expression"),
+        ({"kind": "matrix"}, "matrix"),
+    ],
+)
+async def test_an_expression_that_is_refused_is_told_from_a_prometheus_that_does_not_answer(fake, answer, said):
+    for name, value in answer.items():
+        setattr(fake, name, value)
+    with pytest.raises(Blind) as caught:
+        await ask(query(fake))
+    assert said in caught.value.message
+    assert "expression" in caught.value.remedy
 
 
 async def test_nobody_there_is_no_answer():

@@ -248,6 +248,28 @@ async def test_a_prometheus_that_stays_away_stops_the_sweep_and_one_that_is_back
     assert 1 in await company.ids()
 
 
+async def test_an_expression_that_is_refused_stops_the_sweep_as_blind_and_the_next_goes_on_from_there(company):
+    async with fake_prometheus() as fake:
+        company.targets["logs"]["pace"] = pace(promql={"url": fake.url, "expression": "up((", "threshold": 4})
+        told = Told()
+
+        def refuse():
+            if len(told.of(BatchDone)) == 3:
+                fake.status = 400
+
+        told.on_batch = refuse
+        for _ in range(2):  # the second one begins no batch
+            outcome = await company.only(observer=told)
+            assert (outcome.outcome, outcome.error["kind"]) == ("blind", "blind"), outcome.error
+            assert "refuses the expression: parse error" in outcome.error["message"]
+            assert "promql.expression" in outcome.error["remedy"]
+            async with company.control_connection() as control:
+                assert await control.fetchval("SELECT cursor IS NOT NULL FROM retentiond.units WHERE shard = ''")
+        fake.status = 200
+        await company.only(observer=told)
+    await company.require_told(logs=200)
+
+
 async def test_check_tells_what_a_role_can_not_read_and_its_remedy_gives_it(company, limited):
     await limited("GRANT SELECT, DELETE, UPDATE ON logs TO {role}", "GRANT SELECT ON accounts TO {role}")
 

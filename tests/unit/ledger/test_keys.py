@@ -21,7 +21,7 @@ ORIGIN = origin_of("1f0e")
 
 def pem(key: object, password: bytes | None = None) -> str:
     encryption = BestAvailableEncryption(password) if password else NoEncryption()
-    raw = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)  # type: ignore[attr-defined]
+    raw = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)  # type: ignore[attr-defined]  # any private key has it
     return bytes(raw).decode()
 
 

@@ -58,6 +58,13 @@ def test_what_is_no_threshold_is_refused_with_its_key(value):
     assert problem.remedy
 
 
+def test_who_misspells_off_is_told_of_it():
+    (problem,) = problems(vacuum="offf")
+    assert "number or off" in problem.message
+    assert problem.remedy.endswith("or off")
+    assert "offf" not in problem.message
+
+
 def test_a_query_has_address_expression_threshold_and_a_secret_token(tmp_path):
     (tmp_path / "token").write_text("q9Z-bearer-7Kx\n")
     found = load(

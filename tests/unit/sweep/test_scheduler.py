@@ -47,6 +47,7 @@ def seen(*units, now=NOW, **more):
         units={each.unit.target: each for each in units or (unit(), unit("jobs", NOW + MINUTE))},
         open_shards=(),
         orphans=(),
+        workers={"all": 1},
     )
     return replace(made, **more)
 
@@ -112,6 +113,17 @@ def test_plan_mode_counts_again_after_twenty_times_what_counting_took():
     assert list(turns.due(seen(now=NOW + 60 * MINUTE), ())) == ["logs", "jobs"]
 
 
+def test_whose_last_turn_is_longest_ago_is_first(turns):
+    both = (unit(), unit("jobs"))
+    assert list(turns.due(seen(*both), ())) == ["logs", "jobs"]
+    turns.began("logs", seen(*both))
+    turns.ended("logs", NOW, seconds=1, drained=False)
+    assert list(turns.due(seen(*both, now=NOW + MINUTE), ())) == ["jobs", "logs"]
+    turns.began("jobs", seen(*both, now=NOW + MINUTE))
+    turns.ended("jobs", NOW + MINUTE, seconds=1, drained=False)
+    assert list(turns.due(seen(*both, now=NOW + 2 * MINUTE), ())) == ["logs", "jobs"]
+
+
 def test_what_was_announced_is_announced_again_after_a_while_if_it_is_still_due(turns):
     turns.announced(Unit("logs"), seen(), new=True)
     assert list(turns.due(seen(now=NOW + MINUTE / 2), ())) == []
@@ -133,6 +145,11 @@ def test_a_shard_is_announced_once_a_minute_until_somebody_has_it(turns):
     turns.announced(shard, seen(open_shards=(shard,), now=NOW + MINUTE), new=True)
     assert list(turns.shards_due(seen(open_shards=(), now=NOW + MINUTE))) == []
     assert list(turns.shards_due(seen(open_shards=(shard,), now=NOW + MINUTE))) == [shard]
+
+
+def test_a_shard_of_a_target_that_is_configured_no_more_is_not_announced(turns):
+    kept = Unit("logs", "1/2")
+    assert list(turns.shards_due(seen(open_shards=(Unit("gone", "1/2"), kept)))) == [kept]
 
 
 def test_a_target_that_another_worker_sweeps_while_something_is_allowed_is_announced_when_it_is_free(turns):
