@@ -211,6 +211,36 @@ class Way(StrEnum):
     """It destroys whole partitions, and nothing where it can't have them to itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An account that the directory has: its id in the canonical text of the directory's own type, and what it says.
+
+    `written` is the id as the directory writes it, by which it is remembered, where that differs (`citext`); and
+    `changed_at` is when its tier last changed, where the directory dates that (else `facts.in_grace` is all there is).
+    """
+
+    id: str
+    facts: AccountFacts
+    written: str | None = None
+    changed_at: datetime | None = None
+
+
+class AccountDirectory(Protocol):
+    """The account directory, for stores that can't join it: asked about the accounts of a page."""
+
+    async def known(self, class_name: str, ids: Collection[str]) -> Mapping[str, Known]:
+        """What it says now of these accounts, by the ids as given, the override being that of the class.
+
+        Ids that it does not have, or that can't be of its type, are absent. Raises Blind, Unreachable.
+        """
+
+    async def canonical(self, ids: Collection[str]) -> Mapping[str, str]:
+        """The ids in the canonical text of its type, by which holds compare them; those that can't be are absent."""
+
+    async def groups(self, class_name: str) -> tuple[Group, ...]:
+        """The distinct (tier, override) pairs of its accounts."""
+
+
 class Batch(Protocol):
     """One transaction against the target; it is rolled back unless `commit` is called."""
 
