@@ -88,7 +88,7 @@ class Rulings:
         self._known: dict[str, Known | None] = {}
         self._canonical: dict[str, str] = {}
         self._rulings: dict[Subject, Ruling] = {}
-        self._shared: dict[tuple[str | None, str | None, AccountFacts], Ruling] = {}
+        self._shared: dict[tuple[object, ...], Ruling] = {}
         self._slots: dict[_Slot, int] = {}
 
     async def ask(self, accounts: Iterable[Account], directory: AccountDirectory | None) -> None:
@@ -191,22 +191,22 @@ class Rulings:
     def _make(self, subject: Subject) -> Ruling:
         account, tier = subject if isinstance(subject, tuple) else (subject, None)
         if isinstance(account, Untold):
-            holds = tuple(replace(hold, accounts=None) for hold in self.plan.holds)
-            return self._untold(account.value, holds)
+            return self._untold(account.value)
+        if isinstance(account, str) and self._asks and account not in self._known:
+            return self._untold(_NOT_ASKED)
         text, facts = self.facts(account)
         holds = tuple(hold for hold in self.plan.holds if hold.accounts is None or text in hold.accounts)
-        if isinstance(account, str) and self._asks and account not in self._known:
-            return self._untold(_NOT_ASKED, tuple(replace(hold, accounts=None) for hold in self.plan.holds))
-        # Accounts by the hundred thousand come to few rulings.
-        like = (None if account is None else "", tier, facts)
-        if not holds and like in self._shared:
-            return self._shared[like]
-        ruling = self._ruled(text, tier, facts, holds)
-        if not holds:
-            self._shared[like] = ruling
-        return ruling
+        if holds:
+            return self._ruled(text, tier, facts, holds)
+        # Accounts by the hundred thousand come to few rulings. (A dataclass is slow to hash.)
+        like = (account is None, tier, facts.found, facts.tier, facts.override, facts.deleted_at, facts.in_grace)
+        if like not in self._shared:
+            self._shared[like] = self._ruled(text, tier, facts, ())
+        return self._shared[like]
 
-    def _untold(self, fault: str, holds: tuple[TargetHold, ...]) -> Ruling:
+    def _untold(self, fault: str) -> Ruling:
+        """Nothing tells whose the record is: any hold on an account may be on it."""
+        holds = tuple(replace(hold, accounts=None) for hold in self.plan.holds)
         slot = self._slot(_Slot(UNKNOWN, ()))
         return Ruling(UNKNOWN, _NEVER, plain=False, slot=slot, fault=fault, holds=holds)
 

@@ -231,7 +231,11 @@ def values(shape):
 
     after = [name for name, _ in shape[1:]] + [None]
     return st.fixed_dictionaries(
-        {name: of(name, kind, following) for (name, kind), following in zip(shape, after) if kind is not None}
+        {
+            name: of(name, kind, following)
+            for (name, kind), following in zip(shape, after, strict=True)
+            if kind is not None
+        }
     )
 
 
