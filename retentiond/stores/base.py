@@ -216,7 +216,8 @@ class Known:
     """An account that the directory has: its id in the canonical text of the directory's own type, and what it says.
 
     `written` is the id as the directory writes it, by which it is remembered, where that differs (`citext`); and
-    `changed_at` is when its tier last changed, where the directory dates that (else `facts.in_grace` is all there is).
+    `changed_at` is when its tier last changed, where the directory dates that. Which grace follows from it is for the
+    plan to say: `facts.in_grace` is false.
     """
 
     id: str

@@ -7,15 +7,15 @@ has rows that carry their transaction (a query, a view), since a change after th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from retentiond.domain.accounts import AccountFacts
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.errors import Blind
-from retentiond.stores.base import Finding
-from retentiond.stores.postgres import inspect_directory
+from retentiond.stores.base import Finding, Known
+from retentiond.stores.postgres import accounts, inspect_directory
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig, parse_table
 from retentiond.stores.postgres.connection import Connection, TargetDatabase
@@ -140,6 +140,17 @@ class Directory:
         async with self._database.transaction() as connection:
             rows = await connection.fetch(sql, *params.values)
         return tuple(Group(row["tier"], row["override"]) for row in rows)
+
+    async def known(self, class_name: str, ids: Collection[str]) -> Mapping[str, Known]:
+        """What it says now of these accounts, by the ids as given (`base.AccountDirectory`)."""
+        async with self._database.transaction() as connection:
+            return await accounts.read_known(connection, self.source, class_name, ids)
+
+    async def canonical(self, ids: Collection[str]) -> Mapping[str, str]:
+        """The ids in the canonical text of the id's type; those that can't be of it are absent."""
+        async with self._database.transaction() as connection:
+            column = await accounts.id_column(connection, self.source)
+            return await accounts.canonical_texts(connection, column, ids)
 
     async def facts(self, account: str, class_name: str, grace_cutoff: datetime | None) -> AccountFacts:
         """What the directory says of one account, by the text of its id."""

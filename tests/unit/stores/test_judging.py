@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from retentiond.domain.accounts import AccountFacts, Surveyed, TierRules, account_hash
 from retentiond.domain.duration import rfc3339
-from retentiond.domain.holds import Scope, TargetHold, covers_target
+from retentiond.domain.holds import Hold, HoldState, Scope, TargetHold, covers_target
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.policy import parse_policy
 from retentiond.domain.verdict import Kind, RecordFacts, judge
 from retentiond.stores.base import Known
+from retentiond.stores.holding import target_hold
 from retentiond.stores.judging import Page, judge_page, later, tally_of
 from retentiond.stores.rulings import Rulings, Untold
 from services.rules import NOW, RAW_TIERS, SCOPES, accounts_of, anchors, policies
@@ -75,14 +76,6 @@ def remembered(chance, directory):
     )
 
 
-def target_hold(number, scope, *, knows_account):
-    accounts = None
-    if scope.accounts and knows_account:
-        accounts = frozenset(canonical(each) or each for each in scope.accounts)
-    records = frozenset(scope.records["logs"]) if "logs" in scope.records else None
-    return TargetHold(str(number), accounts, records, scope.prefixes.get("logs", ()), scope.since, scope.until)
-
-
 def planned(chance, document, scopes, directory, source, *, has_directory=True):
     policy, faults = parse_policy(document, used_classes=frozenset(["logs"]))
     assert policy is not None, faults
@@ -99,8 +92,16 @@ def planned(chance, document, scopes, directory, source, *, has_directory=True):
         groups=asyncio.run(directory.groups("logs")),
         surveyed=remembered(chance, directory) if has_directory else Surveyed(),
     )
+    asked = directory if has_directory else None
     holds = [
-        target_hold(n, scope, knows_account=plan.knows_account)
+        asyncio.run(
+            target_hold(
+                Hold(str(n), "m", "r", scope, HoldState.ACTIVE, "x", NOW),
+                target="logs",
+                knows_account=plan.knows_account,
+                directory=asked,
+            )
+        )
         for n, scope in enumerate(map(Scope.from_document, scopes))
         if covers_target(scope, target="logs", class_name="logs")
     ]
@@ -311,6 +312,21 @@ def test_an_account_is_asked_about_once_and_rulings_made_again_ask_again():
     directory.asked = []
     asyncio.run(Rulings(simple()).ask(["1"], directory))
     assert directory.asked == ["1"]
+
+
+def test_a_hold_is_in_the_directory_s_text_where_it_can_be_and_to_the_letter_where_not():
+    scope = Scope(accounts=("007", "x-1"), records={"logs": ("a/b",)}, prefixes={"logs": ("c/",), "other": ("d",)})
+    hold = Hold("h", "m", "r", scope, HoldState.ACTIVE, "x", NOW)
+    directory = Directory([], dated=True)
+
+    def of(**given):
+        return asyncio.run(target_hold(hold, target="logs", **given))
+
+    assert of(knows_account=True, directory=directory).accounts == {"7", "x-1"}
+    assert of(knows_account=True, directory=None).accounts == {"007", "x-1"}
+    assert of(knows_account=False, directory=directory).accounts is None
+    assert of(knows_account=True, directory=None).records == {"a/b"}
+    assert of(knows_account=True, directory=None).prefixes == ("c/",)
 
 
 def test_an_id_is_compared_with_a_hold_in_the_directory_s_own_text():
