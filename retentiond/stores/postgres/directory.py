@@ -7,15 +7,14 @@ has rows that carry their transaction (a query, a view), since a change after th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import datetime
 
 from retentiond.domain.accounts import AccountFacts
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.errors import Blind
-from retentiond.stores.base import Finding
-from retentiond.stores.postgres import inspect_directory
+from retentiond.stores.base import AccountRow, Finding, Known
+from retentiond.stores.postgres import inspect_directory, typed
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig, parse_table
 from retentiond.stores.postgres.connection import Connection, TargetDatabase
@@ -26,16 +25,6 @@ from retentiond.stores.postgres.terms import override_expression
 
 _CHUNK = 5_000
 _CONNECTIONS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class AccountRow:
-    """An account as the directory has it; `overrides` is the whole JSON text."""
-
-    id: str
-    tier: str | None
-    overrides: str | None
-    deleted_at: datetime | None
 
 
 class Directory:
@@ -111,9 +100,11 @@ class Directory:
         source = self.source
         deleted = f"d.{source.deleted_at}::timestamptz" if source.deleted_at else "NULL::timestamptz"
         overrides = f"d.{source.overrides}::jsonb::text" if source.overrides else "NULL::text"
+        changed = f"d.{source.changed_at}::timestamptz" if source.changed_at else "NULL::timestamptz"
         sql = (
             f"SELECT d.{source.id}::text AS id, d.{source.tier}::text AS tier, {overrides} AS overrides,"
-            f" CASE WHEN isfinite({deleted}) THEN {deleted} END AS deleted_at FROM {source.relation} d"
+            f" CASE WHEN isfinite({deleted}) THEN {deleted} END AS deleted_at,"
+            f" CASE WHEN isfinite({changed}) THEN {changed} END AS changed_at FROM {source.relation} d"
         )
         async with self._database.transaction() as connection:
             twice = await connection.fetchval(
@@ -126,7 +117,7 @@ class Directory:
                 )
             chunk: list[AccountRow] = []
             async for row in connection.cursor(sql, prefetch=_CHUNK):
-                chunk.append(AccountRow(row["id"], row["tier"], row["overrides"], row["deleted_at"]))
+                chunk.append(AccountRow(*row))
                 if len(chunk) == _CHUNK:
                     yield chunk
                     chunk = []
@@ -145,6 +136,42 @@ class Directory:
         """What the directory says of one account, by the text of its id."""
         async with self._database.transaction() as connection:
             return await read_facts(connection, self.source, account, class_name, grace_cutoff)
+
+    async def known(
+        self, class_name: str, ids: Collection[str], *, grace: datetime | None = None
+    ) -> Mapping[str, Known]:
+        """What it says now of these accounts, compared in the type of its own ids; see `stores.base`."""
+        source, params = self.source, Params()
+        override = override_expression(source, class_name, params)
+        deleted = f"d.{source.deleted_at}::timestamptz" if source.deleted_at else "NULL::timestamptz"
+        changed = f"d.{source.changed_at}::timestamptz" if source.changed_at and grace else "NULL::timestamptz"
+        async with self._database.transaction() as connection:
+            type_name = await typed.type_of(connection, source.relation, source.id)
+            given = params.add(await typed.valid(connection, type_name, ids), "text[]")
+            rows = await connection.fetch(
+                f"SELECT g.given, d.{source.id}::text AS id, d.{source.tier}::text AS tier, {override} AS override,"
+                f" CASE WHEN isfinite({deleted}) THEN {deleted} END AS deleted_at,"
+                f" COALESCE({changed} > {params.moment(grace)}, false) AS in_grace"
+                f" FROM unnest({given}) AS g(given) JOIN {source.relation} d ON d.{source.id} = g.given::{type_name}",
+                *params.values,
+            )
+        return {
+            row["given"]: Known(
+                row["id"],
+                AccountFacts(True, row["tier"], row["override"], row["deleted_at"], in_grace=row["in_grace"]),
+            )
+            for row in rows
+        }
+
+    async def canonical(self, ids: Collection[str]) -> Mapping[str, str]:
+        """These ids in the canonical text of its own type; see `stores.base`."""
+        async with self._database.transaction() as connection:
+            type_name = await typed.type_of(connection, self.source.relation, self.source.id)
+            given = await typed.valid(connection, type_name, ids)
+            rows = await connection.fetch(
+                f"SELECT g.given, (g.given::{type_name})::text AS text FROM unnest($1::text[]) AS g(given)", given
+            )
+        return {row["given"]: row["text"] for row in rows}
 
     async def identity(self) -> str:
         """What tells this database from every other; compared with a target's."""
