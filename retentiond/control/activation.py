@@ -115,9 +115,7 @@ async def _ask(
     earlier: Collection[OpenPermit], fences: Mapping[str, FenceProbe], seconds: float, grace: float
 ) -> dict[int, Waiting | None]:
     """For each permit None (its fence holds) or why not; all targets are asked at once."""
-    found = await asyncio.gather(
-        *(_ask_one(permit, fences.get(permit.target), seconds, grace) for permit in earlier)
-    )
+    found = await asyncio.gather(*(_ask_one(permit, fences.get(permit.target), seconds, grace) for permit in earlier))
     return {permit.number: reason for permit, reason in zip(earlier, found, strict=True)}
 
 
@@ -130,7 +128,7 @@ def _expiry(permit: OpenPermit, grace: float) -> Waiting | None:
 
 
 async def _ask_one(permit: OpenPermit, probe: FenceProbe | None, seconds: float, grace: float) -> Waiting | None:
-    if permit.fence == "expiry":
+    if permit.fenced_by == "expiry":
         return _expiry(permit, grace)
     if probe is None:
         return Waiting("unknown_target", permit.number, permit.target, "no such target is configured here")

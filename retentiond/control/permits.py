@@ -80,14 +80,14 @@ class OpenPermit:
         return Unit(self.target, self.shard)
 
     @property
-    def fence(self) -> Fence:
+    def fenced_by(self) -> Fence:
         """What makes its batch harmless; permits of before there was a choice are of transactions."""
         return "expiry" if self.intent.get("fence") == "expiry" else "transaction"
 
     @property
     def outstanding(self) -> Outstanding:
         """What is asked about it."""
-        return Outstanding(self.number, self.issued_at, self.deadline, self.past, self.fence, self.prepared)
+        return Outstanding(self.number, self.issued_at, self.deadline, self.past, self.fenced_by, self.prepared)
 
 
 async def reserve(database: Database) -> int:
@@ -153,7 +153,8 @@ async def issue(
 async def prepare(database: Database, permit: Permit, result: Mapping[str, Any]) -> None:
     """Write, before a batch takes effect, what it is about to do: between DELETE and COMMIT, or before any request.
 
-    What names records is under `intended`, and is forgotten when the permit ends. Raises Fenced when the lease is over or the permit was ended by somebody else: the batch must then be rolled back.
+    What names records is under `intended`, and is forgotten when the permit ends. Raises Fenced when the lease is over
+    or the permit was ended by somebody else: the batch must then be rolled back, or nothing be sent.
     """
     async with database.transaction() as tx:
         await units.stay(tx, permit.lease)
@@ -238,9 +239,7 @@ async def open_permits(tx: Tx, *, unit: Unit | None = None, before: int | None =
 
 async def still_open(tx: Tx, number: int) -> OpenPermit | None:
     """That permit as it is now; None where it has ended."""
-    row = await tx.fetchrow(
-        f"SELECT {_COLUMNS} FROM retentiond.permits WHERE ended_at IS NULL AND number = $1", number
-    )
+    row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM retentiond.permits WHERE ended_at IS NULL AND number = $1", number)
     return None if row is None else _open_permit(row)
 
 

@@ -5,13 +5,15 @@ A store whose records lie in the directory's own database may join it there; any
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from retentiond.domain.accounts import AccountFacts
+from retentiond.domain.accounts import AccountFacts, TierRules
 from retentiond.domain.plan import Group, TargetPlan
+from retentiond.domain.policy import DataClass, Policy
+from retentiond.stores.values import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,17 @@ class AccountRow:
     overrides: str | None
     deleted_at: datetime | None
     changed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the directory's contents are judged by; `hashed` gives the name of an account that may be shown."""
+
+    policy: Policy
+    tiers: TierRules
+    classes: Sequence[DataClass]
+    now: datetime
+    hashed: Callable[[str], str]
 
 
 class AccountDirectory(Protocol):
@@ -61,6 +74,9 @@ class SurveyedDirectory(AccountDirectory, Protocol):
 
     async def reach(self) -> None:
         """See that it is there and may be read."""
+
+    async def check(self, rules: Rules) -> Sequence[Finding]:
+        """What is wrong or unwise about it; raises Blind where it can't be read at all."""
 
     async def survey_transaction(self) -> int:
         """The oldest transaction not over now: what it and later ones write is newer than a survey begun after this."""

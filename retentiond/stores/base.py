@@ -185,6 +185,10 @@ class Store(Protocol):
         """A text that is the same for targets of one server and login."""
 
     @property
+    def anchor(self) -> str | None:
+        """What `order` calls the anchor, whose text in a position may be shown; None: positions name records."""
+
+    @property
     def rests(self) -> bool:
         """Whether it need not be looked at before something can be due."""
 

@@ -21,7 +21,7 @@ from retentiond.domain.permit import Lease, Unit
 from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Blind, Busy, PolicySuperseded
 from retentiond.ledger import kinds
-from retentiond.stores.base import Store, Window
+from retentiond.stores.base import AnyStore, Window
 from retentiond.sweep.division import Divided, Shard, names, wanted
 from retentiond.sweep.events import OldestSeen
 from retentiond.sweep.guards import Allowance, backlog
@@ -55,7 +55,7 @@ class Enforced:
     _together: bool = False
 
     @property
-    def _store(self) -> Store:
+    def _store(self) -> AnyStore:
         return self.engine.stores[self.target.name]
 
     # --- The whole target ---
@@ -99,7 +99,15 @@ class Enforced:
             await tools.journal.require_continued(tx)
         plan = await self.engine.prepare(store, self.target)
         tools.observer(OldestSeen(self.target, await store.oldest(plan)))
-        doubtful, done = await settle_open_permits(tools.database, tools.journal, store, self.lease, self._credit)
+        doubtful, done = await settle_open_permits(
+            tools.database,
+            tools.journal,
+            store,
+            self.lease,
+            self._credit,
+            grace=tools.spec.late_effect_grace,
+            stopping=lambda: self.engine.stopping,
+        )
         self.outcome.in_doubt += doubtful
         for body in done:
             tools.observer(late_batch(self.target, body))
@@ -123,12 +131,12 @@ class Enforced:
         so_far = Outcome(action=self.target.action)
         so_far.make_up_to(await self._so_far(tx))
         so_far.erased(found_in(body))
-        await units.add_so_far(tx, self.lease, so_far.document(plan_mode=False))
+        await units.add_so_far(tx, self.lease, so_far.state())
 
     async def _so_far(self, tx: Tx) -> Mapping[str, Any]:
         """What is written of this sweep of the unit, with each of its batches; nothing of one that has just begun."""
         cursor = (await units.state(tx, self.lease.unit)).cursor
-        return (cursor or {}).get("so_far") or Outcome(action=self.target.action).document(plan_mode=False)
+        return (cursor or {}).get("so_far") or Outcome(action=self.target.action).state()
 
     async def _resume(self) -> None:
         """Begin with what earlier workers have come to in the same sweep."""
@@ -246,7 +254,7 @@ class Enforced:
                 # It failed before it came to that.
                 self.outcome.make_up_to(await self._so_far(tx))
                 await self._add_shards(tx, self._divided)
-            shown = outcome.document(plan_mode=False)
+            shown = outcome.state()
             unfinished = any(map(self._is_of_this, await units.shards(tx, target.name)))
             await units.finish_sweep(tx, self.lease, shown, next_due, success=drained, keep_sweep=unfinished)
             if outcome.changed and (parents := engine.parents(target.name)):
@@ -292,7 +300,7 @@ class Enforced:
             self.outcome.make_up_to(await self._so_far(tx))
             if error is not None and passes(error) and await self._postponed(tx):
                 return
-            shown = {"sweep": self.sweep, **self.outcome.document(plan_mode=False)}
+            shown = {"sweep": self.sweep, **self.outcome.state()}
             success = self.outcome.outcome == "drained"
             await units.finish_sweep(tx, self.lease, shown, None, success=success, keep_sweep=left)
             await self._tell_what_stopped_it(tx)

@@ -13,12 +13,12 @@ from datetime import datetime
 from retentiond.domain.accounts import AccountFacts
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.errors import Blind
+from retentiond.stores.accounts import Rules
 from retentiond.stores.base import AccountRow, Finding, Known
 from retentiond.stores.postgres import inspect_directory, typed
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig, parse_table
 from retentiond.stores.postgres.connection import Connection, TargetDatabase
-from retentiond.stores.postgres.inspect_directory import Rules
 from retentiond.stores.postgres.pools import Pools
 from retentiond.stores.postgres.shape import DirectorySource, Looked, Params
 from retentiond.stores.postgres.terms import override_expression

@@ -7,9 +7,13 @@ on the line of servers that it was given on, and that it was committed only befo
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import asyncpg
 
 from retentiond.stores.postgres.connection import TargetDatabase, one
+
+Kind: TypeAlias = Literal["committed", "aborted", "in progress", "unknown"]
 
 RUN_SQL = "COALESCE(extract(epoch FROM (SELECT stats_reset FROM pg_catalog.pg_stat_bgwriter))::text, '')"
 """Another value after each crash of the server: it forgets its statistics then, and keeps them over a clean restart."""
@@ -20,7 +24,7 @@ def name(number: str, line: str, run: str) -> str:
     return f"{number}@{line}@{run}"
 
 
-async def fate(database: TargetDatabase, transaction: str) -> str:
+async def fate(database: TargetDatabase, transaction: str) -> Kind:
     """What became of a transaction by its name: `committed`, `aborted`, `in progress`, or `unknown`.
 
     Unknown is one that is too old, or that ran on another line of servers; and one whose number is committed, on a

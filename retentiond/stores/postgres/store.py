@@ -104,6 +104,11 @@ class PostgresStore:
         return "transaction"
 
     @property
+    def anchor(self) -> str:
+        """The column by which the terms' walk goes."""
+        return self.config.anchor
+
+    @property
     def rests(self) -> bool:
         """A look at an index costs little."""
         return False
@@ -213,7 +218,7 @@ class PostgresStore:
         return [*found, *await self._pooler()]
 
     async def _pooler(self) -> list[Finding]:
-        """What is between us and the server; where that can't be told, the rest of what was found is told all the same."""
+        """What is between us and the server; where that can't be told, all else still is."""
         try:
             finding = pooler.finding(self.name, await pooler.look(self.config.dsn.get_secret_value(), self.name))
         except RetentiondError as error:

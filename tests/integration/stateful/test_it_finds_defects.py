@@ -8,6 +8,7 @@ from hypothesis.stateful import RULE_MARKER, run_state_machine_as_test
 
 from retentiond.control import activation, permits, units
 from retentiond.errors import EpochMoved
+from retentiond.stores.base import Fate
 from retentiond.stores.postgres import batch, quick, store
 from retentiond.stores.postgres.connection import roll_back
 from retentiond.sweep import sweeper
@@ -69,8 +70,8 @@ def no_holds(patch):
 
 
 def no_look(patch):
-    async def fate(self, transaction):
-        return "aborted"
+    async def fate(self, prepared):
+        return Fate("aborted")
 
     patch.setattr(store.PostgresStore, "fate", fate)
 
