@@ -119,9 +119,9 @@ def find(server, rules, found, **kind):
 
 
 def test_the_machine_finds_a_native_hold_that_is_not_in_force_when_the_hold_is_active(postgres_server, monkeypatch):
-    async def as_if(*args):
-        return {}
+    async def as_if(*_, **__):
+        yield {}
 
-    monkeypatch.setattr(activation.natives, "settle", as_if)
+    monkeypatch.setattr(activation.natives, "settling", as_if)
     rules = COUNSEL | {"somebody_else_deletes_a_row"}
     find(postgres_server, rules, "the database let somebody delete row", native=True)
