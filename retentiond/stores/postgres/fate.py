@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from retentiond.stores.postgres.connection import TargetDatabase, one
+from retentiond.stores.postgres.connection import SAME_SERVER, TargetDatabase, one
 
 RUN_SQL = "COALESCE(extract(epoch FROM (SELECT stats_reset FROM pg_catalog.pg_stat_bgwriter))::text, '')"
 """Another value after each crash of the server: it forgets its statistics then, and keeps them over a clean restart."""
@@ -29,7 +29,9 @@ async def fate(database: TargetDatabase, transaction: str) -> str:
     number, _, rest = transaction.partition("@")
     line, _, run = rest.rpartition("@")
     sql = (
-        f"SELECT CASE WHEN {await database.line_sql()} = $2 THEN pg_xact_status($1::text::xid8) END AS fate,"
+        # Whoever can read no better line names it by the start of the server, which tells enough while that runs.
+        f"SELECT CASE WHEN $2 IN ({await database.line_sql()}, {SAME_SERVER})"
+        " THEN pg_xact_status($1::text::xid8) END AS fate,"
         f" {RUN_SQL} = $3 AS same_run"
     )
     async with database.transaction() as connection:
