@@ -19,7 +19,7 @@ from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
 from retentiond.stores.base import Store
 
-_POLL_SECONDS = 0.2
+_POLL_SECONDS, _PATIENCE_SECONDS = 0.2, 30.0
 
 
 Body = Mapping[str, kinds.Json]
@@ -101,7 +101,7 @@ def _outcome(prepared: Mapping[str, object]) -> dict[str, kinds.Json]:
 
 async def _wait_until_over(store: Store, number: int) -> None:
     # The transaction's own timeouts end it within seconds, unless its backend is stopped.
-    for _ in range(int(30 / _POLL_SECONDS)):
+    for _ in range(int(_PATIENCE_SECONDS / _POLL_SECONDS)):
         if await store.fence_passed(number):
             return
         await asyncio.sleep(_POLL_SECONDS)
