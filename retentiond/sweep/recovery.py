@@ -24,9 +24,8 @@ from retentiond.ledger.journal import Journal
 from retentiond.stores.base import AnyStore, Fate, Tally, Transactional
 from retentiond.sweep.told import as_found
 
-_POLL_SECONDS = 0.2
+_POLL_SECONDS, _PATIENCE_SECONDS = 0.2, 30.0
 _EXPIRY_POLL_SECONDS = 1.0
-_OVER_SECONDS = 30.0
 
 PLACE = "place"
 """Where in what a batch prepares it stands what it is over: a target may be another one since."""
@@ -156,7 +155,7 @@ def _outcome(prepared: Mapping[str, Any] | None, fate: Fate) -> Body | None:
 
 async def _until_over(store: Transactional, permit: Outstanding) -> None:
     # The transaction's own timeouts end it within seconds, unless its backend is stopped.
-    for _ in range(int(_OVER_SECONDS / _POLL_SECONDS)):
+    for _ in range(int(_PATIENCE_SECONDS / _POLL_SECONDS)):
         if await store.fence_passed(permit):
             return
         await asyncio.sleep(_POLL_SECONDS)
@@ -168,7 +167,7 @@ async def _until_over(store: Transactional, permit: Outstanding) -> None:
 
 async def _until_expired(database: Database, permit: OpenPermit, grace: float, stopping: Callable[[], bool]) -> None:
     """Wait until no request of the permit can take effect; by the clocks, asked anew each time."""
-    until = time.monotonic() + PERMIT_SECONDS + grace + _OVER_SECONDS
+    until = time.monotonic() + PERMIT_SECONDS + grace + _PATIENCE_SECONDS
     found: OpenPermit | None = permit
     while found is not None and not found.outstanding.expired(grace):
         if stopping() or time.monotonic() > until:

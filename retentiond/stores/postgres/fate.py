@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 import asyncpg
 
-from retentiond.stores.postgres.connection import TargetDatabase, one
+from retentiond.stores.postgres.connection import SAME_SERVER, TargetDatabase, one
 
 Kind: TypeAlias = Literal["committed", "aborted", "in progress", "unknown"]
 
@@ -33,7 +33,9 @@ async def fate(database: TargetDatabase, transaction: str) -> Kind:
     number, _, rest = transaction.partition("@")
     line, _, run = rest.rpartition("@")
     sql = (
-        f"SELECT CASE WHEN {await database.line_sql()} = $2 THEN pg_xact_status($1::text::xid8) END AS fate,"
+        # Whoever can read no better line names it by the start of the server, which tells enough while that runs.
+        f"SELECT CASE WHEN $2 IN ({await database.line_sql()}, {SAME_SERVER})"
+        " THEN pg_xact_status($1::text::xid8) END AS fate,"
         f" {RUN_SQL} = $3 AS same_run"
     )
     async with database.transaction() as connection:
