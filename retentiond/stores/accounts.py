@@ -11,17 +11,23 @@ from datetime import datetime
 from typing import Protocol
 
 from retentiond.domain.accounts import AccountFacts, TierRules
-from retentiond.domain.plan import Group, TargetPlan
+from retentiond.domain.plan import Group
 from retentiond.domain.policy import DataClass, Policy
 from retentiond.stores.values import Finding
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An account that the directory has: its id in the canonical text of the directory's own type, and what is said."""
+    """An account that the directory has: its id in the canonical text of the directory's own type, and what it says.
+
+    `written` is the id as the directory writes it, by which it is remembered, where that differs (`citext`); and
+    `changed_at` is when its tier last changed, where the directory dates that (else `facts.in_grace` is all there is).
+    """
 
     id: str
     facts: AccountFacts
+    written: str | None = None
+    changed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +53,19 @@ class Rules:
 
 
 class AccountDirectory(Protocol):
-    """What stores ask of the account directory, whatever it is; each method raises Blind, Unreachable."""
+    """The account directory, for stores that can't join it: asked about the accounts of a page."""
 
-    async def known(
-        self, class_name: str, ids: Collection[str], *, grace: datetime | None = None
-    ) -> Mapping[str, Known]:
-        """What it says now of these accounts, by the ids as they are given, for records of that class.
+    async def known(self, class_name: str, ids: Collection[str]) -> Mapping[str, Known]:
+        """What it says now of these accounts, by the ids as given, the override being that of the class.
 
-        Left out are ids that it does not have, and those that can't be of its type. `grace`: a tier that changed after
-        this instant is in its downgrade grace, where the directory itself dates changes.
+        Ids that it does not have, or that can't be of its type, are absent. Raises Blind, Unreachable.
         """
 
     async def canonical(self, ids: Collection[str]) -> Mapping[str, str]:
-        """These ids in the canonical text of its type, whether it has them or not; not those that can't be of it."""
+        """The ids in the canonical text of its type, by which holds compare them; those that can't be are absent."""
 
     async def groups(self, class_name: str) -> tuple[Group, ...]:
-        """The distinct pairs of raw tier and override text of a class."""
+        """The distinct (tier, override) pairs of its accounts."""
 
 
 class SurveyedDirectory(AccountDirectory, Protocol):
@@ -83,21 +86,3 @@ class SurveyedDirectory(AccountDirectory, Protocol):
 
     def survey(self) -> AsyncIterator[list[AccountRow]]:
         """Every account, in chunks; raises Blind where an id stands twice or is null."""
-
-
-async def facts_of(directory: AccountDirectory | None, plan: TargetPlan, ids: Collection[str]) -> Mapping[str, Known]:
-    """What is known of these accounts for verdicts by the plan, by the ids as they are given.
-
-    What is remembered is applied: changes of tier of late, and since when an account is missing. Ids that can't be of
-    the directory's type are left out: those accounts are unknown. Raises Blind, Unreachable.
-    """
-    if directory is None or not ids:
-        return {}
-    found = await directory.known(plan.data_class.name, ids, grace=plan.grace_cutoff)
-    absent = await directory.canonical([each for each in ids if each not in found]) if len(found) < len(ids) else {}
-    has_grace = plan.grace_cutoff is not None
-    both = {**found, **{given: Known(text, AccountFacts()) for given, text in absent.items()}}
-    return {
-        given: Known(each.id, plan.surveyed.applied(each.id, each.facts, has_grace=has_grace))
-        for given, each in both.items()
-    }

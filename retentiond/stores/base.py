@@ -22,7 +22,7 @@ from retentiond.domain.holds import Hold, TargetHold
 from retentiond.domain.permit import Outstanding, Permit
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
-from retentiond.stores.accounts import AccountDirectory, AccountRow, Known, SurveyedDirectory, facts_of
+from retentiond.stores.accounts import AccountDirectory, AccountRow, Known, SurveyedDirectory
 from retentiond.stores.values import (
     EXACT_BELOW,
     PARTITIONS,
@@ -75,7 +75,6 @@ __all__ = [
     "Way",
     "Window",
     "earliest",
-    "facts_of",
     "latest",
 ]
 

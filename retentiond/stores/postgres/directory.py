@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from retentiond.domain.accounts import AccountFacts
 from retentiond.domain.plan import Group, TargetPlan
@@ -20,11 +21,15 @@ from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig, parse_table
 from retentiond.stores.postgres.connection import Connection, TargetDatabase
 from retentiond.stores.postgres.pools import Pools
-from retentiond.stores.postgres.shape import DirectorySource, Looked, Params
+from retentiond.stores.postgres.shape import DirectorySource, Looked, Params, canonical
 from retentiond.stores.postgres.terms import override_expression
+
+if TYPE_CHECKING:
+    import asyncpg
 
 _CHUNK = 5_000
 _CONNECTIONS = 8
+_EARLIEST, _LATEST = "'0001-01-02+00'::timestamptz", "'9999-12-30+00'::timestamptz"
 
 
 class Directory:
@@ -104,7 +109,7 @@ class Directory:
         sql = (
             f"SELECT d.{source.id}::text AS id, d.{source.tier}::text AS tier, {overrides} AS overrides,"
             f" CASE WHEN isfinite({deleted}) THEN {deleted} END AS deleted_at,"
-            f" CASE WHEN isfinite({changed}) THEN {changed} END AS changed_at FROM {source.relation} d"
+            f" {_sayable(changed)} AS changed_at FROM {source.relation} d"
         )
         async with self._database.transaction() as connection:
             twice = await connection.fetchval(
@@ -137,40 +142,32 @@ class Directory:
         async with self._database.transaction() as connection:
             return await read_facts(connection, self.source, account, class_name, grace_cutoff)
 
-    async def known(
-        self, class_name: str, ids: Collection[str], *, grace: datetime | None = None
-    ) -> Mapping[str, Known]:
+    async def known(self, class_name: str, ids: Collection[str]) -> Mapping[str, Known]:
         """What it says now of these accounts, compared in the type of its own ids; see `stores.base`."""
         source, params = self.source, Params()
         override = override_expression(source, class_name, params)
         deleted = f"d.{source.deleted_at}::timestamptz" if source.deleted_at else "NULL::timestamptz"
-        changed = f"d.{source.changed_at}::timestamptz" if source.changed_at and grace else "NULL::timestamptz"
+        changed = f"d.{source.changed_at}::timestamptz" if source.changed_at else "NULL::timestamptz"
         async with self._database.transaction() as connection:
-            type_name = await typed.type_of(connection, source.relation, source.id)
-            given = params.add(await typed.valid(connection, type_name, ids), "text[]")
+            column = await typed.type_of(connection, source.relation, source.id)
+            given = params.add(await typed.valid(connection, column.type, ids), "text[]")
+            own = f"d.{source.id}"
             rows = await connection.fetch(
-                f"SELECT g.given, d.{source.id}::text AS id, d.{source.tier}::text AS tier, {override} AS override,"
-                f" CASE WHEN isfinite({deleted}) THEN {deleted} END AS deleted_at,"
-                f" COALESCE({changed} > {params.moment(grace)}, false) AS in_grace"
-                f" FROM unnest({given}) AS g(given) JOIN {source.relation} d ON d.{source.id} = g.given::{type_name}",
+                f"SELECT g.given, {canonical(column, own)} AS id, {own}::text AS written, {override} AS override,"
+                f" d.{source.tier}::text AS tier, {_sayable(changed)} AS changed_at,"
+                f" CASE WHEN isfinite({deleted}) THEN {deleted} END AS deleted_at"
+                f" FROM unnest({given}) AS g(given) JOIN {source.relation} d ON {own} = g.given::{column.type}",
                 *params.values,
             )
-        return {
-            row["given"]: Known(
-                row["id"],
-                AccountFacts(True, row["tier"], row["override"], row["deleted_at"], in_grace=row["in_grace"]),
-            )
-            for row in rows
-        }
+        return {row["given"]: _known(row) for row in rows}
 
     async def canonical(self, ids: Collection[str]) -> Mapping[str, str]:
         """These ids in the canonical text of its own type; see `stores.base`."""
         async with self._database.transaction() as connection:
-            type_name = await typed.type_of(connection, self.source.relation, self.source.id)
-            given = await typed.valid(connection, type_name, ids)
-            rows = await connection.fetch(
-                f"SELECT g.given, (g.given::{type_name})::text AS text FROM unnest($1::text[]) AS g(given)", given
-            )
+            column = await typed.type_of(connection, self.source.relation, self.source.id)
+            given = await typed.valid(connection, column.type, ids)
+            text = canonical(column, f"(g.given::{column.type})")
+            rows = await connection.fetch(f"SELECT g.given, {text} AS text FROM unnest($1::text[]) AS g(given)", given)
         return {row["given"]: row["text"] for row in rows}
 
     async def identity(self) -> str:
@@ -224,6 +221,17 @@ class Directory:
             deleted_at=tuple(row["deleted_at"] for row in rows),
             in_grace=tuple(has_grace and (row["in_grace"] or remembered(row["id"], row["tier"])) for row in rows),
         )
+
+
+def _sayable(moment: str) -> str:
+    """An instant that Python can say: a change of tier at infinity is later than any other."""
+    return f"CASE WHEN {moment} IS NOT NULL THEN GREATEST(LEAST({moment}, {_LATEST}), {_EARLIEST}) END"
+
+
+def _known(row: asyncpg.Record) -> Known:
+    facts = AccountFacts(True, row["tier"], row["override"], row["deleted_at"])
+    written = row["written"] if row["written"] != row["id"] else None
+    return Known(row["id"], facts, written, row["changed_at"])
 
 
 async def read_facts(

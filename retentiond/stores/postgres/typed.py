@@ -9,19 +9,27 @@ from collections.abc import Collection, Sequence
 
 import asyncpg
 
+from retentiond.stores.postgres.catalog import Column
 from retentiond.stores.postgres.connection import Connection, one
 
 _TYPE = """
-SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(t.typname) AS name
+SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(b.typname) AS type, b.typname AS base
 FROM (SELECT 1) o LEFT JOIN (SELECT d.{column} AS v FROM {relation} d LIMIT 0) x ON true
 JOIN pg_catalog.pg_type t ON t.oid = pg_catalog.pg_typeof(x.v)::oid
-JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+JOIN pg_catalog.pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+JOIN pg_catalog.pg_namespace n ON n.oid = b.typnamespace
 """
 
 
-async def type_of(connection: Connection, relation: str, column: str) -> str:
-    """The type of a relation's column, as SQL that casts to it without cutting anything off."""
-    return str((await one(connection, _TYPE.format(column=column, relation=relation)))["name"])
+async def type_of(connection: Connection, relation: str, column: str) -> Column:
+    """A relation's column with its type: of a domain the one below it.
+
+    A cast to it cuts nothing off a text, as one to `varchar(5)`, a domain of that, or `name` would: then the text would
+    be taken for another's id.
+    """
+    row = await one(connection, _TYPE.format(column=column, relation=relation))
+    name = "pg_catalog.text" if row["base"] == "name" else row["type"]
+    return Column(column, name, row["base"])
 
 
 async def valid(connection: Connection, type_name: str, texts: Collection[str]) -> Sequence[str]:
