@@ -133,9 +133,7 @@ class Jobs:
     async def _carry_holds_on(self) -> None:
         app, record = self.app, self.app.hold_recorder(BY)
         self._why = {}
-        active = await holds.activate_pending(
-            app.database, app.fences(), self._note_waiting, native=app.natives(), record=record
-        )
+        active = await app.activate_holds(record, self._note_waiting)
         for hold in active:
             log.info("hold active", hold=hold.id)
         if ended := await holds.finish_releases(app.database, until=datetime.now(UTC), record=record):

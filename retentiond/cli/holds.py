@@ -205,12 +205,9 @@ async def _until_active(app: App, placed: Hold, timeout: float) -> Hold:
     deadline = time.monotonic() + timeout
     waiting: list[str] = []
     while True:
-        await holds.activate_pending(
-            app.database,
-            app.fences(),
+        await app.activate_holds(
+            app.hold_recorder(by_whom()),
             lambda _, reasons: waiting.__setitem__(slice(None), [_waits_for(reason) for reason in reasons]),
-            native=app.natives(),
-            record=app.hold_recorder(by_whom()),
         )
         async with app.database.transaction(read_only=True) as tx:
             found = await holds.get(tx, placed.id)

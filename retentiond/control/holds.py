@@ -13,7 +13,7 @@ from datetime import datetime
 from uuid import uuid4
 
 from retentiond.control import barrier, hold_rows
-from retentiond.control.activation import FenceProbe, Waiting, activate_pending
+from retentiond.control.activation import FenceProbe, OnWait, Waiting, activate_pending
 from retentiond.control.database import CommitUnknown, Database, Tx
 from retentiond.control.hold_rows import HoldDraft, HoldSet, Recorder, UnreadableHold
 from retentiond.domain.holds import Hold, HoldState
@@ -23,6 +23,7 @@ __all__ = [
     "FenceProbe",
     "HoldDraft",
     "HoldSet",
+    "OnWait",
     "Recorder",
     "UnreadableHold",
     "Waiting",

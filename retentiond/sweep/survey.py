@@ -20,7 +20,7 @@ from retentiond.control.database import Tx
 from retentiond.domain.accounts import NOTHING_REMEMBERED, AccountFacts, Surveyed, account_hash, resolve
 from retentiond.domain.duration import cutoff
 from retentiond.errors import Blind, Guarded
-from retentiond.stores.postgres.directory import Directory
+from retentiond.stores.base import SurveyedDirectory
 from retentiond.sweep.plans import Tools
 from retentiond.sweep.questions import DIRECTORY, Question, allowed, not_asked
 from retentiond.sweep.spec import Spec
@@ -38,7 +38,7 @@ class _Seen:
     tiers: dict[str, str | None] = field(default_factory=dict)
 
 
-async def survey(tools: Tools, directory: Directory, now: datetime, key: bytes) -> Surveyed:
+async def survey(tools: Tools, directory: SurveyedDirectory, now: datetime, key: bytes) -> Surveyed:
     """Compare the directory with the memory and accept it; raises Guarded, Blind or Unreachable and accepts nothing."""
     spec = tools.spec
     seen = await _read(directory, key, now)
@@ -64,7 +64,7 @@ async def survey(tools: Tools, directory: Directory, now: datetime, key: bytes) 
     )
 
 
-async def look(tools: Tools, directory: Directory, now: datetime, key: bytes) -> Surveyed:
+async def look(tools: Tools, directory: SurveyedDirectory, now: datetime, key: bytes) -> Surveyed:
     """What a survey would find, with nothing written: a tier that has changed is in its grace, as a sweep would see it.
 
     An account that is missing for the first time is not said to be: that is for a survey to date. Raises Unreachable.
@@ -79,7 +79,7 @@ async def look(tools: Tools, directory: Directory, now: datetime, key: bytes) ->
     return replace(surveyed, recent=surveyed.recent | changed)
 
 
-async def recall(tools: Tools, directory: Directory, account: str, now: datetime, key: bytes) -> Surveyed:
+async def recall(tools: Tools, directory: SurveyedDirectory, account: str, now: datetime, key: bytes) -> Surveyed:
     """What is remembered of one account, by its id's text."""
     spec = tools.spec
     digest = account_hash(key, account)
@@ -97,7 +97,7 @@ async def recall(tools: Tools, directory: Directory, account: str, now: datetime
     )
 
 
-async def _read(directory: Directory, key: bytes, now: datetime) -> _Seen:
+async def _read(directory: SurveyedDirectory, key: bytes, now: datetime) -> _Seen:
     seen = _Seen(await directory.survey_transaction())
     async for chunk in directory.survey():
         for account in chunk:
@@ -110,7 +110,9 @@ async def _read(directory: Directory, key: bytes, now: datetime) -> _Seen:
     return seen
 
 
-async def _remembered(tx: Tx, directory: Directory, spec: Spec, seen: _Seen, now: datetime, key: bytes) -> Surveyed:
+async def _remembered(
+    tx: Tx, directory: SurveyedDirectory, spec: Spec, seen: _Seen, now: datetime, key: bytes
+) -> Surveyed:
     edge = _grace_edge(spec, now)
     dated = directory.dates_changes or edge is None
     recent = set() if dated or edge is None else await accounts.changed_since(tx, edge)

@@ -50,7 +50,7 @@ async def test_a_batch_whose_worker_was_killed_before_it_told_of_it_is_in_the_sw
             await worker.wait()
         await stop.open()
     gone = DUE + 3 - len(await cut.ids())
-    assert gone == 10, "it was killed in its first batch"
+    assert gone in (10, 20, 30, 40), "each shard was killed in its first batch, or before its COMMIT"
     assert await told_by_sweep(cut) == {}
     await cut.let_leases_run_out()
     async with running(cut.environment()) as daemon:

@@ -14,7 +14,9 @@ async def test_batches_do_not_shrink_to_single_records_where_each_round_trip_tak
     await rig.company(due=DUE)
     async with slow(rig.dsn, 0.04) as far:
         # What the server itself takes to answer can't be told from the way to it: such a network needs a limit of its own.
-        rig.target("logs", dsn=far, pace={"duty": 1.0, "max_batch": 100, "health": {"response": 20}})
+        rig.target(
+            "logs", dsn=far, pace={"duty": 1.0, "batch_seconds": 0.25, "max_batch": 100, "health": {"response": 20}}
+        )
         async with rig.app(observer=events.append) as app:
             outcome = await app.engine.sweep(app.spec.target("logs"))
     assert (outcome.outcome, outcome.changed) == ("drained", DUE), outcome.error

@@ -8,6 +8,7 @@ from hypothesis.stateful import RULE_MARKER, run_state_machine_as_test
 
 from retentiond.control import activation, permits, units
 from retentiond.errors import EpochMoved
+from retentiond.stores.base import Fate
 from retentiond.stores.postgres import batch, quick, store
 from retentiond.stores.postgres.connection import roll_back
 from retentiond.sweep import sweeper
@@ -69,8 +70,8 @@ def no_holds(patch):
 
 
 def no_look(patch):
-    async def fate(self, transaction):
-        return "aborted"
+    async def fate(self, prepared):
+        return Fate("aborted")
 
     patch.setattr(store.PostgresStore, "fate", fate)
 
@@ -118,9 +119,9 @@ def find(server, rules, found, **kind):
 
 
 def test_the_machine_finds_a_native_hold_that_is_not_in_force_when_the_hold_is_active(postgres_server, monkeypatch):
-    async def as_if(*args):
-        return {}
+    async def as_if(*_, **__):
+        yield {}
 
-    monkeypatch.setattr(activation.natives, "settle", as_if)
+    monkeypatch.setattr(activation.natives, "settling", as_if)
     rules = COUNSEL | {"somebody_else_deletes_a_row"}
     find(postgres_server, rules, "the database let somebody delete row", native=True)

@@ -7,13 +7,11 @@ import pytest
 
 from retentiond.domain.accounts import AccountFacts
 from retentiond.errors import Blind
-from retentiond.stores.base import AccountDirectory
 from retentiond.stores.postgres.config import AccountsConfig
 from retentiond.stores.postgres.directory import Directory
 from services.citext import citext
 
 DELETED = datetime(2026, 1, 2, tzinfo=UTC)
-ONE, TWO = "3f2504e0-4f89-41d3-9a0c-0305e82c3301", "3f2504e0-4f89-41d3-9a0c-0305e82c3302"
 
 
 async def directory(dsn, kind, ids, *, query=None, before=""):
@@ -40,27 +38,6 @@ async def directory(dsn, kind, ids, *, query=None, before=""):
 async def close(connection, found):
     await found.close()
     await connection.close()
-
-
-@pytest.mark.parametrize(
-    ("kind", "ids", "asked", "known", "canonical"),
-    [
-        ("bigint", ["7"], ["007", " 7", "7", "8", "x", "99999999999999999999", ""], {"007": "7", " 7": "7", "7": "7"}, {"8": "8"}),
-        ("uuid", [ONE], [ONE.upper(), f"{{{ONE}}}", TWO.upper(), "x"], {ONE.upper(): ONE, f"{{{ONE}}}": ONE}, {TWO.upper(): TWO}),
-        ("text", ["Bob", "é"], ["Bob", "bob", "é", "a\x00", "\ud800"], {"Bob": "Bob", "é": "é"}, {"bob": "bob"}),
-        ("numeric", ["1.50"], ["1.5", "01.500", "2.0"], {"1.5": "1.5", "01.500": "1.5"}, {"2.0": "2"}),
-        ("small", ["7"], ["07", "8", "500"], {"07": "7"}, {"8": "8"}),
-        ("plan", ["pro"], ["pro", "gold"], {"pro": "pro"}, {}),
-    ],
-)  # fmt: skip
-async def test_ids_are_compared_in_the_directory_s_own_type(database, kind, ids, asked, known, canonical):
-    before = "CREATE DOMAIN small AS int CHECK (VALUE < 100); CREATE TYPE plan AS ENUM ('free', 'pro')"
-    connection, found = await directory(database, kind, ids, before=before)
-    try:
-        assert {each: of.id for each, of in (await found.known("logs", asked)).items()} == known
-        assert await found.canonical(asked) == known | canonical
-    finally:
-        await close(connection, found)
 
 
 async def test_of_a_case_insensitive_id_the_text_that_is_remembered_is_the_directory_s(database):
@@ -96,17 +73,6 @@ async def test_an_account_is_as_it_is_when_it_is_asked_about_alone(database):
         await close(connection, found)
 
 
-async def test_many_ids_that_are_none_hide_no_account(database):
-    connection, found = await directory(database, "bigint", ["1", "500"])
-    try:
-        asked = [str(n) if n % 3 else f"x{n}" for n in range(1000)]
-        assert (await found.known("logs", asked)).keys() == {"1", "500"}
-        assert await found.known("logs", []) == {}
-        assert len(await found.canonical(asked)) == 666
-    finally:
-        await close(connection, found)
-
-
 async def test_a_query_is_asked_as_a_table_is_and_an_id_that_stands_twice_is_refused(database):
     query = "SELECT id, tier, deleted_at, retention, changed FROM accounts UNION ALL SELECT 9, 'free', NULL, NULL, NULL"
     connection, found = await directory(database, "bigint", ["7"], query=query)
@@ -115,14 +81,5 @@ async def test_a_query_is_asked_as_a_table_is_and_an_id_that_stands_twice_is_ref
         await connection.execute("INSERT INTO accounts (id, tier) VALUES (9, 'pro')")
         with pytest.raises(Blind, match="stands twice"):
             await found.known("logs", ["7", "9"])
-    finally:
-        await close(connection, found)
-
-
-async def test_the_directory_is_one_of_those_that_stores_ask(database):
-    connection, found = await directory(database, "bigint", ["7"])
-    asks: AccountDirectory = found
-    try:
-        assert [group.tier for group in await asks.groups("logs")] == ["pro"]
     finally:
         await close(connection, found)
