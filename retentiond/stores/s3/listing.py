@@ -1,0 +1,245 @@
+"""Lists of objects, versions and uploads: a page at a time, as columns, from any position.
+
+A position is the last row's own key (and version or upload id), never a token or the server's `NextKeyMarker`: it
+can be kept for another day, and a server that encodes its markers wrongly (Ceph: `a%20b`) can't make a
+listing begin again. A page that does not go on from its position, or is in no order, is an error: a cursor over it
+would lie.
+
+Keys come URL-encoded, since XML can't carry every character of a key. Whether `+` is a space then is the server's
+choice; where a page has one, the server is asked to repeat a prefix with both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote, unquote_plus
+
+from lxml import etree
+
+from retentiond.errors import Blind
+from retentiond.stores.s3.documents import Malformed, child, columns, name_of, parse, rows
+from retentiond.stores.s3.endpoint import Bucket
+
+MOST = 1000
+"""Rows of a page, at most; servers give fewer where they like."""
+_SPACE_AND_PLUS = "retentiond +"
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """Objects, a list for each column; `after` is where the next page begins, None at the end. ETags have no quotes."""
+
+    keys: list[str]
+    modified: list[datetime]
+    sizes: list[int]
+    etags: list[str]
+    after: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPage:
+    """Versions and delete markers; a marker has size 0 and no ETag. `version_ids` has `null` where one was made before
+    the bucket was versioned.
+    """
+
+    keys: list[str]
+    modified: list[datetime]
+    sizes: list[int]
+    etags: list[str]
+    version_ids: list[str]
+    is_latest: list[bool]
+    is_marker: list[bool]
+    after: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPage:
+    """Multipart uploads that were begun and neither completed nor aborted; `modified` is when they were begun."""
+
+    keys: list[str]
+    modified: list[datetime]
+    upload_ids: list[str]
+    after: tuple[str, ...] | None
+
+
+async def objects(
+    bucket: Bucket, prefix: str = "", *, after: Sequence[str] | None = None, size: int = MOST
+) -> ListPage:
+    """The next page of the current objects under the prefix; raises Blind, Unreachable."""
+    query = [("encoding-type", "url"), ("list-type", "2"), ("max-keys", str(size)), ("prefix", prefix)]
+    if after is not None:
+        query.append(("start-after", after[0]))
+    root = await _list(bucket, query, "listing objects", "s3:ListBucket", "ListBucketResult")
+    keys, modified, sizes, etags = _columns(root, ("Contents",), ("Key", "LastModified", "Size", "ETag"))
+    keys = await _decoded(bucket, root, keys)
+    ends = _end(bucket, root, keys, keys, after)
+    return ListPage(keys, _instants(modified), _sizes(sizes), _bare(etags), ends)
+
+
+async def versions(
+    bucket: Bucket, prefix: str = "", *, after: Sequence[str] | None = None, size: int = MOST
+) -> VersionPage:
+    """The next page of all versions and markers under the prefix, newest of a key first; raises Blind, Unreachable."""
+    query = [("encoding-type", "url"), ("max-keys", str(size)), ("prefix", prefix), ("versions", "")]
+    if after is not None:
+        query += [("key-marker", after[0])]
+        query += [("version-id-marker", after[1])] if len(after) > 1 else []
+    root = await _list(bucket, query, "listing versions", "s3:ListBucketVersions", "ListVersionsResult")
+    common = ("Key", "LastModified", "VersionId", "IsLatest")
+    markers = [name_of(each) == "DeleteMarker" for each in root if name_of(each) in _VERSIONS]
+    if any(markers):
+        fields = _walked(root, _VERSIONS, (*common, "Size", "ETag"))
+    else:
+        fields = _columns(root, ("Version",), (*common, "Size", "ETag"))
+    keys, modified, ids, latest, sizes, etags = fields
+    keys = await _decoded(bucket, root, keys)
+    # A bucket that never had versions may name none for its objects.
+    ids = [each or "null" for each in ids]
+    ends = _end(bucket, root, keys, list(zip(keys, ids, strict=True)), after)
+    newest = [each == "true" for each in latest]
+    return VersionPage(keys, _instants(modified), _sizes(sizes), _bare(etags), ids, newest, markers, ends)
+
+
+async def uploads(
+    bucket: Bucket, prefix: str = "", *, after: Sequence[str] | None = None, size: int = MOST
+) -> UploadPage:
+    """The next page of unfinished multipart uploads under the prefix; raises Blind, Unreachable."""
+    query = [("encoding-type", "url"), ("max-uploads", str(size)), ("prefix", prefix), ("uploads", "")]
+    if after is not None:
+        query += [("key-marker", after[0]), ("upload-id-marker", after[1])]
+    right = "s3:ListBucketMultipartUploads"
+    root = await _list(bucket, query, "listing uploads", right, "ListMultipartUploadsResult")
+    keys, begun, ids = _columns(root, ("Upload",), ("Key", "Initiated", "UploadId"))
+    keys = await _decoded(bucket, root, keys)
+    ends = _end(bucket, root, keys, list(zip(keys, ids, strict=True)), after)
+    return UploadPage(keys, _instants(begun), ids, ends)
+
+
+async def folders(bucket: Bucket, prefix: str = "", *, most: int = MOST) -> list[str]:
+    """What lies directly below the prefix and has a `/` after it: the first `most` of them, each with its `/`."""
+    query = [
+        ("delimiter", "/"),
+        ("encoding-type", "url"),
+        ("list-type", "2"),
+        ("max-keys", str(most)),
+        ("prefix", prefix),
+    ]
+    root = await _list(bucket, query, "listing folders", "s3:ListBucket", "ListBucketResult")
+    return await _decoded(bucket, root, [child(each, "Prefix") or "" for each in rows(root, "CommonPrefixes")])
+
+
+_VERSIONS = ("Version", "DeleteMarker")
+
+
+async def _list(bucket: Bucket, query: list[tuple[str, str]], asked: str, right: str, expected: str) -> etree._Element:
+    root = parse(bucket.require(await bucket.ask("GET", query=query), asked, right).body)
+    if name_of(root) != expected:
+        raise Malformed(
+            f"bucket {bucket.name}: {asked}: the answer is a {name_of(root)} and no {expected}",
+            remedy="check endpoint_url: something answers there that is no S3",
+        )
+    return root
+
+
+def _columns(root: etree._Element, names: tuple[str, ...], fields: tuple[str, ...]) -> list[list[str]]:
+    return columns(root, names[0], fields) or _walked(root, names, fields)
+
+
+def _walked(root: etree._Element, names: tuple[str, ...], fields: tuple[str, ...]) -> list[list[str]]:
+    found: list[list[str]] = [[] for _ in fields]
+    for row in rows(root, *names):
+        texts = {name_of(each): each.text or "" for each in row}
+        for column, field in zip(found, fields, strict=True):
+            column.append(texts.get(field, ""))
+    return found
+
+
+async def _decoded(bucket: Bucket, root: etree._Element, keys: list[str]) -> list[str]:
+    """The keys as they are; a page in one go, since no encoded key has a line break."""
+    if child(root, "EncodingType") != "url" or not keys:
+        return keys
+    together = "\n".join(keys)
+    spaces = "+" in together and await _plus_is_space(bucket)
+    decode = unquote_plus if spaces else unquote
+    if "%0A" in together or "%0a" in together:
+        return [decode(key, errors="surrogateescape") for key in keys]
+    # Nearly all that is encoded are slashes, and those are cheaper to replace.
+    together = together.replace("%2F", "/")
+    # What is no UTF-8 stays the bytes that it is; a replacement character would name another object.
+    return (decode(together, errors="surrogateescape") if "%" in together or spaces else together).split("\n")
+
+
+async def _plus_is_space(bucket: Bucket) -> bool:
+    """Whether this server encodes a space as `+` (and `+` as `%2B`); asked once."""
+    known: dict[str, bool] = bucket.endpoint.plus_is_space
+    if bucket.name not in known:
+        query = [("encoding-type", "url"), ("list-type", "2"), ("max-keys", "1"), ("prefix", _SPACE_AND_PLUS)]
+        root = await _list(bucket, query, "listing objects", "s3:ListBucket", "ListBucketResult")
+        said = (child(root, "Prefix") or "").replace("retentiond", "")
+        meaning = {"+%2B": True, "%20%2B": False, "%20+": False}.get(said)
+        if meaning is None:
+            raise Blind(
+                f"bucket {bucket.name}: the endpoint does not tell a space in a key from a plus sign",
+                remedy="objects whose keys have either can't be swept here; keep them under another prefix",
+            )
+        known[bucket.name] = meaning
+    return known[bucket.name]
+
+
+def _end(
+    bucket: Bucket, root: etree._Element, keys: list[str], positions: Sequence[Any], after: Sequence[str] | None
+) -> tuple[str, ...] | None:
+    """Where the listing goes on; Blind where it is in no order, or comes round to what was before."""
+    start = "" if after is None else after[0]
+    if keys and not _ordered([start, *keys]):
+        raise Blind(
+            f"bucket {bucket.name}: the endpoint lists keys in no order, so no position in it can be kept",
+            remedy="only stores that list in the order of the keys' bytes can be swept",
+        )
+    last = None if not positions else (positions[-1],) if isinstance(positions[-1], str) else tuple(positions[-1])
+    if after is not None and any(_same(each, after) for each in positions):
+        raise Blind(
+            f"bucket {bucket.name}: the endpoint lists again what it has listed before",
+            remedy="see whether a proxy in front of it drops parts of the address",
+        )
+    if child(root, "IsTruncated") != "true":
+        return None
+    if last is None:
+        raise Blind(
+            f"bucket {bucket.name}: the endpoint says that there is more, and lists nothing",
+            remedy="it is tried again; if it stays, the bucket's index is damaged (Ceph: radosgw-admin bucket check)",
+        )
+    return last
+
+
+def _ordered(keys: list[str]) -> bool:
+    """Whether they are in the order of their bytes, which is that of code points where they are UTF-8."""
+    return sorted(keys) == keys or sorted(keys, key=_bytes) == keys
+
+
+def _bytes(key: str) -> bytes:
+    return key.encode(errors="surrogateescape")
+
+
+def _same(position: str | tuple[str, ...], after: Sequence[str]) -> bool:
+    return (position,) == tuple(after) if isinstance(position, str) else position == tuple(after)
+
+
+def _instants(texts: list[str]) -> list[datetime]:
+    """Aware instants; a text that is none fails the page, for nobody could say when its record is due."""
+    try:
+        found = list(map(datetime.fromisoformat, texts))
+    except ValueError as error:
+        raise Malformed(f"the S3 endpoint listed a date that is none: {error}", remedy="check endpoint_url") from error
+    return [each if each.tzinfo is not None else each.replace(tzinfo=UTC) for each in found]
+
+
+def _sizes(texts: list[str]) -> list[int]:
+    return [int(each or 0) for each in texts]
+
+
+def _bare(etags: list[str]) -> list[str]:
+    return [each.strip('"') for each in etags]
