@@ -26,7 +26,7 @@ def past(request: Request) -> Response:
 
 
 def main() -> None:
-    moto = DomainDispatcherApplication(create_backend_app, service="s3")
+    moto = DomainDispatcherApplication(create_backend_app)
 
     def application(environ, start_response):
         if environ["PATH_INFO"] == "/_past":

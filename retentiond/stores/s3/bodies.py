@@ -59,6 +59,7 @@ def read_answer(body: bytes, items: Sequence[Doomed]) -> tuple[Mapping[int, str]
         return {}, frozenset()
     places = {(item.key, item.version_id or ""): at for at, item in enumerate(items)}
     faults: dict[int, str] = {}
+    vague: dict[int, str] = {}
     told: set[int] = set()
     tells_all = False
     for row in root:
@@ -66,23 +67,18 @@ def read_answer(body: bytes, items: Sequence[Doomed]) -> tuple[Mapping[int, str]
         if name not in {"Error", "Deleted"}:
             continue
         key, version = child(row, "Key") or "", child(row, "VersionId") or ""
-        place = places.get((key, version))
-        if place is None:
-            place = _only(items, key)
+        exact = places.get((key, version))
+        # Some servers leave the version's id out, or give one that nobody asked for.
+        meant = [exact] if exact is not None else [at for at, item in enumerate(items) if item.key == key]
         if name == "Deleted":
             tells_all = True
-            told |= set() if place is None else {place}
-        elif place is None:
+            told.update(meant if len(meant) == 1 else ())
+        elif not meant:
             raise Malformed(
                 f"the answer to a deletion has {code_of(row)} for what was not asked for", remedy="check endpoint_url"
             )
         else:
-            faults[place] = code_of(row)
+            (faults if len(meant) == 1 else vague).update(dict.fromkeys(meant, code_of(row)))
+    faults = {at: code for at, code in vague.items() if at not in told} | faults
     unsaid = frozenset(range(len(items))) - told - faults.keys() if tells_all else frozenset()
     return faults, unsaid
-
-
-def _only(items: Sequence[Doomed], key: str) -> int | None:
-    """The place of the one item of that key: some servers leave the version's id out, or give one nobody asked for."""
-    found = [at for at, item in enumerate(items) if item.key == key]
-    return found[0] if len(found) == 1 else None

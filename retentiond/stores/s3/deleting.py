@@ -209,6 +209,9 @@ class _Work:
             found = await head(self.bucket, each.key, each.version_id)
         except RetentiondError:
             return
+        if found.state == "absent":
+            self.outcomes[item] = Gone("already_gone", said.code)
+            return
         now = self.bucket.endpoint.clock.earliest()
         if found.lock is not None and found.lock.holds(now):
             self.outcomes[item] = Gone("held", said.code)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -228,14 +228,21 @@ class Bucket:
         signed = signer.until(fence, method, self.url(key), query, headers, body, expiry)
         return await self.endpoint.send(method, signed, body)
 
-    async def call(self, operation: str, asked: str, right: str, **given: Any) -> dict[str, Any]:
-        """What is rare, by botocore's client: an operation's answer, parsed; raises as `require` does."""
+    async def call(
+        self, operation: str, asked: str, right: str, *, nothing: Collection[str] = (), **given: Any
+    ) -> dict[str, Any] | None:
+        """What is rare, by botocore's client: an operation's answer, parsed; None for codes that mean there is nothing.
+
+        Raises as `require` does.
+        """
         try:
             found: dict[str, Any] = await getattr(self.endpoint.client, operation)(Bucket=self.name, **given)
         except ClientError as error:
             said, about = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-            status = int(about.get("HTTPStatusCode", 0))
-            raise error_of(Trouble(status, str(said.get("Code", status))), self.name, asked, right) from error
+            trouble = Trouble(int(about.get("HTTPStatusCode", 0)), str(said.get("Code", "Unknown")))
+            if trouble.code in nothing:
+                return None
+            raise error_of(trouble, self.name, asked, right) from error
         except (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unreachable(
                 f"bucket {self.name}: {asked}: {type(error).__name__}", remedy="check endpoint_url and the network"

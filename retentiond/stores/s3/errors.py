@@ -46,6 +46,8 @@ OTHER = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 """There is an object of that key, but not the one that was meant."""
 DENIED = frozenset({"AccessDenied", "AllAccessDisabled", "Forbidden", "ObjectLocked"})
 """A right is missing, or Object Lock keeps it."""
+UNKNOWN_THERE = frozenset({"NotImplemented", "MethodNotAllowed", "UnsupportedOperation"})
+"""The endpoint has no such operation."""
 LATE = frozenset({"RequestExpired", "RequestTimeTooSkewed", "ExpiredPresignedRequest"})
 _CREDENTIALS = {
     "ExpiredToken": "the session token has expired",
@@ -87,7 +89,7 @@ class Trouble:
     @property
     def broken(self) -> bool:
         """Whether it may have been done all the same, and asking again may help."""
-        return not self.throttled and (self.code in BROKEN or self.status >= 500)
+        return not self.throttled and self.code not in UNKNOWN_THERE and (self.code in BROKEN or self.status >= 500)
 
 
 def trouble_in(status: int, headers: Mapping[str, str], body: bytes) -> Trouble | None:
@@ -146,6 +148,8 @@ def error_of(trouble: Trouble, bucket: str, asked: str, right: str = "") -> Rete
             f"{what}: the clocks of this host and the server differ, or it came after its expiry",
             remedy="set the clocks right (NTP)",
         )
+    if code in UNKNOWN_THERE:
+        return Refused(f"{what}: this endpoint can't do that", remedy="see `retentiond check` for what it can")
     if trouble.throttled or trouble.broken:
         return Unreachable(f"{what} (status {trouble.status})", remedy="it is tried again; the endpoint has trouble")
     if code in DENIED:
@@ -154,6 +158,4 @@ def error_of(trouble: Trouble, bucket: str, asked: str, right: str = "") -> Rete
             f"{what}: it is not allowed{needs}",
             remedy=f"grant {right or 'the permission'} on the bucket to the target's credentials",
         )
-    if code in {"NotImplemented", "MethodNotAllowed"}:
-        return Refused(f"{what}: this endpoint can't do that", remedy="see `retentiond check` for what it can")
     return Refused(f"{what} (status {trouble.status})", remedy="see the documentation of the endpoint for this code")

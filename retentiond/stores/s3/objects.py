@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from retentiond.stores.s3.bodies import checksum
 from retentiond.stores.s3.documents import XMLNS, child, name_of, parse, rows
@@ -94,7 +94,7 @@ async def put(
     if content_type:
         headers["Content-Type"] = content_type
     if tags:
-        headers["x-amz-tagging"] = urlencode(tags)
+        headers["x-amz-tagging"] = urlencode(tags, quote_via=quote)  # a server may take + for itself
     reply = await bucket.ask("PUT", key, headers=headers, body=body)
     return bucket.require(reply, "writing an object", "s3:PutObject").headers.get("x-amz-version-id")
 
