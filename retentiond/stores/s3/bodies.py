@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from retentiond.stores.s3.documents import XMLNS, Malformed, child, name_of, parse
 from retentiond.stores.s3.errors import code_of
-from retentiond.stores.s3.items import Checksum, Doomed
+from retentiond.stores.s3.items import NULL, Checksum, Doomed
 
 # XML 1.0 carries tab, line feed and carriage return as well, but parsers make spaces and line feeds of them.
 _BEYOND_XML = re.compile("[^ -~\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -20,22 +20,26 @@ _HEAD = f'<?xml version="1.0" encoding="UTF-8"?><Delete xmlns="{XMLNS}"><Quiet>t
 
 
 def fits(key: str) -> bool:
-    """Whether XML carries the key as it is: with no control character, and nothing that is not UTF-8."""
+    """Whether XML carries the key, or several joined, as it is: no control character, nothing that is not UTF-8."""
     return _BEYOND_XML.search(key) is None
 
 
 def body_of(items: Sequence[Doomed], *, conditional: bool) -> bytes:
     """The document that asks for these (whose keys fit); with their ETags where those are to be compared."""
-    keys = [item.key for item in items]
-    if _NEEDS_CARE.search("".join(keys)):
-        keys = [escape(key) for key in keys]
     parts = [_HEAD]
-    for key, item in zip(keys, items, strict=True):
-        version = f"<VersionId>{escape(item.version_id)}</VersionId>" if item.version_id is not None else ""
-        etag = f"<ETag>&quot;{escape(item.etag)}&quot;</ETag>" if conditional and item.etag and not item.fixed else ""
-        parts.append(f"<Object><Key>{key}</Key>{version}{etag}</Object>")
+    for key, version_id, etag, *_ in items:
+        part = f"<Object><Key>{_escaped(key)}</Key>"
+        if version_id is not None:
+            part += f"<VersionId>{_escaped(version_id)}</VersionId>"
+        if conditional and etag and (version_id is None or version_id == NULL):
+            part += f"<ETag>&quot;{_escaped(etag)}&quot;</ETag>"
+        parts.append(part + "</Object>")
     parts.append("</Delete>")
     return "".join(parts).encode()
+
+
+def _escaped(text: str) -> str:
+    return escape(text) if _NEEDS_CARE.search(text) else text
 
 
 def checksum(body: bytes, kind: Checksum) -> dict[str, str]:

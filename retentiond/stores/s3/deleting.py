@@ -40,8 +40,9 @@ async def delete(
     """Erase them. Never raises for what the server or the network does: that is in the outcomes."""
     before = bucket.endpoint.requests
     work = _Work(bucket, items, expiry, how, throttle or Throttle())
-    together = [i for i, each in enumerate(items) if each.upload_id is None and fits(each.key)]
-    alone = [i for i, each in enumerate(items) if each.upload_id is not None or not fits(each.key)]
+    alone = _singles(items)
+    apart = frozenset(alone)
+    together = [i for i in range(len(items)) if i not in apart]
     keys = max(1, min(how.keys, 1000))
     tasks = [work.chunk(together[at : at + keys]) for at in range(0, len(together), keys)]
     tasks += [work.single(i) for i in alone]
@@ -64,10 +65,13 @@ class _Work:
     how: How
     throttle: Throttle
     outcomes: list[Gone | None] = field(init=False)
+    unsure: frozenset[int] = field(init=False)
     unanswered: int = 0
 
     def __post_init__(self) -> None:
         self.outcomes = [None] * len(self.items)
+        compared = self.how.conditional
+        self.unsure = frozenset(i for i, each in enumerate(self.items) if not ((compared and each.etag) or each.fixed))
 
     async def chunk(self, pending: list[int]) -> None:
         """Erase these by DeleteObjects, until each has an outcome."""
@@ -156,6 +160,11 @@ class _Work:
             faults, unsaid = read_answer(reply.body, [self.items[i] for i in pending])
         except Malformed as error:
             raise Unanswered(f"bucket {self.bucket.name}: {error.message}", remedy=error.remedy) from error
+        if not faults and not unsaid:
+            for i in pending:
+                self.outcomes[i] = ERASED
+            self.throttle.passed(len(pending))
+            return [], ""
         again: list[int] = []
         for at, i in enumerate(pending):
             code = faults.get(at)
@@ -173,7 +182,7 @@ class _Work:
 
     async def _confirmed(self, pending: list[int]) -> list[int]:
         """Those that are still what was judged, looked at now where the server won't compare; the rest is settled."""
-        unsure = [i for i in pending if not self.items[i].fixed and not (self.how.conditional and self.items[i].etag)]
+        unsure = [i for i in pending if i in self.unsure]
         if not unsure:
             return pending
         heads: dict[int, Head | RetentiondError] = {}
@@ -250,6 +259,12 @@ class _Work:
     def _late(self) -> bool:
         clock = self.bucket.endpoint.clock
         return clock.known and clock.earliest() >= self.expiry.expires_at
+
+
+def _singles(items: Sequence[Doomed]) -> list[int]:
+    """Those that can't go with others: uploads, and keys that XML can't carry."""
+    all_fit = fits("".join([each.key for each in items]))
+    return [i for i, each in enumerate(items) if each.upload_id is not None or not (all_fit or fits(each.key))]
 
 
 def _outcome_of_code(code: str) -> Gone:

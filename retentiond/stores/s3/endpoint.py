@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiobotocore.config import AioConfig
@@ -167,7 +168,8 @@ class Endpoint:
         except (BotoCoreError, ValueError) as error:
             raise Unreachable(f"S3: {error}", remedy="check endpoint_url, region and the AWS configuration") from error
         self.region = self.client.meta.region_name
-        self._http = await self._exit.enter_async_context(_http(access))
+        ca_bundle = self._session.get_config_variable("ca_bundle")
+        self._http = await self._exit.enter_async_context(_http(access, self.client.meta.endpoint_url, ca_bundle))
         # A DELETE whose connection breaks would be sent a second time, and only one of the two be accounted for.
         self._http._retry_connection = False  # noqa: SLF001 - there is no other way to say so
 
@@ -279,9 +281,14 @@ def _config(access: Access) -> AioConfig:
     )
 
 
-def _http(access: Access) -> aiohttp.ClientSession:
+def _http(access: Access, url: str, ca_bundle: str | None) -> aiohttp.ClientSession:
+    parts = urlsplit(url)
+    # What `trust_env` does as well, but for each request, and with a look at .netrc in a thread.
+    proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=access.connections, ttl_dns_cache=60),
+        connector=aiohttp.TCPConnector(
+            limit=access.connections, ttl_dns_cache=60, ssl=ssl.create_default_context(cafile=ca_bundle)
+        ),
         timeout=aiohttp.ClientTimeout(
             total=3 * access.answer_seconds, sock_connect=access.connect_seconds, sock_read=access.answer_seconds
         ),
@@ -289,7 +296,7 @@ def _http(access: Access) -> aiohttp.ClientSession:
         skip_auto_headers=("Content-Type", "Accept-Encoding"),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=True,
+        proxy=proxy,
     )
 
 

@@ -177,6 +177,8 @@ async def _as_said(bucket: Bucket, root: etree._Element, keys: list[str]) -> lis
 
 async def _decoded(bucket: Bucket, keys: list[str]) -> list[str]:
     """The keys without their encoding; a page in one go, since no encoded key has a line break."""
+    if not keys:
+        return keys
     together = "\n".join(keys)
     spaces = "+" in together and await _plus_is_space(bucket)
     decode = unquote_plus if spaces else unquote
@@ -215,8 +217,8 @@ def _end(
             f"bucket {bucket.name}: the endpoint lists keys in no order, so no position in it can be kept",
             remedy="only stores that list in the order of the keys' bytes can be swept",
         )
-    last = None if not positions else (positions[-1],) if isinstance(positions[-1], str) else tuple(positions[-1])
-    if after is not None and any(_same(each, after) for each in positions):
+    last = None if not keys else (keys[-1],) if positions is keys else tuple(positions[-1])
+    if after is not None and (after[0] if positions is keys else tuple(after)) in positions:
         raise Blind(
             f"bucket {bucket.name}: the endpoint lists again what it has listed before",
             remedy="see whether a proxy in front of it drops parts of the address",
@@ -238,10 +240,6 @@ def _ordered(keys: list[str]) -> bool:
 
 def _bytes(key: str) -> bytes:
     return key.encode(errors="surrogateescape")
-
-
-def _same(position: str | tuple[str, ...], after: Sequence[str]) -> bool:
-    return (position,) == tuple(after) if isinstance(position, str) else position == tuple(after)
 
 
 def _instants(texts: list[str]) -> list[datetime]:
