@@ -1,8 +1,8 @@
 """An S3 endpoint that costs nothing: `python -m benchmarks.canned_s3 PORT KEYS`. For measuring clients, not servers.
 
-It keeps no state: list pages are bytes made beforehand, and every deletion succeeds at once, with nothing deleted. A page
-is found by the marker that a client sends, whichever of the three kinds of listing it uses. Prints `ready`; `GET /_asked`
-tells how many requests of each kind have come, and `GET /_cpu` is for nobody but the benchmark.
+It keeps no state: list pages are made once, and every deletion succeeds at once, with nothing deleted. A page is found
+by the marker that a client sends, whichever of the three kinds of listing it uses. Prints `ready`; `GET /_asked` tells
+how many requests of each kind have come. Two more arguments are the seconds that a GET and that all else take.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from email.utils import formatdate
 from urllib.parse import parse_qs, quote
 
 import uvloop
@@ -21,19 +22,25 @@ _ETAG = "&quot;9dd4e461268c8034f5c8564e155c67a6&quot;"
 _PAGE = 1000
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_WHEN = "Mon, 06 May 2030 07:08:09 GMT"
 
 
 def keys(count: int) -> list[str]:
     """Keys as an application's logs have them, in order."""
     each = count // 12 + 1
-    return sorted(f"logs/2025/{i // each + 1:02}/{i // 500 % 28 + 1:02}/app-{i % 7:03}/part-{i:08}.json.gz" for i in range(count))
+    return sorted(
+        f"logs/2025/{i // each + 1:02}/{i // 500 % 28 + 1:02}/app-{i % 7:03}/part-{i:08}.json.gz" for i in range(count)
+    )
 
 
 def answer(body: bytes, status: str = "200 OK", extra: str = "") -> bytes:
-    """A whole HTTP answer."""
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nDate: {_WHEN}\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    """A whole HTTP answer but for its Date, which `dated` gives it."""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\n{extra}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def dated(said: bytes) -> bytes:
+    """The answer as of now."""
+    return said.replace(b"\r\n", b"\r\nDate: %s\r\n" % formatdate(usegmt=True).encode(), 1)
 
 
 class Pages:
@@ -112,7 +119,7 @@ class Server(asyncio.Protocol):
                 return
             body, self._had = self._had[end + 4 : end + 4 + size], self._had[end + 4 + size :]
             method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-            said = self._answer(method, target, body)
+            said = dated(self._answer(method, target, body))
             delay = self._delays[0] if method == "GET" else self._delays[1]
             if delay:
                 asyncio.get_running_loop().call_later(delay, self._transport.write, said)
@@ -121,11 +128,10 @@ class Server(asyncio.Protocol):
 
     def _answer(self, method: str, target: str, body: bytes) -> bytes:
         path, _, text = target.partition("?")
-        of_object = bool(path.strip("/").partition("/")[2])
         query = parse_qs(text, keep_blank_values=True)
         if path == "/_asked":
             return answer(repr(self._asked).encode())
-        kind = self._kind(method, query, of_object)
+        kind = self._kind(method, query)
         self._asked[kind] = self._asked.get(kind, 0) + 1
         if kind == "delete many":
             quiet = b"<Quiet>true" in body
@@ -139,11 +145,13 @@ class Server(asyncio.Protocol):
             return answer(f"{_XML}<LocationConstraint{_SPACE}></LocationConstraint>".encode())
         if path == "/":
             bucket = f"<Bucket><Name>bench</Name><CreationDate>{_DATE}</CreationDate></Bucket>"
-            return answer(f"{_XML}<ListAllMyBucketsResult{_SPACE}><Buckets>{bucket}</Buckets></ListAllMyBucketsResult>".encode())
+            return answer(
+                f"{_XML}<ListAllMyBucketsResult{_SPACE}><Buckets>{bucket}</Buckets></ListAllMyBucketsResult>".encode()
+            )
         return self._pages.page(kind, query)
 
     @staticmethod
-    def _kind(method: str, query: dict[str, list[str]], of_object: bool) -> str:
+    def _kind(method: str, query: dict[str, list[str]]) -> str:
         if method == "POST":
             return "delete many"
         if method in {"DELETE", "HEAD"}:

@@ -1,4 +1,4 @@
-"""Real S3 servers for the tests: moto's, a process of its own, and what a test does to a bucket behind our client's back."""
+"""Real S3 servers for the tests: moto's, a process of its own, and what a test does to a bucket behind our back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -20,6 +20,8 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
 from retentiond.stores.s3.endpoint import Access, Bucket, Endpoint
+from retentiond.stores.s3.items import How
+from retentiond.stores.s3.signing import Expiry, Fence
 from services.postgres import free_port
 
 
@@ -100,6 +102,18 @@ class Ground:
         urlopen(Request(f"{self.server.url}/_past", body, method="POST")).close()
 
 
+def how(server: S3Server, **other: Any) -> How:
+    """What was measured of these servers: Ceph refuses after an expiry, moto nothing; neither compares ETags."""
+    fence = Fence.QUERY if server.kind == "ceph" else Fence.NONE
+    return replace(How(fence, conditional=False), **other)
+
+
+def good_for(bucket: Bucket, seconds: float = 60, *, ago: float = 0) -> Expiry:
+    """An expiry after so many seconds of the server's clock, of a request issued so many seconds ago."""
+    now = bucket.endpoint.clock.earliest() - timedelta(seconds=ago)
+    return Expiry(now, now + timedelta(seconds=seconds))
+
+
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[S3Server]:
     """moto's server, one for each process of the test run."""
@@ -113,4 +127,4 @@ def moto_server() -> Iterator[S3Server]:
         yield S3Server("moto", f"http://127.0.0.1:{port}")
     finally:
         process.kill()
-        process.wait()
+        process.communicate()

@@ -124,9 +124,7 @@ async def _clean(bucket: Bucket, key: str, how: How, notes: list[str]) -> None:
     """Take the object away, its versions and markers where there are any."""
     plain = How(how.fence, conditional=False, checksum=how.checksum)
     try:
-        page = await listing.versions(bucket, key)
-        columns = zip(page.keys, page.version_ids, page.etags, page.sizes, page.modified, strict=True)
-        left = [Doomed(*each) for each in columns]
+        left = (await listing.versions(bucket, key)).items()
     except RetentiondError:
         head = await objects.head(bucket, key)
         left = [Doomed(key, None, head.etag, head.size, head.modified)] if head.state == "present" else []

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from retentiond.stores.s3.documents import XMLNS, Malformed, child, name_of, parse
 from retentiond.stores.s3.errors import code_of
-from retentiond.stores.s3.items import NULL, Checksum, Doomed
+from retentiond.stores.s3.items import Checksum, Doomed
 
 # XML 1.0 carries tab, line feed and carriage return as well, but parsers make spaces and line feeds of them.
 _BEYOND_XML = re.compile("[^ -~\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -26,20 +26,23 @@ def fits(key: str) -> bool:
 
 def body_of(items: Sequence[Doomed], *, conditional: bool) -> bytes:
     """The document that asks for these (whose keys fit); with their ETags where those are to be compared."""
-    parts = [_HEAD]
-    for key, version_id, etag, *_ in items:
-        part = f"<Object><Key>{_escaped(key)}</Key>"
-        if version_id is not None:
-            part += f"<VersionId>{_escaped(version_id)}</VersionId>"
-        if conditional and etag and (version_id is None or version_id == NULL):
-            part += f"<ETag>&quot;{_escaped(etag)}&quot;</ETag>"
-        parts.append(part + "</Object>")
-    parts.append("</Delete>")
-    return "".join(parts).encode()
+    keys = [each.key for each in items]
+    if _NEEDS_CARE.search("".join(keys)):
+        keys = [escape(key) for key in keys]
+    if any(each.version_id is not None for each in items):
+        tails = [_tail(each, conditional) for each in items]
+    elif conditional:
+        tails = [f"<ETag>&quot;{escape(etag)}&quot;</ETag>" if etag else "" for _, _, etag, *_ in items]
+    else:
+        tails = [""] * len(keys)
+    objects = [f"<Object><Key>{key}</Key>{tail}</Object>" for key, tail in zip(keys, tails, strict=True)]
+    return "".join([_HEAD, *objects, "</Delete>"]).encode()
 
 
-def _escaped(text: str) -> str:
-    return escape(text) if _NEEDS_CARE.search(text) else text
+def _tail(item: Doomed, conditional: bool) -> str:
+    version = "" if item.version_id is None else f"<VersionId>{escape(item.version_id)}</VersionId>"
+    compared = conditional and item.etag and not item.fixed
+    return version + (f"<ETag>&quot;{escape(item.etag)}&quot;</ETag>" if compared else "")
 
 
 def checksum(body: bytes, kind: Checksum) -> dict[str, str]:

@@ -41,8 +41,7 @@ async def delete(
     before = bucket.endpoint.requests
     work = _Work(bucket, items, expiry, how, throttle or Throttle())
     alone = _singles(items)
-    apart = frozenset(alone)
-    together = [i for i in range(len(items)) if i not in apart]
+    together = [i for i in range(len(items)) if i not in set(alone)] if alone else list(range(len(items)))
     keys = max(1, min(how.keys, 1000))
     tasks = [work.chunk(together[at : at + keys]) for at in range(0, len(together), keys)]
     tasks += [work.single(i) for i in alone]
@@ -264,6 +263,8 @@ class _Work:
 def _singles(items: Sequence[Doomed]) -> list[int]:
     """Those that can't go with others: uploads, and keys that XML can't carry."""
     all_fit = fits("".join([each.key for each in items]))
+    if all_fit and not any(each.upload_id for each in items):
+        return []
     return [i for i, each in enumerate(items) if each.upload_id is not None or not (all_fit or fits(each.key))]
 
 

@@ -287,7 +287,9 @@ def _http(access: Access, url: str, ca_bundle: str | None) -> aiohttp.ClientSess
     proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=access.connections, ttl_dns_cache=60, ssl=ssl.create_default_context(cafile=ca_bundle)
+            limit=access.connections,
+            ttl_dns_cache=60,
+            ssl=ssl.create_default_context(cafile=ca_bundle) if ca_bundle else True,
         ),
         timeout=aiohttp.ClientTimeout(
             total=3 * access.answer_seconds, sock_connect=access.connect_seconds, sock_read=access.answer_seconds

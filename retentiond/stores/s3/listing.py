@@ -11,9 +11,11 @@ choice; where a page has one, the server is asked to repeat a prefix with both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
@@ -22,9 +24,11 @@ from lxml import etree
 from retentiond.errors import Blind
 from retentiond.stores.s3.documents import Malformed, child, columns, name_of, parse, rows
 from retentiond.stores.s3.endpoint import Bucket
+from retentiond.stores.s3.items import NULL, Doomed
 
 MOST = 1000
 """Rows of a page, at most; servers give fewer where they like."""
+_REPEATED = re.compile(rb"<(StartAfter|(?:Next)?(?:Key)?Marker|(?:Next)?ContinuationToken)>[^<]*</\1>")
 _SPACE_AND_PLUS = "retentiond +"
 
 
@@ -37,6 +41,11 @@ class ListPage:
     sizes: list[int]
     etags: list[str]
     after: tuple[str, ...] | None
+
+    def items(self) -> list[Doomed]:
+        """Its rows, as what may be erased."""
+        nothing = repeat(None)
+        return list(map(Doomed._make, zip(self.keys, nothing, self.etags, self.sizes, self.modified, nothing)))  # noqa: B905 - of repeat there is no end
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,11 @@ class VersionPage:
     is_marker: list[bool]
     after: tuple[str, ...] | None
 
+    def items(self) -> list[Doomed]:
+        """Its rows, as what may be erased."""
+        columns = (self.keys, self.version_ids, self.etags, self.sizes, self.modified)
+        return list(map(Doomed._make, zip(*columns, repeat(None))))
+
 
 @dataclass(frozen=True, slots=True)
 class UploadPage:
@@ -63,6 +77,10 @@ class UploadPage:
     modified: list[datetime]
     upload_ids: list[str]
     after: tuple[str, ...] | None
+
+    def items(self) -> list[Doomed]:
+        """Its rows, as what may be aborted."""
+        return [Doomed(key, upload_id=upload) for key, upload in zip(self.keys, self.upload_ids, strict=True)]
 
 
 async def objects(
@@ -75,7 +93,8 @@ async def objects(
     root = await _list(bucket, query, "listing objects", "s3:ListBucket", "ListBucketResult")
     keys, modified, sizes, etags = _columns(root, ("Contents",), ("Key", "LastModified", "Size", "ETag"))
     keys = await _as_said(bucket, root, keys)
-    ends = _end(bucket, root, keys, keys, after)
+    _require_progress(bucket, keys, keys, after and after[0])
+    ends = _more(bucket, root, (keys[-1],) if keys else None)
     return ListPage(keys, _instants(modified), _sizes(sizes), _bare(etags), ends)
 
 
@@ -88,17 +107,35 @@ async def versions(
         query += [("key-marker", after[0])]
         query += [("version-id-marker", after[1])] if len(after) > 1 else []
     root = await _list(bucket, query, "listing versions", "s3:ListBucketVersions", "ListVersionsResult")
+    page = await _versions(bucket, root, after)
+    if page.keys or page.after is not None or after is None or len(after) < 2:
+        return page
+    # A version that is gone is no position for every server (moto): so is nothing after it, or does it not know where?
+    further = await versions(bucket, prefix, after=after[:1], size=size)
+    return page if after[1] in further.version_ids else further
+
+
+async def _versions(bucket: Bucket, root: etree._Element, after: Sequence[str] | None) -> VersionPage:
     common = ("Key", "LastModified", "VersionId", "IsLatest")
-    markers = [name_of(each) == "DeleteMarker" for each in root if name_of(each) in _VERSIONS]
+    kinds = [name for each in root if (name := name_of(each)) in _VERSIONS]
+    markers = [each == "DeleteMarker" for each in kinds]
     if any(markers):
         fields = _walked(root, _VERSIONS, (*common, "Size", "ETag"))
     else:
         fields = _columns(root, ("Version",), (*common, "Size", "ETag"))
+    fields[0] = await _as_said(bucket, root, fields[0])
+    if any(markers) and not _ordered(fields[0]):  # some list all versions and then all markers
+        order = sorted(range(len(markers)), key=fields[0].__getitem__)
+        fields = [[column[i] for i in order] for column in fields]
+        markers = [markers[i] for i in order]
     keys, modified, ids, latest, sizes, etags = fields
-    keys = await _as_said(bucket, root, keys)
     # A bucket that never had versions may name none for its objects.
-    ids = [each or "null" for each in ids]
-    ends = _end(bucket, root, keys, list(zip(keys, ids, strict=True)), after)
+    ids = [each or NULL for each in ids]
+    positions = list(zip(keys, ids, strict=True))
+    _require_progress(bucket, keys, positions, after and tuple(after))
+    # The server says which of a key's versions comes last: within a key there need be no order in what it lists.
+    last = child(root, "NextVersionIdMarker")
+    ends = _more(bucket, root, next((each for each in reversed(positions) if each[1] == last), _last(positions)))
     newest = [each == "true" for each in latest]
     return VersionPage(keys, _instants(modified), _sizes(sizes), _bare(etags), ids, newest, markers, ends)
 
@@ -120,8 +157,10 @@ async def uploads(
         encoded = True
     keys, begun, ids = _columns(root, ("Upload",), ("Key", "Initiated", "UploadId"))
     keys = await _decoded(bucket, keys) if encoded else keys
-    ends = _end(bucket, root, keys, list(zip(keys, ids, strict=True)), after)
-    return UploadPage(keys, _instants(begun), ids, ends)
+    positions = list(zip(keys, ids, strict=True))
+    # Ceph orders them by what it calls them inside, so of their order nothing is asked.
+    _require_progress(bucket, [], positions, after and tuple(after))
+    return UploadPage(keys, _instants(begun), ids, _more(bucket, root, _last(positions)))
 
 
 async def folders(bucket: Bucket, prefix: str = "", *, most: int = MOST) -> list[str]:
@@ -148,7 +187,12 @@ _VERSIONS = ("Version", "DeleteMarker")
 
 
 async def _list(bucket: Bucket, query: list[tuple[str, str]], asked: str, right: str, expected: str) -> etree._Element:
-    root = parse(bucket.require(await bucket.ask("GET", query=query), asked, right).body)
+    body = bucket.require(await bucket.ask("GET", query=query), asked, right).body
+    try:
+        root = parse(body)
+    except Malformed:
+        # Rows are encoded, but not everywhere what is repeated of the request, which may hold what XML can't carry.
+        root = parse(_REPEATED.sub(b"", body))
     if name_of(root) != expected:
         raise Malformed(
             f"bucket {bucket.name}: {asked}: the answer is a {name_of(root)} and no {expected}",
@@ -207,22 +251,22 @@ async def _plus_is_space(bucket: Bucket) -> bool:
     return known[bucket.name]
 
 
-def _end(
-    bucket: Bucket, root: etree._Element, keys: list[str], positions: Sequence[Any], after: Sequence[str] | None
-) -> tuple[str, ...] | None:
-    """Where the listing goes on; Blind where it is in no order, or comes round to what was before."""
-    start = "" if after is None else after[0]
-    if keys and not _ordered([start, *keys]):
+def _require_progress(bucket: Bucket, keys: list[str], positions: Sequence[Any], after: Any) -> None:
+    """Raise Blind where keys are in no order, or the page has the very position that it was to begin after."""
+    if not _ordered(keys) or (keys and after and keys[0] < (after if isinstance(after, str) else after[0])):
         raise Blind(
             f"bucket {bucket.name}: the endpoint lists keys in no order, so no position in it can be kept",
             remedy="only stores that list in the order of the keys' bytes can be swept",
         )
-    last = None if not keys else (keys[-1],) if positions is keys else tuple(positions[-1])
-    if after is not None and (after[0] if positions is keys else tuple(after)) in positions:
+    if after and after in positions:
         raise Blind(
             f"bucket {bucket.name}: the endpoint lists again what it has listed before",
             remedy="see whether a proxy in front of it drops parts of the address",
         )
+
+
+def _more(bucket: Bucket, root: etree._Element, last: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Where the listing goes on: after the last position, or nowhere."""
     if child(root, "IsTruncated") != "true":
         return None
     if last is None:
@@ -231,6 +275,10 @@ def _end(
             remedy="it is tried again; if it stays, the bucket's index is damaged (Ceph: radosgw-admin bucket check)",
         )
     return last
+
+
+def _last(positions: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    return positions[-1] if positions else None
 
 
 def _ordered(keys: list[str]) -> bool:
