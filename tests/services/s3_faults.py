@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 
 from services.s3 import S3Server
 
-Kind = Literal["busy", "broken", "error in a 200", "keys busy", "keys broken", "cut", "lost", "never sent", "late"]
+Kind = Literal[
+    "denied", "busy", "broken", "error in a 200", "keys busy", "keys broken", "cut", "lost", "never sent", "late"
+]
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *[^\r]*", re.IGNORECASE)
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
@@ -40,7 +42,7 @@ class Asked:
 class Fault:
     """What happens to the next request it is about.
 
-    `busy`, `broken`: 503 SlowDown, 500 InternalError, and the server is not asked. `error in a 200`: the same as a
+    `denied`, `busy`, `broken`: 403 AccessDenied, 503 SlowDown, 500 InternalError, and the server is not asked. `error in a 200`: the same as a
     success with `<Error>` for its body. `keys busy`, `keys broken`: the server acts, and the answer says so of the first
     `keys` of a deletion; with `keys` 0 the server is not asked, and it says so of all. `cut`: the server acts, half of the
     answer comes. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
@@ -106,10 +108,12 @@ class Faulty:
         if fault is None:
             return await self._pass(asked, raw)
         self.armed.remove(fault)
-        if fault.kind in {"busy", "broken", "error in a 200"}:
-            code = "SlowDown" if fault.kind == "busy" else "InternalError"
-            status = {"busy": "503 Slow Down", "broken": "500 Internal Server Error"}.get(fault.kind, "200 OK")
-            return _answer(status, f"<Error><Code>{code}</Code><Message>armed</Message></Error>".encode())
+        if fault.kind in {"denied", "busy", "broken", "error in a 200"}:
+            code = {"denied": "AccessDenied", "busy": "SlowDown"}.get(fault.kind, "InternalError")
+            statuses = {"denied": "403 Forbidden", "busy": "503 Slow Down", "broken": "500 Internal Server Error"}
+            status = statuses.get(fault.kind, "200 OK")
+            body = f"<Error><Code>{code}</Code><Message>armed</Message></Error>".encode()
+            return _answer(status, b"" if asked.method == "HEAD" else body)
         if fault.kind in {"keys busy", "keys broken"}:
             return await self._keys(asked, raw, fault)
         if fault.kind == "late":

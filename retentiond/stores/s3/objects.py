@@ -22,6 +22,7 @@ State = Literal["present", "absent", "marker", "denied"]
 _LEGAL_HOLD = "x-amz-object-lock-legal-hold"
 _UNTIL = "x-amz-object-lock-retain-until-date"
 _MODE = "x-amz-object-lock-mode"
+_NO_LOCK = frozenset({"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,19 @@ async def legal_hold(bucket: Bucket, key: str, version_id: str | None) -> bool:
     """Whether a legal hold is on the version; raises Blind without the right to know."""
     reply = await bucket.ask("GET", key, [("legal-hold", ""), *_of(version_id)])
     trouble = reply.trouble
-    if trouble is not None and trouble.code in {
-        "NoSuchObjectLockConfiguration",
-        "ObjectLockConfigurationNotFoundError",
-    }:
+    if trouble is not None and trouble.code in _NO_LOCK:
         return False
     return child(parse(bucket.require(reply, "reading a legal hold", "s3:GetObjectLegalHold").body), "Status") == "ON"
+
+
+async def retention(bucket: Bucket, key: str, version_id: str | None) -> datetime | None:
+    """Until when its retention keeps the version, None for none; raises Blind without the right to know."""
+    reply = await bucket.ask("GET", key, [("retention", ""), *_of(version_id)])
+    trouble = reply.trouble
+    if trouble is not None and trouble.code in _NO_LOCK:
+        return None
+    until = child(parse(bucket.require(reply, "reading a retention", "s3:GetObjectRetention").body), "RetainUntilDate")
+    return _instant(until)
 
 
 async def set_legal_hold(bucket: Bucket, key: str, version_id: str | None, *, on: bool) -> None:
@@ -132,8 +140,10 @@ def _of(version_id: str | None) -> Query:
 def _lock(headers: Mapping[str, str]) -> Lock | None:
     if not any(name in headers for name in (_LEGAL_HOLD, _UNTIL, _MODE)):
         return None
-    until = headers.get(_UNTIL)
-    instant = None if until is None else datetime.fromisoformat(until)
-    if instant is not None and instant.tzinfo is None:
-        instant = instant.replace(tzinfo=UTC)
-    return Lock(headers.get(_LEGAL_HOLD) == "ON", headers.get(_MODE), instant)
+    return Lock(headers.get(_LEGAL_HOLD) == "ON", headers.get(_MODE), _instant(headers.get(_UNTIL)))
+
+
+def _instant(text: str | None) -> datetime | None:
+    """An instant of a lock; one without a zone is in UTC."""
+    found = datetime.fromisoformat(text) if text else None
+    return found.replace(tzinfo=UTC) if found is not None and found.tzinfo is None else found
