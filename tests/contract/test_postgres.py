@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import pytest
 
 from retentiond.stores.postgres.batch import PostgresBatch
-from retentiond.stores.postgres.quick import QuickBatch
 from tests.contract.behaviours import Contract, Subject
 
 
@@ -27,34 +26,38 @@ class PostgresSubject(Subject):
 
     @contextmanager
     def dying(self, at):
-        whole = PostgresBatch.commit
+        whole, erase = PostgresBatch.commit, PostgresBatch.erase
+        destroys = []
+
+        async def erased(batch, permit, window, *, salt):
+            found = await erase(batch, permit, window, salt=salt)
+            destroys.extend([batch] if found.changed else [])
+            return found
 
         async def commit(batch):
+            if batch not in destroys:
+                return await whole(batch)
             if at == "after":
                 await whole(batch)
             raise asyncio.CancelledError
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(PostgresBatch, "commit", commit)
+            patch.setattr(PostgresBatch, "erase", erased)
             yield
 
     @contextmanager
     def meanwhile(self, work):
-        done = []
+        whole, done = PostgresBatch.erase, []
 
-        def patched(whole):
-            async def erase(batch, permit, window, *, salt):
-                if not done:
-                    done.append(permit)
-                    await work()
-                return await whole(batch, permit, window, salt=salt)
-
-            return erase
+        async def erase(batch, permit, window, *, salt):
+            if not done and window.walk == "term":
+                done.append(permit)
+                await work()
+            return await whole(batch, permit, window, salt=salt)
 
         with pytest.MonkeyPatch.context() as patch:
-            for kind in (QuickBatch, PostgresBatch):
-                if "erase" in vars(kind):
-                    patch.setattr(kind, "erase", patched(vars(kind)["erase"]))
+            patch.setattr(PostgresBatch, "erase", erase)
             yield
         assert done
 
