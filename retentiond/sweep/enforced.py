@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from retentiond.control import flags, units
+from retentiond.control import due, flags, units
 from retentiond.control.database import Tx
 from retentiond.control.units import UnitState
 from retentiond.domain.permit import Lease, Unit
@@ -52,6 +52,7 @@ class Enforced:
     outcome: Outcome
     _divided: Divided | None = None
     _together: bool = False
+    _since: datetime | None = None
 
     @property
     def _store(self) -> Store:
@@ -64,8 +65,8 @@ class Enforced:
         engine, spec = self.engine, self.engine.tools.spec
         async with engine.tools.database.transaction(read_only=True) as tx:
             state = await units.state(tx, self.lease.unit)
-            oldest = (await flags.clock_state(tx)).now - spec.max_interval
-        divided = Divided.of(state.sweep, digest=spec.digest, after=oldest)
+            self._since = (await flags.clock_state(tx)).now
+        divided = Divided.of(state.sweep, digest=spec.digest, after=self._since - spec.max_interval)
         if divided is not None:
             # From here on, whatever happens: it is that sweep that ends, or is left to be gone on with.
             self.sweep, self._divided = divided.sweep, divided
@@ -228,7 +229,9 @@ class Enforced:
         """Write how it ended and when the target is due again (None: after a while); wake up what waits for it."""
         engine, target, outcome = self.engine, self.target, self.outcome
         drained = outcome.outcome == "drained"
+        parents = engine.parents(target.name)
         async with engine.tools.database.transaction() as tx:
+            await due.lock_targets(tx, [target.name, *parents])
             if drained:
                 await units.save_cursor(tx, self.lease, None)
             if next_due is None:
@@ -242,9 +245,11 @@ class Enforced:
                 await self._add_shards(tx, self._divided)
             shown = outcome.document(plan_mode=False)
             unfinished = any(map(self._is_of_this, await units.shards(tx, target.name)))
-            await units.finish_sweep(tx, self.lease, shown, next_due, success=drained, keep_sweep=unfinished)
-            if outcome.changed and (parents := engine.parents(target.name)):
-                await units.make_due(tx, parents)
+            await units.finish_sweep(
+                tx, self.lease, shown, next_due, success=drained, keep_sweep=unfinished, began=self._since
+            )
+            if outcome.changed and parents:
+                await due.make_due(tx, parents)
             await self._tell_what_stopped_it(tx)
 
     # --- A shard ---
