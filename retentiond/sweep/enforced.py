@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from retentiond.control import flags, units
+from retentiond.control import due, flags, units
 from retentiond.control.database import Tx
 from retentiond.control.units import UnitState
 from retentiond.domain.permit import Lease, Unit
@@ -55,6 +55,7 @@ class Enforced:
     _divided: Divided | None = None
     _together: bool = False
     _rest: Rest | None = None
+    _since: datetime | None = None
 
     def _stopping(self) -> bool:
         return self.engine.stopping
@@ -70,15 +71,14 @@ class Enforced:
         engine, spec = self.engine, self.engine.tools.spec
         async with engine.tools.database.transaction(read_only=True) as tx:
             state = await units.state(tx, self.lease.unit)
-            now = (await flags.clock_state(tx)).now
-        oldest = now - spec.max_interval
+            now = self._since = (await flags.clock_state(tx)).now
         here = min(now, datetime.now(UTC))
         digest = partial(engine.directory_digest, self.target, here)
         self._rest = await still_resting(engine.tools, self._store, state, here, digest)
         if self._rest is not None:
             self.outcome.rested(state.outcome or {})
             return min(max(self._rest.until, now + spec.min_interval), now + spec.max_interval)
-        divided = Divided.of(state.sweep, digest=spec.digest, after=oldest)
+        divided = Divided.of(state.sweep, digest=spec.digest, after=now - spec.max_interval)
         if divided is not None:
             # From here on, whatever happens: it is that sweep that ends, or is left to be gone on with.
             self.sweep, self._divided = divided.sweep, divided
@@ -248,7 +248,9 @@ class Enforced:
         """Write how it ended and when the target is due again (None: after a while); wake up what waits for it."""
         engine, target, outcome = self.engine, self.target, self.outcome
         drained = outcome.outcome == "drained"
+        parents = engine.parents(target.name)
         async with engine.tools.database.transaction() as tx:
+            await due.lock_targets(tx, [target.name, *parents])
             if drained:
                 await units.save_cursor(tx, self.lease, None)
             if next_due is None:
@@ -263,9 +265,11 @@ class Enforced:
             rest = self._rest.document() if self._rest is not None and drained else None
             shown = {**outcome.state(), "rest": rest}
             unfinished = any(map(self._is_of_this, await units.shards(tx, target.name)))
-            await units.finish_sweep(tx, self.lease, shown, next_due, success=drained, keep_sweep=unfinished)
-            if outcome.changed and (parents := engine.parents(target.name)):
-                await units.make_due(tx, parents)
+            await units.finish_sweep(
+                tx, self.lease, shown, next_due, success=drained, keep_sweep=unfinished, began=self._since
+            )
+            if outcome.changed and parents:
+                await due.make_due(tx, parents)
             await self._tell_what_stopped_it(tx)
 
     # --- A shard ---
