@@ -37,9 +37,10 @@ async def type_of(connection: Connection, relation: str, column: str) -> Column:
     row = await one(connection, _TYPE.format(column=column, relation=relation))
     told = {name: bool(row[name]) for name in ("built_in", "listed", "loose")}
     if not has_canonical_text(row["base"], **told):
+        shown = row["type"] + (" with a loose collation" if told["loose"] else "")
         raise Blind(
-            f"accounts.id is of type {row['type']}{' with a loose collation' if told['loose'] else ''}: values of it can be "
-            "equal whose texts differ, and records of this target could be judged by another account's term",
+            f"accounts.id is of type {shown}: values of it can be equal whose texts differ, and records of this target "
+            "could be judged by another account's term",
             remedy="give accounts.id an integer type, uuid or text",
         )
     name = "pg_catalog.text" if row["base"] == "name" else row["type"]
