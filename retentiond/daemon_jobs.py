@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from retentiond.control import entries, holds, natives, overview, permits, units, workers
+from retentiond.control import entries, holds, natives, overview, permits, workers
 from retentiond.control.holds import Waiting
 from retentiond.control.overview import Overview
 from retentiond.control.queue import Bell
@@ -138,8 +138,6 @@ class Jobs:
             log.info("hold active", hold=hold.id)
         if ended := await holds.finish_releases(app.database, until=datetime.now(UTC), record=record):
             log.info("holds ended", holds=[hold.id for hold in ended])
-            async with app.database.transaction() as tx:
-                await units.make_due(tx)
 
     async def _keep_native(self, seen: Overview) -> None:
         """Keep the targets' own databases in step; what a pending hold waits for there is said with the others."""

@@ -237,6 +237,15 @@ async def open_permits(tx: Tx, *, unit: Unit | None = None, before: int | None =
     return [_open_permit(row) for row in rows]
 
 
+async def any_open(tx: Tx, target: str) -> bool:
+    """Whether any permit of the target, or of a shard of it, has no outcome."""
+    return bool(
+        await tx.fetchval(
+            "SELECT EXISTS (SELECT FROM retentiond.permits WHERE ended_at IS NULL AND target = $1)", target
+        )
+    )
+
+
 async def still_open(tx: Tx, number: int) -> OpenPermit | None:
     """That permit as it is now; None where it has ended."""
     row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM retentiond.permits WHERE ended_at IS NULL AND number = $1", number)

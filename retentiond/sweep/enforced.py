@@ -11,10 +11,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
-from retentiond.control import flags, units
+from retentiond.control import due, flags, units
 from retentiond.control.database import Tx
 from retentiond.control.units import UnitState
 from retentiond.domain.permit import Lease, Unit
@@ -30,6 +31,7 @@ from retentiond.sweep.leftovers import settle, settle_orphans, so_far
 from retentiond.sweep.legs import whole
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.parts import WholeParts
+from retentiond.sweep.rest import Rest, basis_of, rest_after, still_resting
 from retentiond.sweep.retries import next_try, passes
 from retentiond.sweep.spec import Target
 from retentiond.sweep.sweeper import Sweeper
@@ -52,6 +54,8 @@ class Enforced:
     outcome: Outcome
     _divided: Divided | None = None
     _together: bool = False
+    _rest: Rest | None = None
+    _since: datetime | None = None
 
     def _stopping(self) -> bool:
         return self.engine.stopping
@@ -67,8 +71,14 @@ class Enforced:
         engine, spec = self.engine, self.engine.tools.spec
         async with engine.tools.database.transaction(read_only=True) as tx:
             state = await units.state(tx, self.lease.unit)
-            oldest = (await flags.clock_state(tx)).now - spec.max_interval
-        divided = Divided.of(state.sweep, digest=spec.digest, after=oldest)
+            now = self._since = (await flags.clock_state(tx)).now
+        here = min(now, datetime.now(UTC))
+        digest = partial(engine.directory_digest, self.target, here)
+        self._rest = await still_resting(engine.tools, self._store, state, here, digest)
+        if self._rest is not None:
+            self.outcome.rested(state.outcome or {})
+            return min(max(self._rest.until, now + spec.min_interval), now + spec.max_interval)
+        divided = Divided.of(state.sweep, digest=spec.digest, after=now - spec.max_interval)
         if divided is not None:
             # From here on, whatever happens: it is that sweep that ends, or is left to be gone on with.
             self.sweep, self._divided = divided.sweep, divided
@@ -96,6 +106,9 @@ class Enforced:
         # What was blocked by records that are gone now may go next.
         if self.outcome.outcome != "drained" or (self.outcome.blocked and self.outcome.changed):
             return soonest
+        if self._store.rests:
+            self._rest = rest_after(plan, self.outcome, began=divided.now if divided is not None else plan.now)
+            return min(max(self._rest.until, soonest), latest) if self._rest is not None else soonest
         return min(max(await self._store.next_expiry(plan) or latest, soonest), latest)
 
     async def _begin(self) -> TargetPlan:
@@ -104,6 +117,8 @@ class Enforced:
         async with tools.database.transaction(read_only=True) as tx:
             await tools.journal.require_continued(tx)
         plan = await self.engine.prepare(store, self.target)
+        directory = plan.surveyed.digest
+        self.outcome.basis = basis_of(store, policy=plan.digest, epoch=plan.epoch, directory=directory)
         tools.observer(OldestSeen(self.target, await store.oldest(plan)))
         doubtful, _ = await settle(tools, store, self.target, self.lease, self.sweep, stopping=self._stopping)
         self.outcome.in_doubt += doubtful
@@ -233,7 +248,9 @@ class Enforced:
         """Write how it ended and when the target is due again (None: after a while); wake up what waits for it."""
         engine, target, outcome = self.engine, self.target, self.outcome
         drained = outcome.outcome == "drained"
+        parents = engine.parents(target.name)
         async with engine.tools.database.transaction() as tx:
+            await due.lock_targets(tx, [target.name, *parents])
             if drained:
                 await units.save_cursor(tx, self.lease, None)
             if next_due is None:
@@ -245,11 +262,14 @@ class Enforced:
                 # It failed before it came to that.
                 self.outcome.make_up_to(await so_far(tx, self.lease, self.target))
                 await self._add_shards(tx, self._divided)
-            shown = outcome.state()
+            rest = self._rest.document() if self._rest is not None and drained else None
+            shown = {**outcome.state(), "rest": rest}
             unfinished = any(map(self._is_of_this, await units.shards(tx, target.name)))
-            await units.finish_sweep(tx, self.lease, shown, next_due, success=drained, keep_sweep=unfinished)
-            if outcome.changed and (parents := engine.parents(target.name)):
-                await units.make_due(tx, parents)
+            await units.finish_sweep(
+                tx, self.lease, shown, next_due, success=drained, keep_sweep=unfinished, began=self._since
+            )
+            if outcome.changed and parents:
+                await due.make_due(tx, parents)
             await self._tell_what_stopped_it(tx)
 
     # --- A shard ---

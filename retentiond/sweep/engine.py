@@ -75,6 +75,7 @@ class Engine:
     _surveying: asyncio.Lock = field(default_factory=asyncio.Lock)
     _surveyed: tuple[float, Surveyed] | None = None
     _survey_failed: tuple[float, Exception] | None = None
+    _seen: tuple[float, str] | None = None
     _overlap: Overlap = field(init=False)
 
     def __post_init__(self) -> None:
@@ -198,6 +199,20 @@ class Engine:
                 self._survey_failed = (began, error)
                 raise
             return self._surveyed[1]
+
+    async def directory_digest(self, target: Target, now: datetime) -> str:
+        """The digest of what the account directory says now for the target's verdicts, with nothing written.
+
+        As with surveys, one look does for all who ask within a moment.
+        """
+        if self.directory is None or not target.knows_account:
+            return NOTHING_REMEMBERED.digest
+        asked = time.monotonic()
+        async with self._surveying:
+            if self._seen is None or self._seen[0] < asked - _SHARED_SECONDS:
+                began, self._seen = time.monotonic(), None
+                self._seen = (began, (await look(self.tools, self.directory, now, self.account_key)).digest)
+            return self._seen[1]
 
     async def plan(self, target: Target) -> TargetPlan:
         """The plan that a sweep would have now, with nothing written; raises what makes the target unfit."""

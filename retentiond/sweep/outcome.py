@@ -20,7 +20,8 @@ class Outcome:
     `oldest` and `newest` are anchors of what is due (or was erased), RFC 3339 in UTC. `tiers` are filled
     in by counting alone, `overdue_seconds` by that and by what batches left blocked; in a sweep that erases, `counted`
     is what its guard counted before the first batch. `gone` and `requests` are as in a `Tally`, and so is `next_due`,
-    the earliest of all windows.
+    the earliest of all windows. `basis` is what the verdicts rested on (`sweep.rest`); None: on more than one thing, or
+    that is not told.
     `trace` is where an unexpected error came from, `upkeep` what a large sweep left to be vacuumed.
     """
 
@@ -41,6 +42,7 @@ class Outcome:
     gone: int = 0
     requests: int = 0
     next_due: str | None = None
+    basis: str | None = None
     batches: int = 0
     seconds: float = 0.0
     overdue_seconds: float = 0.0
@@ -115,12 +117,22 @@ class Outcome:
         self.gone += shown.get("already_gone", 0)
         self.requests += shown.get("requests", 0)
         self.next_due = earliest(self.next_due, shown.get("next_due"))
+        if self.basis != shown.get("basis"):
+            self.basis = None
 
     def kept_as(self, counted: Outcome) -> None:
         """Nothing was due: what was kept is as it was counted."""
         self.held, self.minimum = counted.held, counted.minimum
         self.unresolved, self.blocked = counted.unresolved, counted.blocked
         self.overdue_seconds = counted.overdue_seconds
+        self.requests += counted.requests
+        self.next_due = counted.next_due
+
+    def rested(self, shown: Mapping[str, Any]) -> None:
+        """Nothing can be due yet: what is kept is as the last sweep has found it."""
+        for name in ("held", "minimum", "unresolved", "blocked"):
+            setattr(self, name, shown[name])
+        self.overdue_seconds = shown["overdue_seconds"] or 0.0
 
     def broken(self, error: RetentiondError, outcome: str) -> None:
         """The sweep ended early, and why."""
@@ -179,6 +191,7 @@ class Outcome:
             "already_gone": self.gone,
             "requests": self.requests,
             "next_due": self.next_due,
+            "basis": self.basis,
         }
 
     def evidence(self) -> dict[str, str | int | None]:

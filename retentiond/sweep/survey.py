@@ -10,6 +10,7 @@ a survey, for `explain`; `look` for all, without accepting anything, for plans.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -28,11 +29,28 @@ from retentiond.sweep.spec import Spec
 _COMPARE_MS = 60_000
 
 
+class Facts:
+    """A digest of facts that is the same whatever order they come in."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def add(self, *facts: object) -> None:
+        """One more; no two kinds of facts look alike."""
+        digest = hashlib.blake2b(repr(facts).encode("utf-8", "backslashreplace"), digest_size=32).digest()
+        self._sum = (self._sum + int.from_bytes(digest)) % 2**256
+
+    def digest(self) -> str:
+        """In hexadecimal."""
+        return f"{self._sum:064x}"
+
+
 @dataclass(slots=True)
 class _Seen:
     """The whole directory as it was read: rows for the comparison, and each hash's id and tier."""
 
     transaction: int
+    facts: Facts
     rows: list[accounts.SurveyRow] = field(default_factory=list)
     ids: dict[bytes, str] = field(default_factory=dict)
     tiers: dict[str, str | None] = field(default_factory=dict)
@@ -41,7 +59,7 @@ class _Seen:
 async def survey(tools: Tools, directory: SurveyedDirectory, now: datetime, key: bytes) -> Surveyed:
     """Compare the directory with the memory and accept it; raises Guarded, Blind or Unreachable and accepts nothing."""
     spec = tools.spec
-    seen = await _read(directory, key, now)
+    seen = await _read(directory, tools.spec, key, now)
     async with tools.database.transaction(timeout_ms=_COMPARE_MS) as tx:
         found = await accounts.compare(tx, seen.rows)
         if found.known and not seen.rows:
@@ -69,7 +87,7 @@ async def look(tools: Tools, directory: SurveyedDirectory, now: datetime, key: b
 
     An account that is missing for the first time is not said to be: that is for a survey to date. Raises Unreachable.
     """
-    seen = await _read(directory, key, now)
+    seen = await _read(directory, tools.spec, key, now)
     async with tools.database.transaction(timeout_ms=_COMPARE_MS) as tx:
         found = await accounts.compare(tx, seen.rows)
         surveyed = await _remembered(tx, directory, tools.spec, seen, now, key)
@@ -97,14 +115,18 @@ async def recall(tools: Tools, directory: SurveyedDirectory, account: str, now: 
     )
 
 
-async def _read(directory: SurveyedDirectory, key: bytes, now: datetime) -> _Seen:
-    seen = _Seen(await directory.survey_transaction())
+async def _read(directory: SurveyedDirectory, spec: Spec, key: bytes, now: datetime) -> _Seen:
+    seen = _Seen(await directory.survey_transaction(), Facts())
+    grace, erased = _grace_edge(spec, now), cutoff(now, spec.policy.deletion_grace)
     async for chunk in directory.survey():
         for account in chunk:
             digest = account_hash(key, account.id)
             # A deletion to come is none yet: an account that is lost before it would fall due too early.
             deleted = account.deleted_at is not None and account.deleted_at <= now
             seen.rows.append((digest, account.tier, account.overrides, deleted))
+            in_grace = grace is not None and account.changed_at is not None and account.changed_at > grace
+            erasing = erased is not None and account.deleted_at is not None and account.deleted_at < erased
+            seen.facts.add(digest, account.tier, account.overrides, account.deleted_at, in_grace, erasing)
             seen.ids[digest] = account.id
             seen.tiers[account.id] = account.tier
     return seen
@@ -116,12 +138,19 @@ async def _remembered(
     edge = _grace_edge(spec, now)
     dated = directory.dates_changes or edge is None
     recent = set() if dated or edge is None else await accounts.changed_since(tx, edge)
+    missing = await accounts.missing_since(tx) if spec.missing_means_deleted else {}
+    erased = cutoff(now, spec.policy.deletion_grace)
+    for digest in recent:
+        seen.facts.add("recent", digest)
+    for digest, since in missing.items():
+        seen.facts.add("missing", digest, since, erased is not None and since < erased)
     return Surveyed(
         recent=frozenset(seen.ids[digest] for digest in recent if digest in seen.ids),
         tiers=None if dated else seen.tiers,
-        missing=await accounts.missing_since(tx) if spec.missing_means_deleted else {},
+        missing=missing,
         key=key,
         transaction=seen.transaction,
+        digest=seen.facts.digest(),
     )
 
 

@@ -20,6 +20,7 @@ from retentiond.stores.postgres import inspect_directory, typed
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig, parse_table
 from retentiond.stores.postgres.connection import Connection, TargetDatabase
+from retentiond.stores.postgres.equality import Equality, of_column, of_query
 from retentiond.stores.postgres.pools import Pools
 from retentiond.stores.postgres.shape import DirectorySource, Looked, Params, canonical
 from retentiond.stores.postgres.terms import override_expression
@@ -76,6 +77,20 @@ class Directory:
                 "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)", self.source.relation
             )
         return kind in ("r", "p")
+
+    async def equality(self) -> Equality:
+        """How its ids are told apart; raises Blind where it has no such column, Unreachable."""
+        source, column = self.source, self.config.id
+        async with self._database.transaction() as connection:
+            if self.config.query is not None:
+                return await of_query(connection, source.relation, column)
+            found = await of_column(connection, source.relation, column)
+        if found is None:
+            raise Blind(
+                f"the account directory has no column {column!r}, or this role may not see it",
+                remedy="set accounts.table and accounts.id; see `retentiond check`",
+            )
+        return found
 
     async def close(self) -> None:
         """Give up all connections."""

@@ -39,6 +39,7 @@ from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase, one
 from retentiond.stores.postgres.cuts import shards
 from retentiond.stores.postgres.directory import Directory, read_facts
+from retentiond.stores.postgres.equality import require_same
 from retentiond.stores.postgres.extent import Extent, read_extent, require_local
 from retentiond.stores.postgres.fate import fate
 from retentiond.stores.postgres.lookup import next_expiry, read_record
@@ -150,6 +151,10 @@ class PostgresStore:
             )
         local = directory is not None and await self._same_database(directory) and await directory.joinable()
         account = table.column(config.account, f"targets.{self.name}.account") if config.account else None
+        if account is not None and directory is not None:
+            ids = await directory.equality()
+            async with self._database.transaction() as connection:
+                await require_same(connection, self.name, (table.sql, account.name), ids, joined=local)
         shape = Shape(
             table=table,
             anchor=anchor,

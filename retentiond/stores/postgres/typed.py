@@ -9,11 +9,17 @@ from collections.abc import Collection, Sequence
 
 import asyncpg
 
+from retentiond.errors import Blind
 from retentiond.stores.postgres.catalog import Column
 from retentiond.stores.postgres.connection import Connection, one
+from retentiond.stores.postgres.equality import has_canonical_text
 
 _TYPE = """
-SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(b.typname) AS type, b.typname AS base
+SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(b.typname) AS type, b.typname AS base,
+       n.nspname = 'pg_catalog' AS built_in, b.typtype = 'e' AS listed,
+       CASE WHEN t.typcollation <> 0 THEN EXISTS (SELECT FROM pg_catalog.pg_collation c
+           WHERE c.oid = pg_catalog.pg_collation_for(x.v)::regcollation AND NOT c.collisdeterministic)
+       ELSE false END AS loose
 FROM (SELECT 1) o LEFT JOIN (SELECT d.{column} AS v FROM {relation} d LIMIT 0) x ON true
 JOIN pg_catalog.pg_type t ON t.oid = pg_catalog.pg_typeof(x.v)::oid
 JOIN pg_catalog.pg_type b ON b.oid = CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
@@ -25,9 +31,18 @@ async def type_of(connection: Connection, relation: str, column: str) -> Column:
     """A relation's column with its type: of a domain the one below it.
 
     A cast to it cuts nothing off a text, as one to `varchar(5)`, a domain of that, or `name` would: then the text would
-    be taken for another's id.
+    be taken for another's id. Raises Blind where equal ids of its type can have different texts, which nobody who
+    compares texts would see.
     """
     row = await one(connection, _TYPE.format(column=column, relation=relation))
+    told = {name: bool(row[name]) for name in ("built_in", "listed", "loose")}
+    if not has_canonical_text(row["base"], **told):
+        shown = row["type"] + (" with a loose collation" if told["loose"] else "")
+        raise Blind(
+            f"accounts.id is of type {shown}: values of it can be equal whose texts differ, and records of this target "
+            "could be judged by another account's term",
+            remedy="give accounts.id an integer type, uuid or text",
+        )
     name = "pg_catalog.text" if row["base"] == "name" else row["type"]
     return Column(column, name, row["base"])
 

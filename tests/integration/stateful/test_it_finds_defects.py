@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import RULE_MARKER, run_state_machine_as_test
@@ -64,7 +66,7 @@ def no_holds(patch):
 
     async def as_it_was(database, store, plan):
         found = await with_holds(database, store, plan)
-        return sweeper.replace(found, holds=plan.holds)
+        return replace(found, holds=plan.holds)
 
     patch.setattr(sweeper, "with_holds", as_it_was)
 

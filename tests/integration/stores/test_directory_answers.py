@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
+from retentiond.errors import Blind
 from retentiond.stores.postgres import typed
 from retentiond.stores.postgres.config import AccountsConfig
 from retentiond.stores.postgres.directory import Directory
@@ -94,6 +95,19 @@ async def test_the_facts_are_those_of_the_class_and_a_change_of_tier_is_dated(ma
     assert known["2"].facts.deleted_at is None
     assert known["3"].changed_at is None
     assert (await directory.known("prompts", ["1"]))["1"].facts.override is None
+
+
+async def test_a_type_whose_equal_values_have_different_texts_is_refused(made):
+    directory, _ = await made("float8", "0")
+    with pytest.raises(Blind, match="float8"):
+        await directory.known("operational_logs", ["-0"])
+    _, connection = await made("bigint")
+    await connection.execute('CREATE COLLATION loose FROM "C"')
+    directory, _ = await made("text COLLATE loose")
+    # As a collation of ICU can be made, which not every server has.
+    await connection.execute("UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'loose'")
+    with pytest.raises(Blind, match="loose collation"):
+        await directory.canonical(["A"])
 
 
 async def test_ids_of_an_empty_directory_are_of_its_type_too(made):
