@@ -30,7 +30,7 @@ from yarl import URL
 
 from retentiond.errors import Blind, Unreachable
 from retentiond.stores.s3.clock import ServerClock
-from retentiond.stores.s3.errors import Trouble, Unanswered, Unsent, error_of, trouble_in
+from retentiond.stores.s3.errors import TOO_SKEWED, Trouble, Unanswered, Unsent, error_of, trouble_in
 from retentiond.stores.s3.signing import Expiry, Fence, Signed, Signer, encoded
 
 Addressing = Literal["auto", "path", "virtual"]
@@ -217,7 +217,10 @@ class Bucket:
                     raise
             else:
                 trouble = reply.trouble
-                if trouble is None or not (trouble.throttled or trouble.broken) or attempt == tries:
+                if trouble is None or attempt == tries:
+                    return reply
+                # Its Date has told by now what its clock says, and so by what clock to sign.
+                if not (trouble.throttled or trouble.broken or trouble.code == TOO_SKEWED):
                     return reply
             await asyncio.sleep(0.2 * 2**attempt)
         raise AssertionError("the last try returns or raises")
