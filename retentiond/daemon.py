@@ -20,7 +20,7 @@ import stamina
 from retentiond import __version__
 from retentiond.control import approvals, flags, holds, meta, policies, units
 from retentiond.control.database import Database, Tx
-from retentiond.control.holds import FenceProbe, Recorder
+from retentiond.control.holds import FenceProbe, OnWait, Recorder
 from retentiond.control.natives import NativeStep
 from retentiond.control.workers import Role, Worker
 from retentiond.daemon_spec import make_spec, make_store
@@ -35,6 +35,7 @@ from retentiond.settings import Settings
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.native import NativeHolds
 from retentiond.stores.postgres.pools import Pools
+from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep.engine import Announce, Engine
 from retentiond.sweep.events import Observer, ignore
 from retentiond.sweep.plans import Tools
@@ -72,8 +73,19 @@ class App:
         return self.engine.tools.spec
 
     def fences(self) -> dict[str, FenceProbe]:
-        """For each target, how to ask whether a permit's transaction there is over."""
-        return {name: store.fence_passed for name, store in self.engine.stores.items()}
+        """For each target that has to be asked, how to ask whether a permit's transaction there is over."""
+        return {name: store.fence_passed for name, store in self.engine.stores.items() if store.fence == "transaction"}
+
+    async def activate_holds(self, record: Recorder, on_wait: OnWait | None = None) -> list[Hold]:
+        """Make active every pending hold that can be, once; see `control.activation`."""
+        return await holds.activate_pending(
+            self.database,
+            self.fences(),
+            on_wait,
+            native=self.natives(),
+            record=record,
+            grace_seconds=self.spec.late_effect_grace.total_seconds(),
+        )
 
     def presence(self, role: Role) -> Worker:
         """This process as it presents itself to the others."""
@@ -201,7 +213,11 @@ async def open_app(
                 ),
                 keys["texts"],
                 document,
-                {target.name: NativeHolds(stores[target.name], target.data_class.name) for target in spec.targets},
+                {
+                    target.name: NativeHolds(store, target.data_class.name)
+                    for target in spec.targets
+                    if isinstance(store := stores[target.name], PostgresStore)
+                },
             )
         finally:
             for store in stores.values():

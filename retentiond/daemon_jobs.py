@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from retentiond.control import entries, holds, natives, overview, permits, units, workers
+from retentiond.control import entries, holds, natives, overview, permits, workers
 from retentiond.control.holds import Waiting
 from retentiond.control.overview import Overview
 from retentiond.control.queue import Bell
@@ -133,15 +133,11 @@ class Jobs:
     async def _carry_holds_on(self) -> None:
         app, record = self.app, self.app.hold_recorder(BY)
         self._why = {}
-        active = await holds.activate_pending(
-            app.database, app.fences(), self._note_waiting, native=app.natives(), record=record
-        )
+        active = await app.activate_holds(record, self._note_waiting)
         for hold in active:
             log.info("hold active", hold=hold.id)
         if ended := await holds.finish_releases(app.database, until=datetime.now(UTC), record=record):
             log.info("holds ended", holds=[hold.id for hold in ended])
-            async with app.database.transaction() as tx:
-                await units.make_due(tx)
 
     async def _keep_native(self, seen: Overview) -> None:
         """Keep the targets' own databases in step; what a pending hold waits for there is said with the others."""

@@ -10,7 +10,7 @@ from retentiond.control import entries, holds
 from retentiond.daemon import App
 from retentiond.daemon_watch import Watch, target_check
 from retentiond.errors import Blind
-from retentiond.stores.postgres.store import PostgresStore
+from retentiond.stores.base import Store
 
 CONTROL, LOOP, MODE, LEDGER, HOLDS, CLOCK, WORK, STOPPING = (
     "control",
@@ -92,7 +92,7 @@ def _directory(app: App, watch: Watch) -> Iterator[tuple[str, Check]]:
     yield "accounts", check
 
 
-def _target(store: PostgresStore, watch: Watch) -> Check:
+def _target(store: Store, watch: Watch) -> Check:
     async def check() -> None:
         await store.clock()
         watch.require_swept(store.name)

@@ -1,14 +1,22 @@
-"""The settings as the sweep layer takes them: targets, their stores, the policy's digest."""
+"""The settings as the sweep layer takes them: targets, their stores, the policy's digest.
+
+The one place that knows each kind of store; from here on there are only targets and the contract (`stores.base`).
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
+from typing import Any
 
 from retentiond.domain.accounts import TierRules
 from retentiond.domain.evidence import canonical
 from retentiond.domain.plan import TierSource
 from retentiond.settings import Settings
+from retentiond.stores.base import AnyStore
 from retentiond.stores.config import TargetConfig
 from retentiond.stores.health import Health as HealthConfig
 from retentiond.stores.postgres.config import PostgresTarget
@@ -38,6 +46,7 @@ def make_spec(settings: Settings, document: dict[str, object]) -> Spec:
             max_clock_jump=timedelta(microseconds=guards.max_clock_jump.nominal()),
         ),
         release_grace=timedelta(microseconds=settings.holds.release_grace.nominal()),
+        late_effect_grace=timedelta(seconds=settings.holds.late_effect_grace),
         min_interval=timedelta(seconds=settings.sweep.min_interval),
         max_interval=timedelta(seconds=settings.sweep.max_interval),
     )
@@ -45,14 +54,14 @@ def make_spec(settings: Settings, document: dict[str, object]) -> Spec:
 
 def make_target(settings: Settings, name: str, config: TargetConfig) -> Target:
     """One target as the sweep layer takes it."""
-    assert isinstance(config, PostgresTarget)  # the only kind in the registry so far
     data_class = settings.policy.classes[config.class_name]
+    facts = _kind(config).facts(config)
     source: TierSource = "directory"
     if config.tier is not None:
         source = "constant"
-    elif config.tier_column is not None:
+    elif facts.has_tier:
         source = "record"
-    elif settings.accounts is None or config.account is None:
+    elif settings.accounts is None or not facts.has_account:
         source = "none"
     return Target(
         name=name,
@@ -61,12 +70,17 @@ def make_target(settings: Settings, name: str, config: TargetConfig) -> Target:
         action=config.action or data_class.action or "delete",
         tier_source=source,
         tier=config.tier,
-        knows_account=config.account is not None,
+        knows_account=facts.has_account,
         pace=Pace(**config.pace.model_dump(exclude={"health"})),
-        health=make_health(config.pace.health),
-        vacuum=config.vacuum,
+        health=facts.health,
+        vacuum=facts.vacuum,
         window=config.window,
     )
+
+
+def make_store(config: TargetConfig, target: Target, *, space: str, secret: bytes, pools: Pools) -> AnyStore:
+    """The store of a target; `space` and `secret` are of the control database, `pools` of this process."""
+    return _kind(config).store(config, target, Shared(space, secret, pools))
 
 
 def make_health(config: HealthConfig) -> Health:
@@ -81,12 +95,58 @@ def make_health(config: HealthConfig) -> Health:
     )
 
 
-def make_store(config: TargetConfig, target: Target, *, space: str, secret: bytes, pools: Pools) -> PostgresStore:
-    """The store of a target."""
-    assert isinstance(config, PostgresTarget)  # the only kind in the registry so far
-    return PostgresStore(target.name, config, action=target.action, space=space, secret=secret, pools=pools)
-
-
 def digest_of(document: dict[str, object]) -> str:
     """The digest of all that enters a verdict."""
     return hashlib.sha256(canonical(document)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What differs between kinds of stores of what the sweep layer knows of a target.
+
+    `has_account`, `has_tier`: whether the records themselves say whose they are, and of which tier.
+    """
+
+    has_account: bool
+    has_tier: bool
+    health: Health = field(default_factory=Health)
+    vacuum: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the stores of one process have in common."""
+
+    space: str
+    secret: bytes
+    pools: Pools
+
+
+def _table_facts(config: PostgresTarget) -> Facts:
+    return Facts(
+        has_account=config.account is not None,
+        has_tier=config.tier_column is not None,
+        health=make_health(config.pace.health),
+        vacuum=config.vacuum,
+    )
+
+
+def _table(config: PostgresTarget, target: Target, shared: Shared) -> AnyStore:
+    space, secret, pools = shared.space, shared.secret, shared.pools
+    return PostgresStore(target.name, config, action=target.action, space=space, secret=secret, pools=pools)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a kind of store is composed; each is given the configuration model that it is listed under."""
+
+    facts: Callable[[Any], Facts]
+    store: Callable[[Any, Target, Shared], AnyStore]
+
+
+KINDS: Mapping[type[TargetConfig], Kind] = MappingProxyType({PostgresTarget: Kind(_table_facts, _table)})
+"""Every kind of store by its configuration model: a new one is one line here, and one in `stores.registry`."""
+
+
+def _kind(config: TargetConfig) -> Kind:
+    return KINDS[type(config)]

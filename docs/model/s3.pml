@@ -22,7 +22,7 @@ byte accepted_at[ATTEMPTS];
 byte expiry[ATTEMPTS];
 byte now;                  /* since the permit was issued, by the control database's clock */
 byte behind;               /* the server's clock against it */
-bit permitted, ended, placed, promised;
+bit permitted, prepared, ended, placed, promised;
 
 #define LATE(a) (attempt[a] == ACCEPTED && now >= accepted_at[a] + GRACE)
 #define PAST (now > LIFE + GRACE)
@@ -79,6 +79,19 @@ active proctype Worker() {
 	:: atomic { placed -> goto end }       /* its list of what is to go has the hold */
 	fi;
 	if
+#ifdef SENT_BEFORE_IT_IS_PREPARED
+	:: skip
+#else
+#ifdef PREPARED_WITHOUT_A_LEASE
+	:: prepared = 1
+#else
+	:: atomic { !ended -> prepared = 1 }   /* under the lease's fence, and as long as the permit is open */
+	:: atomic { ended -> goto end }
+#endif
+#endif
+	:: goto crash
+	fi;
+	if
 	:: send(0)
 	:: goto crash
 	fi;
@@ -97,6 +110,16 @@ active proctype Worker() {
 	goto end;
 crash:	skip;                                  /* what it has sent goes on */
 end:	skip
+}
+
+/* Whoever has the unit by now, whatever the first worker is at: stopped, cut off, dead. */
+active proctype Takeover() {
+end:	if
+	:: atomic { permitted && !prepared && !ended -> ended = 1 }        /* nothing is sent before it is prepared */
+#ifndef WAITS_FOR_EVERY_ANSWER
+	:: atomic { permitted && prepared && PAST && !ended -> ended = 1 } /* and is looked at */
+#endif
+	fi
 }
 
 /* The permit ends for a hold when its outcome is written, or, after a crash or a pause, by the clock. */

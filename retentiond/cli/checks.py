@@ -22,10 +22,10 @@ from retentiond.control.database import Database
 from retentiond.daemon import EVADED_REMEDY, App, evaded_holds
 from retentiond.domain.clock import ClockReading, skew
 from retentiond.settings import Settings
-from retentiond.stores.base import Finding, Severity
+from retentiond.stores.accounts import Rules
+from retentiond.stores.base import Finding, Severity, Store
 from retentiond.stores.postgres import native_check, pooler
 from retentiond.stores.postgres.config import database_of
-from retentiond.stores.postgres.inspect_directory import Rules
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.sweep import promql
 from retentiond.sweep.parts import left_behind
@@ -89,7 +89,7 @@ async def check(json_: bool) -> int:
         queries = {target.name: target.health.query for target in app.spec.targets if target.health.query is not None}
         found.findings += await promql.findings(queries)
         opened = [store for store in app.engine.stores.values() if await _target(app, store, found, directory=known)]
-        found.findings += _order(opened)
+        found.findings += _order([store for store in opened if isinstance(store, PostgresStore)])
     if not configured.targets:
         found.findings.append(Finding("error", "targets", _NOTHING, _DRAFT))
     listed = sorted(found.findings, key=lambda each: (_ORDER[each.severity], each.subject))
@@ -147,11 +147,11 @@ async def _natives(app: App, found: _Found) -> None:
     except Exception as error:
         found.broken("control", error)
         return
-    for target in app.spec.targets:
+    for name, native in app.native.items():
         try:
-            found.findings += await native_check.findings(app.native[target.name], known)
+            found.findings += await native_check.findings(native, known)
         except Exception as error:
-            found.broken(target.name, error)
+            found.broken(name, error)
 
 
 async def _forgotten(app: App, found: _Found) -> None:
@@ -201,8 +201,8 @@ async def _directory(app: App, found: _Found) -> bool:
     return True
 
 
-async def _target(app: App, store: PostgresStore, found: _Found, *, directory: bool) -> bool:
-    """Whether its table could be looked at; without the directory where that is broken, which is said once."""
+async def _target(app: App, store: Store, found: _Found, *, directory: bool) -> bool:
+    """Whether its records could be looked at; without the directory where that is broken, which is said once."""
     try:
         await (app.engine.open(app.spec.target(store.name)) if directory else store.open(None))
         found.findings += await store.check()
@@ -211,7 +211,6 @@ async def _target(app: App, store: PostgresStore, found: _Found, *, directory: b
     except Exception as error:
         found.broken(store.name, error)
         return False
-    await _pooler(store.config.dsn.get_secret_value(), store.name, found)
     return True
 
 

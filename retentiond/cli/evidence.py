@@ -11,7 +11,7 @@ import orjson
 from retentiond.cli.holds import by_whom
 from retentiond.cli.output import EXIT_CODES, Group, as_json, command, json_option, note, settings, table
 from retentiond.cli.words import entry_in_words
-from retentiond.control import entries, units
+from retentiond.control import due, entries
 from retentiond.daemon import App, open_app
 from retentiond.errors import UsageError
 from retentiond.ledger.export import export as export_ledger
@@ -165,7 +165,7 @@ async def accept(reason: str, json_: bool) -> int:
     async with open_app(settings(), create=False) as app:
         signed = await app.journal.accept(app.database, by=by_whom(), reason=reason, key=app.texts_key)
         async with app.database.transaction() as tx:
-            await units.make_due(tx)
+            await due.make_due(tx)
     as_json({"checkpoint": signed}) if json_ else click.echo(signed, nl=False)
     return 0
 

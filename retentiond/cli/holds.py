@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import math
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
 
-from retentiond.cli.matched import matches, show_matched, summed, warn_of_matched, warn_of_unfit
+from retentiond.cli.matched import matches, show_matched, summed, warn_of_matched
 from retentiond.cli.output import EXIT_CODES, Group, as_json, command, day, json_option, note, settings, table
+from retentiond.cli.placing import until_active
 from retentiond.cli.words import scope_in_words
 from retentiond.control import holds
 from retentiond.control.hold_rows import HoldDraft
-from retentiond.control.holds import Waiting
 from retentiond.daemon import App, open_app
 from retentiond.domain.duration import instant, rfc3339
-from retentiond.domain.holds import Hold, HoldState, Scope
-from retentiond.errors import InvalidScope, RetentiondError, StillPending, UsageError
+from retentiond.domain.holds import Hold, Scope
+from retentiond.errors import InvalidScope, StillPending, UsageError
 
-_POLL_SECONDS = 0.2
 _SHOWN = (
     "id",
     "state",
@@ -153,12 +150,11 @@ async def place(
     draft = HoldDraft(matter=matter, reason=reason, scope=scope, review_by=review, notice=notice)
     async with open_app(settings(), create=False) as app:
         _check_names(app, scope)
-        await open_stores(app)
+        # First of all: no target that is slow to answer keeps it from being placed, nor from being active.
         placed = await holds.place(app.database, draft, by_whom(), record=app.hold_recorder(by_whom()))
         _warn_of_review(review)
-        await warn_of_unfit(app, placed)
         try:
-            active = await _until_active(app, placed, timeout)
+            active = await until_active(app, placed, timeout, by=by_whom())
         except StillPending:
             if json_:
                 as_json(placed.document())
@@ -190,43 +186,6 @@ def _check_names(app: App, scope: Scope) -> None:
         raise InvalidScope(
             f"there is no class {', '.join(unknown)}", remedy=f"the classes are: {', '.join(app.spec.policy.classes)}"
         )
-
-
-async def open_stores(app: App) -> None:
-    """Open what can be opened; a target that can't be reached keeps a hold pending where it has an open permit."""
-    for target in app.spec.targets:
-        try:
-            await app.engine.open(target)
-        except RetentiondError as error:
-            note(f"target {target.name}: {error.message}")
-
-
-async def _until_active(app: App, placed: Hold, timeout: float) -> Hold:
-    deadline = time.monotonic() + timeout
-    waiting: list[str] = []
-    while True:
-        await holds.activate_pending(
-            app.database,
-            app.fences(),
-            lambda _, reasons: waiting.__setitem__(slice(None), [_waits_for(reason) for reason in reasons]),
-            native=app.natives(),
-            record=app.hold_recorder(by_whom()),
-        )
-        async with app.database.transaction(read_only=True) as tx:
-            found = await holds.get(tx, placed.id)
-        if found.state is not HoldState.PENDING:
-            return found
-        if time.monotonic() >= deadline:
-            raise StillPending(
-                f"hold {placed.id} is placed and still pending: {'; '.join(waiting) or 'a batch is not over'}",
-                remedy="no new batch touches its records; the daemon goes on, see `retentiond hold show`",
-            )
-        await asyncio.sleep(_POLL_SECONDS)
-
-
-def _waits_for(reason: Waiting) -> str:
-    told = reason.detail or reason.why
-    return f"target {reason.target}: {told}" if reason.why == "native" else told
 
 
 def _show(found: Hold) -> None:

@@ -12,8 +12,7 @@ from retentiond.cli.output import note
 from retentiond.daemon import App
 from retentiond.domain.holds import Hold, Scope, covers_target
 from retentiond.errors import RetentiondError
-from retentiond.stores.base import Matches
-from retentiond.stores.postgres.store import PostgresStore
+from retentiond.stores.base import Matches, Store
 
 _COUNT_SECONDS, _LEAST_SECONDS = 20.0, 1.0
 
@@ -64,7 +63,7 @@ async def warn_of_unfit(app: App, placed: Hold) -> None:
         store = app.engine.stores[target.name]
         try:
             whole = await store.hold(placed)
-            accounts = placed.scope.accounts if store.shape.account is not None and whole.accounts is None else ()
+            accounts = placed.scope.accounts if target.knows_account and whole.accounts is None else ()
             records = placed.scope.records.get(target.name, ()) if whole.records is None else ()
             unfit = [
                 *[(each, "account") for each in accounts if await _is_unfit(store, placed, {"accounts": (each,)})],
@@ -83,7 +82,7 @@ async def warn_of_unfit(app: App, placed: Hold) -> None:
             )
 
 
-async def _is_unfit(store: PostgresStore, placed: Hold, alone: Mapping[str, object]) -> bool:
+async def _is_unfit(store: Store, placed: Hold, alone: Mapping[str, object]) -> bool:
     found = await store.hold(replace(placed, scope=Scope.from_document(alone)))
     return found.accounts is None and found.records is None
 

@@ -11,13 +11,9 @@ from retentiond.domain.accounts import NO_ACCOUNT, UNKNOWN
 from retentiond.domain.duration import instant, rfc3339
 from retentiond.domain.plan import TargetPlan
 from retentiond.domain.policy import DataClass, Policy
-from retentiond.stores.base import TierTally, Window, earliest
-from retentiond.stores.postgres.store import PostgresStore
-from retentiond.stores.postgres.walks import BEYOND
+from retentiond.stores.base import Store, TierTally, earliest
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.spec import Target
-
-_LOOK = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +31,14 @@ class Promise:
     terms: Mapping[str, str | None]
 
 
-async def beyond(store: PostgresStore, plan: TargetPlan, outcome: Outcome, tiers: Sequence[str]) -> Promise:
+async def beyond(store: Store, plan: TargetPlan, outcome: Outcome, tiers: Sequence[str]) -> Promise:
     """Where a target stands. A tier with nothing before the plan's horizon takes one more look, of bounded size."""
     # The walk over the anchors before the horizon has seen all of those; of later ones only some were looked at.
     horizon = plan.horizon()
     edge = rfc3339(horizon) if horizon else ""
     oldest = {tier: tally.first for tier, tally in outcome.tiers.items() if tally.first and tally.first < edge}
     known = not set(tiers) - set(oldest)
-    if not known and store.shape.anchor.name in store.shape.table.leading:
-        found = await store.count(plan, Window(BEYOND, None, _LOOK))
+    if not known and (found := await store.beyond(plan)) is not None:
         oldest = {tier: tally.first for tier, tally in found.tiers.items() if tally.first} | oldest
         known = found.after is None
     terms = {NO_ACCOUNT: _text(plan.of_nobody().term), UNKNOWN: _text(plan.of_unknown().term)}

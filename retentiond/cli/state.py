@@ -9,7 +9,7 @@ import click
 
 from retentiond.cli.holds import by_whom
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, settings
-from retentiond.control import approvals, flags, units
+from retentiond.control import approvals, due, flags
 from retentiond.daemon import open_app
 from retentiond.errors import UsageError
 from retentiond.ledger import kinds
@@ -58,7 +58,7 @@ async def resume(json_: bool) -> int:
         done = await flags.resume(tx)
         if done:
             # The ledger's head is locked last, as everywhere: sweeps hold their unit when they come to it.
-            await units.make_due(tx)
+            await due.make_due(tx)
             await app.journal.append(tx, kinds.mode("resume", mode=app.settings.mode, by=by_whom(), key=app.texts_key))
     as_json({"paused": False, "changed": done}) if json_ else click.echo("resumed" if done else "was not paused")
     return 0
@@ -99,7 +99,7 @@ async def approve(target: str | None, named: str | None, directory: bool, clock:
             )
         awaited = _awaited(await approvals.waiting(tx), _meant(target or named, directory=directory), app.spec.digest)
         granted = await approvals.grant(tx, awaited.kind, awaited.target, awaited.digest, awaited.count, by_whom())
-        await units.make_due(tx)
+        await due.make_due(tx)
         await app.journal.append(
             tx,
             kinds.approval(

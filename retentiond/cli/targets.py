@@ -11,7 +11,7 @@ from retentiond.cli.output import note, told
 from retentiond.daemon import App
 from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Blind, NotFound, RetentiondError, Unreachable
-from retentiond.stores.postgres.store import PostgresStore
+from retentiond.stores.base import Store
 from retentiond.sweep.spec import Target
 
 targets_option = click.option(
@@ -47,7 +47,7 @@ def chosen(app: App, names: Sequence[str]) -> list[Target]:
     return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
 
 
-async def open_plan(app: App, target: Target) -> tuple[PostgresStore, TargetPlan]:
+async def open_plan(app: App, target: Target) -> tuple[Store, TargetPlan]:
     """The target's store, open, and its plan at the earlier of the host's and the target's clock.
 
     Raises Blind or Unreachable.

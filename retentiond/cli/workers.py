@@ -37,7 +37,7 @@ async def workers(json_: bool) -> int:
     """
     async with open_view(settings()) as app, app.database.transaction(read_only=True) as tx:
         found = await registry.everybody(tx)
-        anchors = {target.name: app.engine.stores[target.name].config.anchor for target in app.spec.targets}
+        anchors = {name: store.anchor for name, store in app.engine.stores.items() if store.anchor is not None}
     documents = [_document(each, anchors) for each in found]
     if json_:
         as_json({"workers": documents})

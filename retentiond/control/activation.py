@@ -6,6 +6,9 @@ itself is one short transaction under the exclusive lock, which checks again. On
 set of permits it waits for only gets smaller, so an answer that was true stays true. Any process may do it, and several
 at once: what one has done, the others find done.
 
+A permit whose fence is an expiry needs nobody to ask: its intent says so, and time alone settles it, also where its
+target is configured no more, or as another kind of store.
+
 Where a target's own database keeps holds as well (`natives`), a hold that covers it has to be in force there first.
 """
 
@@ -23,10 +26,11 @@ from retentiond.control.hold_rows import Recorder
 from retentiond.control.natives import NativeStep
 from retentiond.control.permits import OpenPermit
 from retentiond.domain.holds import Hold
+from retentiond.domain.permit import Outstanding
 from retentiond.errors import RetentiondError, quoted
 
-FenceProbe = Callable[[int], Awaitable[bool]]
-"""Asks a target whether the batch of this permit number can't take effect any more; raises Unreachable."""
+FenceProbe = Callable[[Outstanding], Awaitable[bool]]
+"""Asks a target whether the batch of this permit can't take effect any more; raises Unreachable, Blind."""
 
 LATE_EFFECT_GRACE_SECONDS: Final = 120.0
 """What a server may take to carry out a request that it had accepted in time: `holds.late_effect_grace`."""
@@ -39,7 +43,7 @@ PROBE_SECONDS: Final = 10.0
 class Waiting:
     """One reason why a hold is still pending: a batch that may still take effect, a failover, a target's own holds."""
 
-    why: Literal["batch", "unreachable", "unknown_target", "failover", "native"]
+    why: Literal["batch", "expiry", "unreachable", "unknown_target", "failover", "native"]
     number: int | None = None
     target: str | None = None
     detail: str = ""
@@ -61,7 +65,8 @@ async def activate_pending(
 ) -> list[Hold]:
     """Make active every pending hold that can be, once; returns those that this call made active. Event: `activated`.
 
-    `fences` has a probe for each configured target; a permit of another target keeps a hold pending. `native` has those
+    `fences` has a probe for each configured target; a permit of another target keeps a hold pending, unless its fence
+    is an expiry: that is over `grace_seconds` (`holds.late_effect_grace`) after its deadline. `native` has those
     whose own database keeps holds; of them those that a pending hold bears on are brought in step. `on_wait` gets each
     hold that stays pending, with the reasons. After a change of server none is activated for `permit_seconds` and
     `grace_seconds` together.
@@ -83,7 +88,7 @@ async def activate_pending(
     # Asked after the pending holds were read, so that each of them is among those that are put in force.
     async with aclosing(natives.settling(database, native or {}, only=pending)) as looks:
         missing = await anext(looks)
-        answers = await _ask(earlier, fences, probe_seconds)
+        answers = await _ask(earlier, fences, probe_seconds, grace_seconds)
         passed = {number for number, reason in answers.items() if reason is None}
         active = await activated(missing)
         # A target that is slow to answer keeps those holds waiting that it has to do with, and no others.
@@ -107,19 +112,29 @@ async def _pending(tx: Tx) -> dict[str, int]:
 
 
 async def _ask(
-    earlier: Collection[OpenPermit], fences: Mapping[str, FenceProbe], seconds: float
+    earlier: Collection[OpenPermit], fences: Mapping[str, FenceProbe], seconds: float, grace: float
 ) -> dict[int, Waiting | None]:
     """For each permit None (its fence holds) or why not; all targets are asked at once."""
-    found = await asyncio.gather(*(_ask_one(permit, fences.get(permit.target), seconds) for permit in earlier))
+    found = await asyncio.gather(*(_ask_one(permit, fences.get(permit.target), seconds, grace) for permit in earlier))
     return {permit.number: reason for permit, reason in zip(earlier, found, strict=True)}
 
 
-async def _ask_one(permit: OpenPermit, probe: FenceProbe | None, seconds: float) -> Waiting | None:
+def _expiry(permit: OpenPermit, grace: float) -> Waiting | None:
+    if permit.outstanding.expired(grace):
+        return None
+    left = max(grace - permit.past, 0.0)
+    told = f"requests of batch {permit.batch} have no outcome yet, and may take effect for {left:.0f} s more"
+    return Waiting("expiry", permit.number, permit.target, told)
+
+
+async def _ask_one(permit: OpenPermit, probe: FenceProbe | None, seconds: float, grace: float) -> Waiting | None:
+    if permit.fenced_by == "expiry":
+        return _expiry(permit, grace)
     if probe is None:
         return Waiting("unknown_target", permit.number, permit.target, "no such target is configured here")
     try:
         async with asyncio.timeout(seconds):
-            over = await probe(permit.number)
+            over = await probe(permit.outstanding)
     except TimeoutError:
         return Waiting("unreachable", permit.number, permit.target, "no answer in time")
     except (RetentiondError, OSError) as error:

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from uuid import uuid4
 
-from retentiond.control import barrier, hold_rows
-from retentiond.control.activation import FenceProbe, Waiting, activate_pending
+from retentiond.control import barrier, due, hold_rows
+from retentiond.control.activation import FenceProbe, OnWait, Waiting, activate_pending
 from retentiond.control.database import CommitUnknown, Database, Tx
 from retentiond.control.hold_rows import HoldDraft, HoldSet, Recorder, UnreadableHold
 from retentiond.domain.holds import Hold, HoldState
@@ -23,6 +23,7 @@ __all__ = [
     "FenceProbe",
     "HoldDraft",
     "HoldSet",
+    "OnWait",
     "Recorder",
     "UnreadableHold",
     "Waiting",
@@ -133,29 +134,31 @@ async def reinstate(database: Database, hold_id: str, by: str, reason: str, *, r
 async def finish_releases(
     database: Database, *, until: datetime | None = None, record: Recorder | None = None
 ) -> list[Hold]:
-    """End the holds whose grace is over by the control database's clock. Event: `ended`; returns them.
+    """End the holds whose grace is over by the control database's clock, and make all targets due. Event: `ended`.
 
-    `until` (UTC) is the latest instant that the caller believes in, for a clock that may be wrong: a hold does not end
-    before both agree.
+    Returns them. `until` (UTC) is the latest instant that the caller believes in, for a clock that may be wrong: a hold
+    does not end before both agree.
     """
-    due = (
+    over = (
         "state = 'releasing' AND erasable_at <= pg_catalog.clock_timestamp()"
         " AND ($1::timestamptz IS NULL OR erasable_at <= $1)"
     )
     async with database.transaction(read_only=True) as tx:
-        if not await tx.fetchval(f"SELECT EXISTS (SELECT FROM retentiond.holds WHERE {due})", until):
+        if not await tx.fetchval(f"SELECT EXISTS (SELECT FROM retentiond.holds WHERE {over})", until):
             return []
     async with database.transaction() as tx:
         await barrier.enter_alone(tx)
         await barrier.observe(tx)
         rows = await tx.fetch(
             "UPDATE retentiond.holds SET state = 'released', ended_at = pg_catalog.clock_timestamp()"
-            f" WHERE {due} RETURNING {hold_rows.COLUMNS}",
+            f" WHERE {over} RETURNING {hold_rows.COLUMNS}",
             until,
         )
         ended = [hold_rows.from_row(row) for row in rows]
         if ended:
             await barrier.bump(tx)
+            # What they kept may go; and the ledger's head is locked last, as everywhere.
+            await due.make_due(tx)
         for hold in ended:
             if record is not None:
                 await record(tx, hold, "ended")

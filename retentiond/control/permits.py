@@ -19,7 +19,7 @@ from retentiond.control.database import TRANSACTION_MS, CommitUnknown, Database,
 from retentiond.control.entries import LEDGER_WRITABLE, ledger_refusals, ledger_writable
 from retentiond.control.identity import line_sql
 from retentiond.control.rows import from_json, to_json
-from retentiond.domain.permit import Lease, Permit, Unit
+from retentiond.domain.permit import Fence, Lease, Outstanding, Permit, Unit
 from retentiond.errors import (
     EpochMoved,
     NotFound,
@@ -34,6 +34,12 @@ PERMIT_SECONDS = 30.0
 """A permit's life: 4-safety.md says 30 s, by the control database's clock."""
 
 _UNSET = datetime.min.replace(tzinfo=UTC)
+_COLUMNS = (
+    "number, target, shard, owner, fence, epoch, digest, batch, intent::text, prepared::text, issued_at, deadline,"
+    " extract(epoch FROM pg_catalog.clock_timestamp() - deadline)::float8 AS past"
+)
+# The names of records are kept for no longer than somebody may have to look for them.
+_FORGOTTEN = "prepared = prepared - 'intended'"
 
 Recorder = Callable[[Tx, Permit], Awaitable[None]]
 """Called inside the permit's transaction, to write the intent into the ledger."""
@@ -49,7 +55,10 @@ class PermitEnded(RetentiondError):
 
 @dataclass(frozen=True, slots=True)
 class OpenPermit:
-    """A permit without an outcome. `prepared` is what the batch would have done if its transaction committed."""
+    """A permit without an outcome. `prepared` is what its batch has written down before it took effect.
+
+    `past`: seconds since the deadline (`Outstanding`).
+    """
 
     number: int
     target: str
@@ -63,11 +72,22 @@ class OpenPermit:
     prepared: dict[str, Any] | None
     issued_at: datetime
     deadline: datetime
+    past: float
 
     @property
     def unit(self) -> Unit:
         """The unit that it was issued for."""
         return Unit(self.target, self.shard)
+
+    @property
+    def fenced_by(self) -> Fence:
+        """What makes its batch harmless; permits of before there was a choice are of transactions."""
+        return "expiry" if self.intent.get("fence") == "expiry" else "transaction"
+
+    @property
+    def outstanding(self) -> Outstanding:
+        """What is asked about it."""
+        return Outstanding(self.number, self.issued_at, self.deadline, self.past, self.fenced_by, self.prepared)
 
 
 async def reserve(database: Database) -> int:
@@ -131,9 +151,10 @@ async def issue(
 
 
 async def prepare(database: Database, permit: Permit, result: Mapping[str, Any]) -> None:
-    """Write, between the batch's DELETE and its COMMIT, what the outcome will be if that takes effect.
+    """Write, before a batch takes effect, what it is about to do: between DELETE and COMMIT, or before any request.
 
-    Raises Fenced when the lease is over or the permit was ended by somebody else: the batch must then be rolled back.
+    What names records is under `intended`, and is forgotten when the permit ends. Raises Fenced when the lease is over
+    or the permit was ended by somebody else: the batch must then be rolled back, or nothing be sent.
     """
     async with database.transaction() as tx:
         await units.stay(tx, permit.lease)
@@ -159,7 +180,7 @@ async def end(tx: Tx, permit: Permit, outcome: str, *, cursor: Mapping[str, Any]
         # The row is locked, and whether the lease is over is judged once: below.
         "WITH moved AS (UPDATE retentiond.units SET cursor = $7::text::jsonb"
         " WHERE target = $1 AND shard = $2 AND owner = $3 AND fence = $4 AND $7::text IS NOT NULL)"
-        " UPDATE retentiond.permits SET ended_at = pg_catalog.clock_timestamp(), outcome = $6"
+        f" UPDATE retentiond.permits SET ended_at = pg_catalog.clock_timestamp(), outcome = $6, {_FORGOTTEN}"
         f" WHERE number = $5 AND ended_at IS NULL AND EXISTS (SELECT FROM retentiond.units WHERE {units.MINE})"
         " RETURNING true",
         *units.key(permit.lease),
@@ -206,8 +227,7 @@ async def prepared_of(tx: Tx, permit: Permit) -> dict[str, Any] | None:
 async def open_permits(tx: Tx, *, unit: Unit | None = None, before: int | None = None) -> list[OpenPermit]:
     """The permits without an outcome, of one unit or all; with `before`, those issued under an earlier epoch."""
     rows = await tx.fetch(
-        "SELECT number, target, shard, owner, fence, epoch, digest, batch, intent::text, prepared::text, issued_at,"
-        " deadline FROM retentiond.permits WHERE ended_at IS NULL"
+        f"SELECT {_COLUMNS} FROM retentiond.permits WHERE ended_at IS NULL"
         " AND ($1::text IS NULL OR (target = $1 AND shard = $2)) AND ($3::bigint IS NULL OR epoch < $3)"
         " ORDER BY issued_at, number",
         unit.target if unit else None,
@@ -215,6 +235,21 @@ async def open_permits(tx: Tx, *, unit: Unit | None = None, before: int | None =
         before,
     )
     return [_open_permit(row) for row in rows]
+
+
+async def any_open(tx: Tx, target: str) -> bool:
+    """Whether any permit of the target, or of a shard of it, has no outcome."""
+    return bool(
+        await tx.fetchval(
+            "SELECT EXISTS (SELECT FROM retentiond.permits WHERE ended_at IS NULL AND target = $1)", target
+        )
+    )
+
+
+async def still_open(tx: Tx, number: int) -> OpenPermit | None:
+    """That permit as it is now; None where it has ended."""
+    row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM retentiond.permits WHERE ended_at IS NULL AND number = $1", number)
+    return None if row is None else _open_permit(row)
 
 
 async def prune(tx: Tx, *, keep_seconds: float = 30 * 86_400.0, limit: int = 10_000) -> int:
@@ -317,7 +352,7 @@ async def _insert(tx: Tx, sought: Permit, intent: Mapping[str, Any], seconds: fl
 async def _ended(tx: Tx, number: int, outcome: str) -> bool:
     return bool(
         await tx.fetchval(
-            "UPDATE retentiond.permits SET ended_at = pg_catalog.clock_timestamp(), outcome = $2"
+            f"UPDATE retentiond.permits SET ended_at = pg_catalog.clock_timestamp(), outcome = $2, {_FORGOTTEN}"
             " WHERE number = $1 AND ended_at IS NULL RETURNING true",
             number,
             outcome,
@@ -339,4 +374,5 @@ def _open_permit(row: asyncpg.Record) -> OpenPermit:
         prepared=from_json(row["prepared"]),
         issued_at=row["issued_at"],
         deadline=row["deadline"],
+        past=min(row["past"], (datetime.now(UTC) - row["deadline"]).total_seconds()),
     )

@@ -139,21 +139,25 @@ async def finish_sweep(
     *,
     success: bool,
     keep_sweep: bool = False,
+    began: datetime | None = None,
 ) -> None:
     """Write how the sweep ended and when the next can have something to do (None: never); raises Fenced.
 
-    With `keep_sweep` it is gone on with by whoever sweeps next.
+    With `keep_sweep` it is gone on with by whoever sweeps next. Where `due.make_due` has struck since it `began`, by
+    the control database's clock, the target stays due: what came about meanwhile the sweep may have passed already.
     """
     await _update(
         tx,
         lease,
-        f"{'' if keep_sweep else 'sweep = NULL, '}outcome = $5::text::jsonb, next_due_at = $6,"
+        f"{'' if keep_sweep else 'sweep = NULL, '}outcome = $5::text::jsonb,"
+        " next_due_at = CASE WHEN next_due_at > $8::timestamptz THEN least(next_due_at, $6) ELSE $6 END,"
         " finished_at = pg_catalog.clock_timestamp(),"
         " last_success_at = CASE WHEN $7 THEN pg_catalog.clock_timestamp() ELSE last_success_at END,"
         " crashes = CASE WHEN $7 THEN 0 ELSE crashes END",
         to_json(outcome),
         next_due_at,
         success,
+        began,
     )
 
 
@@ -254,17 +258,6 @@ async def is_postponed(tx: Tx, unit: Unit) -> bool:
             unit.shard,
         )
     )
-
-
-async def make_due(tx: Tx, targets: Iterable[str] | None = None) -> int:
-    """Bring the next sweep forward to now, for these targets or all; returns how many units that changed."""
-    rows = await tx.fetch(
-        "UPDATE retentiond.units SET next_due_at = pg_catalog.clock_timestamp()"
-        " WHERE shard = '' AND ($1::text[] IS NULL OR target = ANY($1))"
-        " AND (next_due_at IS NULL OR next_due_at > pg_catalog.clock_timestamp()) RETURNING true",
-        None if targets is None else sorted(set(targets)),
-    )
-    return len(rows)
 
 
 async def state(tx: Tx, unit: Unit) -> UnitState:

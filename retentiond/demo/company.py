@@ -76,7 +76,7 @@ async def place_hold(app: App) -> Hold:
     )
     record = app.hold_recorder(BY)
     placed = await holds.place(app.database, draft, BY, record=record)
-    for hold in await holds.activate_pending(app.database, app.fences(), native=app.natives(), record=record):
+    for hold in await app.activate_holds(record):
         if hold.id == placed.id:
             return hold
     raise StillPending(f"hold {placed.id} did not become active", remedy="run the demo again")

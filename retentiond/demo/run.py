@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 from rich.console import Console
 
-from retentiond.control import approvals, units
+from retentiond.control import approvals, due
 from retentiond.control.embedded import EmbeddedPostgres
 from retentiond.control.installation import can_enter, current_account
 from retentiond.daemon import App, open_app
@@ -148,7 +148,7 @@ async def _approve_first(app: App, view: View, approved: set[str]) -> None:
                 "granted", subject=each.kind, target=each.target, digest=each.digest, bound=granted.bound, by=BY
             )
             await app.journal.append(tx, entry)
-            await units.make_due(tx, [each.target])
+            await due.make_due(tx, [each.target])
             approved.add(each.target)
             view.say(f"{each.target}: a guard stopped a first sweep of {each.count} records; the demo approves it")
 

@@ -56,7 +56,8 @@ class Surveyed:
     `recent`: accounts whose tier changed within the downgrade grace. `tiers`: the raw tier of each at the survey, so
     that a change since then is seen; None where the directory or its rows tell that themselves. `missing`: since when
     accounts are missing, by `account_hash` under `key`; empty unless they count as deleted (`accounts.missing`).
-    `transaction`: what the survey began in, for rows that carry their own.
+    `transaction`: what the survey began in, for rows that carry their own. `digest`: of all that was said of accounts,
+    as far as verdicts at that instant rest on it; the same for the same, in any order.
     """
 
     recent: frozenset[str] = frozenset()
@@ -64,6 +65,7 @@ class Surveyed:
     missing: Mapping[bytes, datetime] = field(default_factory=dict)
     key: bytes = b""
     transaction: int | None = None
+    digest: str = ""
 
     def in_grace(self, account: str, tier: str | None) -> bool:
         """Whether a found account's tier changed of late; one that the survey did not see may have had any."""

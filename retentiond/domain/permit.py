@@ -6,8 +6,14 @@ A store's `erase` takes the permit as an argument, so code that has none can't c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+Fence: TypeAlias = Literal["transaction", "expiry"]
+"""What makes a batch harmless whose worker does not come back (4-safety): that its transaction is over, or that its
+requests have expired by the server's own clock."""
 
 SAME_DATABASE = """
 SELECT concat_ws(':', oid, datname, pg_postmaster_start_time(), current_setting('port'))
@@ -47,3 +53,28 @@ class Permit:
     batch: str
     issued_at: datetime
     deadline: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outstanding:
+    """A permit without an outcome, as it is asked about: can its batch still take effect?
+
+    `past`: how many seconds ago its deadline was, negative before it, by the control database's clock and this host's,
+    whichever is behind: one that jumped must not make a request look over which a server still accepts. `fence` is what
+    its store had when it was issued, whatever is configured now. `prepared` is what the batch has written down before
+    its effect; None: it never came to that.
+    """
+
+    number: int
+    issued_at: datetime
+    deadline: datetime
+    past: float
+    fence: Fence = "transaction"
+    prepared: Mapping[str, Any] | None = None
+
+    def expired(self, grace: float) -> bool:
+        """Whether no request under it can take effect any more, where that is settled by time.
+
+        `grace`: seconds that a server may take to carry out what it had accepted in time (`holds.late_effect_grace`).
+        """
+        return self.fence == "expiry" and self.past > grace

@@ -30,7 +30,6 @@ from retentiond.stores.config import FROZEN, TargetConfig, Unfit
 from retentiond.stores.postgres.config import AccountsConfig, Dsn
 
 HIDDEN: Final = "********"
-_NO_VERDICT: Final = {"dsn", "pace", "window", "region", "vacuum", "native_holds", "partitions"}
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Role = Literal["viewer", "operator", "counsel", "privacy", "admin"]
@@ -253,7 +252,7 @@ class Settings(BaseSettings):
             "policy": self.policy.document(),
             "accounts": accounts.model_dump(mode="json", exclude={"dsn"}) if accounts else None,
             "targets": {
-                name: target.model_dump(mode="json", by_alias=True, exclude=_NO_VERDICT)
+                name: target.model_dump(mode="json", by_alias=True, exclude=set(target.no_verdict))
                 for name, target in sorted(self.targets.items())
             },
         }

@@ -2,228 +2,129 @@
 
 A store walks its records in windows, judges each by SQL or code derived from the `TargetPlan`, and destroys only in
 `Batch.erase`, which takes the permit. It never decides when, and never writes the ledger: that is the sweeper's work.
+
+What makes a batch harmless whose worker does not come back differs (4-safety, "The batch"), and with it the order of a
+batch; so there are two kinds of stores, told apart by `fence`, and each has only the methods that its order needs:
+`Transactional`, where one transaction is the batch, and `Expiring`, where its requests are refused by the server itself
+from a certain instant on.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from retentiond.domain.accounts import AccountFacts, MissingAccount
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.holds import Hold, TargetHold
-from retentiond.domain.permit import Permit
+from retentiond.domain.permit import Outstanding, Permit
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
+from retentiond.stores.accounts import AccountDirectory, AccountRow, Known, SurveyedDirectory
+from retentiond.stores.values import (
+    EXACT_BELOW,
+    PARTITIONS,
+    Fate,
+    Finding,
+    Index,
+    Intended,
+    Matches,
+    Part,
+    PartState,
+    Severity,
+    Tally,
+    TierTally,
+    Upkeep,
+    Vitals,
+    Way,
+    Window,
+    earliest,
+    latest,
+)
 
-Severity = Literal["error", "warning", "info"]
-EXACT_BELOW = 200_000
-"""A store's total at or above this is an estimate, which may be wrong by any factor."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What `check` found: how bad, about what, and the SQL or command that mends it."""
-
-    severity: Severity
-    subject: str
-    message: str
-    remedy: str = ""
-
-
-PARTITIONS = "partitions"
-"""No walk over records: the window of a batch that destroys whole partitions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A partition: the number and quoted name of its table, and by which bounds it is attached.
-
-    `records` is an estimate; `checks` are its own constraints, as they were while it was attached.
-    """
-
-    number: int
-    name: str
-    bounds: str
-    records: int = 0
-    checks: tuple[str, ...] = ()
-
-
-class PartState(StrEnum):
-    """How a table stands to the one that it is, or was, a partition of."""
-
-    ATTACHED = "attached"
-    PENDING = "detach pending"
-    """Half detached: queries of the whole no longer see it."""
-    DETACHED = "detached"
-    GONE = "gone"
-    """There is no such table any more, or it is a part of another."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The next piece of a walk: after which position (texts in the walk's order), at most how many records.
-
-    With `until` the walk ends at that position. `end` is that of the window's last record, where it was found out
-    before (`Batch.measured`). A window of `PARTITIONS` has `parts`, and is not of a walk.
-    """
-
-    walk: str
-    after: tuple[str, ...] | None
-    size: int
-    until: tuple[str, ...] | None = None
-    end: tuple[str, ...] | None = None
-    parts: tuple[Part, ...] = ()
+__all__ = [
+    "EXACT_BELOW",
+    "PARTITIONS",
+    "AccountDirectory",
+    "AccountRow",
+    "AnyStore",
+    "Batch",
+    "Expiring",
+    "ExpiringBatch",
+    "Extent",
+    "Fate",
+    "Finding",
+    "Index",
+    "Intended",
+    "Known",
+    "Matches",
+    "Part",
+    "PartState",
+    "Partitions",
+    "Severity",
+    "Store",
+    "SurveyedDirectory",
+    "Tally",
+    "TierTally",
+    "TransactionBatch",
+    "Transactional",
+    "Upkeep",
+    "Vitals",
+    "Way",
+    "Window",
+    "earliest",
+    "latest",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class TierTally:
-    """What the records of one tier come to, as counted; instants are RFC 3339 texts in UTC.
+class Extent(Protocol):
+    """Where a target's records lie."""
 
-    `bytes`, `oldest`, `newest` and `overdue_seconds` speak of what is due; `first` is the oldest anchor of all, due or
-    not.
-    """
-
-    due: int = 0
-    held: int = 0
-    minimum: int = 0
-    unresolved: int = 0
-    blocked: int = 0
-    bytes: int = 0
-    oldest: str | None = None
-    newest: str | None = None
-    first: str | None = None
-    overdue_seconds: float = 0.0
-
-    def plus(self, other: TierTally) -> TierTally:
-        """Both together."""
-        return TierTally(
-            due=self.due + other.due,
-            held=self.held + other.held,
-            minimum=self.minimum + other.minimum,
-            unresolved=self.unresolved + other.unresolved,
-            blocked=self.blocked + other.blocked,
-            bytes=self.bytes + other.bytes,
-            oldest=earliest(self.oldest, other.oldest),
-            newest=latest(self.newest, other.newest),
-            first=earliest(self.first, other.first),
-            overdue_seconds=max(self.overdue_seconds, other.overdue_seconds),
-        )
-
-
-def earliest(*moments: str | None) -> str | None:
-    """The earliest of RFC 3339 texts of one width in UTC, whose order is that of the instants; None: none is known."""
-    return min((moment for moment in moments if moment is not None), default=None)
-
-
-def latest(*moments: str | None) -> str | None:
-    """The latest of such texts."""
-    return max((moment for moment in moments if moment is not None), default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """How many records a hold's scope covers in one target; `exact` is False for an estimate."""
-
-    records: int
-    exact: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What a window held. `by_tier` counts what is due (or was erased); instants are RFC 3339 texts in UTC.
-
-    `after` is where the walk goes on, None when it is at its end; `changed` counts records acted on. Only counting
-    fills in `tiers` and `overdue_seconds`: how far the oldest unheld due record is past its term (or its account past
-    the grace of its deletion), 0.0 where nothing is due. `verified` says how it is known what went; `whole` has the
-    bounds of partitions that went as such.
-    """
-
-    scanned: int = 0
-    selected: int = 0
-    changed: int = 0
-    held: int = 0
-    minimum: int = 0
-    unresolved: int = 0
-    blocked: int = 0
-    locked: int = 0
-    failed: int = 0
-    bytes: int = 0
-    oldest: str | None = None
-    newest: str | None = None
-    ids_digest: str | None = None
-    by_tier: Mapping[str, int] = field(default_factory=dict)
-    tiers: Mapping[str, TierTally] = field(default_factory=dict)
-    overdue_seconds: float = 0.0
-    after: tuple[str, ...] | None = None
-    transaction: str | None = None
-    verified: str = "returning"
-    whole: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Vitals:
-    """How a store's server is: a number for each signal, in seconds or bytes, and why others can't be told."""
-
-    values: Mapping[str, float] = field(default_factory=dict)
-    unread: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """An index after a large sweep: its size, and how much of that holds nothing; by the planner's statistics, or
-    `measured`. None: it can't be estimated.
-    """
-
-    name: str
-    bytes: int
-    empty: int | None
-    measured: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Upkeep:
-    """What a large sweep left behind: rows that are dead and alive by the statistics, and the indexes.
-
-    `advice` is the SQL that makes the space usable again.
-    """
-
-    dead: int
-    live: int
-    indexes: tuple[Index, ...]
-    advice: str
-
-
-class Way(StrEnum):
-    """How a batch gets on with other transactions that have the same records."""
-
-    QUICK = "quick"
-    """As fast as can be; it may give up for them with Conflict."""
-    CAREFUL = "careful"
-    """It leaves out what they hold, and judges again what they change."""
-    PATIENT = "patient"
-    """It waits for what they hold, for a while."""
-    WHOLE = "whole"
-    """It destroys whole partitions, and nothing where it can't have them to itself."""
+    def meets(self, other: object) -> bool:
+        """Whether a record could be in both; never in two kinds of stores."""
 
 
 class Batch(Protocol):
+    """What destroys a window's due records, under a permit."""
+
+    async def erase(self, permit: Permit, window: Window, *, salt: str) -> Tally:
+        """Destroy what is due in the window; raises Blind, Unreachable, Refused.
+
+        In a transaction also Conflict, where it is a quick one. Of one that expires whatever is raised means that the
+        requests' fate is not known: what the server refused or did not answer is counted instead.
+        """
+
+
+class TransactionBatch(Batch, Protocol):
     """One transaction against the target; it is rolled back unless `commit` is called."""
 
     connection: Any
-
-    async def erase(self, permit: Permit, window: Window, *, salt: str) -> Tally:
-        """Destroy what is due in the window; raises Blind, Unreachable, Refused, and of a quick batch Conflict."""
 
     async def measured(self, window: Window) -> Window:
         """The window with its end, if that can be told already; asked after `erase`, while others are waited for."""
 
     async def commit(self) -> None:
         """Make it so; raises Refused where it surely was rolled back, else Unreachable."""
+
+
+class ExpiringBatch(Batch, Protocol):
+    """One window of a target whose server refuses requests from an instant on that stands in them.
+
+    Asked in this order, under one plan: `looked`; where something is due and there is a permit `intended`; and when
+    that is written down `erase`, for just what it named. Each request says the permit's `issued_at`, corrected by how
+    far the server's clock is off, and an expiry no later than its `deadline`; one that is sent again keeps both.
+    """
+
+    async def looked(self, window: Window) -> Tally:
+        """Read and judge the window, touching nothing; raises Blind, Unreachable, Refused."""
+
+    async def intended(self, permit: Permit, window: Window) -> Intended:
+        """Judge what was looked at once more, by what the account directory says now: what is to go under the permit.
+
+        Nothing is sent yet; raises Blind, Unreachable, Refused.
+        """
 
 
 class Partitions(Protocol):
@@ -256,14 +157,39 @@ class Partitions(Protocol):
 
 
 class Store(Protocol):
-    """One target of any kind.
+    """One target of any kind, whatever its fence.
 
-    `records` names what it is over (`TargetConfig.records`).
+    `kind` is what the configuration calls it; `records` names what it is over (`TargetConfig.records`), and `described`
+    says that to people. `address` tells one server and login from another and shows no secret: targets of one address
+    can be reached together or not at all.
+
+    `rests`: its windows tell when what they saw can next be due (`Tally.next_due`); after a sweep that has seen all of
+    it, it is not looked at before that, as long as what the verdicts rest on stays the same.
     """
 
     name: str
     action: str
     records: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """What the configuration calls this kind of store."""
+
+    @property
+    def described(self) -> str:
+        """Its records in a few words, such as `table public.logs`."""
+
+    @property
+    def address(self) -> str:
+        """A text that is the same for targets of one server and login."""
+
+    @property
+    def anchor(self) -> str | None:
+        """What `order` calls the anchor, whose text in a position may be shown; None: positions name records."""
+
+    @property
+    def rests(self) -> bool:
+        """Whether it need not be looked at before something can be due."""
 
     @property
     def children(self) -> frozenset[tuple[str, ...]]:
@@ -277,14 +203,20 @@ class Store(Protocol):
     def partitions(self) -> Partitions | None:
         """Its partitions, where whole ones may be destroyed; None where records go one by one."""
 
+    async def open(self, accounts: AccountDirectory | None) -> None:
+        """See that the target can be swept as it is configured; before all else but `close`, `clock` and `extent`.
+
+        `accounts` is given where its verdicts need it. Raises Blind, Unreachable.
+        """
+
     async def close(self) -> None:
         """Give up all connections."""
 
+    async def extent(self) -> Extent:
+        """Where its records lie now; raises Unreachable."""
+
     async def clock(self) -> ClockReading:
         """The target's clock; raises Unreachable."""
-
-    async def holds_state(self, database: str, role: str) -> bool:
-        """Whether a batch's transaction can write the control state as well: it is that database and that role."""
 
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
@@ -329,17 +261,14 @@ class Store(Protocol):
     async def matches(self, hold: TargetHold, *, seconds: float) -> Matches:
         """How many records the hold covers, whatever their verdict; an estimate where counting takes longer."""
 
-    def batch(self, plan: TargetPlan, number: int, way: Way) -> AbstractAsyncContextManager[Batch]:
-        """Open the transaction whose end is the fence of permit `number`."""
+    async def beyond(self, plan: TargetPlan) -> Tally | None:
+        """A bounded look at records at or after the plan's horizon: of each tier the oldest anchor (`tiers`).
 
-    def settling(self, connection: Any) -> AbstractAsyncContextManager[None]:
-        """While a batch's transaction writes the control state as well: raises Unreachable for what then fails."""
+        `after` None: those were all there are. None where it would be dear.
+        """
 
-    async def fence_passed(self, number: int) -> bool:
-        """Whether the transaction of that permit is over; raises Unreachable."""
-
-    async def fate(self, transaction: str) -> str:
-        """What became of a `Tally.transaction`: `committed`, `aborted`, `in progress` or `unknown`."""
+    async def fate(self, prepared: Mapping[str, Any]) -> Fate:
+        """What became of a batch that had prepared this, now that its fence has passed; raises Unreachable."""
 
     async def record(self, plan: TargetPlan, key: str) -> tuple[RecordFacts, AccountFacts]:
         """One record and what the directory says of its account; raises NotFound."""
@@ -353,11 +282,49 @@ class Store(Protocol):
     async def vitals(self, signals: Collection[str]) -> Vitals:
         """How its server is, by these signals and how long it took to say; raises Unreachable."""
 
-    async def upkeep(self) -> Upkeep:
-        """What erased records have left behind in its tables and indexes; raises Blind, Unreachable, Refused."""
+    async def upkeep(self) -> Upkeep | None:
+        """What erased records have left behind in its tables and indexes; raises Blind, Unreachable, Refused.
+
+        None where that is none of ours.
+        """
 
     async def vacuum(self, seconds: float) -> None:
         """Make what they left usable again; raises Blind where that is not allowed, Refused, Unreachable."""
 
     async def require_unchanged(self) -> None:
         """Raise Blind where what the target's SQL names is no longer as it was when opened, Unreachable."""
+
+
+class Transactional(Store, Protocol):
+    """A target where one transaction is the batch, and its end the fence: whoever asks for its lock gets it then."""
+
+    @property
+    def fence(self) -> Literal["transaction"]:
+        """What makes a batch harmless whose worker does not come back."""
+
+    async def holds_state(self, database: str, role: str) -> bool:
+        """Whether a batch's transaction can write the control state as well: it is that database and that role."""
+
+    def batch(self, plan: TargetPlan, number: int, way: Way) -> AbstractAsyncContextManager[TransactionBatch]:
+        """Open the transaction whose end is the fence of permit `number`."""
+
+    def settling(self, connection: Any) -> AbstractAsyncContextManager[None]:
+        """While a batch's transaction writes the control state as well: raises Unreachable for what then fails."""
+
+    async def fence_passed(self, permit: Outstanding) -> bool:
+        """Whether the transaction of that permit is over; raises Unreachable."""
+
+
+class Expiring(Store, Protocol):
+    """A target whose server refuses a request from the instant on that stands in it: time alone is the fence."""
+
+    @property
+    def fence(self) -> Literal["expiry"]:
+        """What makes a batch harmless whose worker does not come back."""
+
+    def batch(self, plan: TargetPlan) -> AbstractAsyncContextManager[ExpiringBatch]:
+        """Take up one window under the plan; nothing is open at the server meanwhile."""
+
+
+AnyStore: TypeAlias = Transactional | Expiring
+"""A store of either fence; `fence` tells which."""

@@ -139,11 +139,16 @@ class Pace(BaseModel):
 
 
 class TargetConfig(BaseModel):
-    """The settings that targets of every store have."""
+    """The settings that targets of every store have.
+
+    `actions` are those that the store can carry out. `no_verdict` names the keys that enter no verdict, and so no
+    digest of the policy: addresses, secrets, pace.
+    """
 
     model_config = FROZEN
 
     actions: ClassVar[frozenset[str]] = frozenset({"delete"})
+    no_verdict: ClassVar[frozenset[str]] = frozenset({"pace", "window", "region"})
 
     store: str
     class_name: str = Field(alias="class")

@@ -9,31 +9,32 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
 
-from retentiond.control import flags, units
+from retentiond.control import due, flags, units
 from retentiond.control.database import Tx
 from retentiond.control.units import UnitState
 from retentiond.domain.permit import Lease, Unit
 from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Blind, Busy, PolicySuperseded
 from retentiond.ledger import kinds
-from retentiond.stores.base import Store, Window
+from retentiond.stores.base import AnyStore, Window
 from retentiond.sweep.division import Divided, Shard, names, wanted
 from retentiond.sweep.events import OldestSeen
 from retentiond.sweep.guards import Allowance, backlog
 from retentiond.sweep.health import pause
+from retentiond.sweep.leftovers import settle, settle_orphans, so_far
 from retentiond.sweep.legs import whole
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.parts import WholeParts
-from retentiond.sweep.recovery import Body, settle_open_permits
+from retentiond.sweep.rest import Rest, basis_of, rest_after, still_resting
 from retentiond.sweep.retries import next_try, passes
 from retentiond.sweep.spec import Target
 from retentiond.sweep.sweeper import Sweeper
-from retentiond.sweep.told import found_in, late_batch
 from retentiond.sweep.upkeep import look_after
 
 if TYPE_CHECKING:
@@ -53,9 +54,14 @@ class Enforced:
     outcome: Outcome
     _divided: Divided | None = None
     _together: bool = False
+    _rest: Rest | None = None
+    _since: datetime | None = None
+
+    def _stopping(self) -> bool:
+        return self.engine.stopping
 
     @property
-    def _store(self) -> Store:
+    def _store(self) -> AnyStore:
         return self.engine.stores[self.target.name]
 
     # --- The whole target ---
@@ -65,8 +71,14 @@ class Enforced:
         engine, spec = self.engine, self.engine.tools.spec
         async with engine.tools.database.transaction(read_only=True) as tx:
             state = await units.state(tx, self.lease.unit)
-            oldest = (await flags.clock_state(tx)).now - spec.max_interval
-        divided = Divided.of(state.sweep, digest=spec.digest, after=oldest)
+            now = self._since = (await flags.clock_state(tx)).now
+        here = min(now, datetime.now(UTC))
+        digest = partial(engine.directory_digest, self.target, here)
+        self._rest = await still_resting(engine.tools, self._store, state, here, digest)
+        if self._rest is not None:
+            self.outcome.rested(state.outcome or {})
+            return min(max(self._rest.until, now + spec.min_interval), now + spec.max_interval)
+        divided = Divided.of(state.sweep, digest=spec.digest, after=now - spec.max_interval)
         if divided is not None:
             # From here on, whatever happens: it is that sweep that ends, or is left to be gone on with.
             self.sweep, self._divided = divided.sweep, divided
@@ -78,9 +90,13 @@ class Enforced:
             async with engine.tools.database.transaction() as tx:
                 await units.reopen(tx, self.lease, self.sweep)
             await self._resume()
+            await self._settle_orphans()
             await self._in_shards(plan, legs, divided)
         else:
+            await self._settle_orphans()
             await self._anew(plan, legs, state, parts)
+        # Shards that were still worked on then are over now.
+        await self._settle_orphans()
         parts.tell(self.outcome)
         sweeper = engine.running.get(self.lease.unit)
         stop = sweeper.stop if sweeper is not None else asyncio.Event()
@@ -90,6 +106,9 @@ class Enforced:
         # What was blocked by records that are gone now may go next.
         if self.outcome.outcome != "drained" or (self.outcome.blocked and self.outcome.changed):
             return soonest
+        if self._store.rests:
+            self._rest = rest_after(plan, self.outcome, began=divided.now if divided is not None else plan.now)
+            return min(max(self._rest.until, soonest), latest) if self._rest is not None else soonest
         return min(max(await self._store.next_expiry(plan) or latest, soonest), latest)
 
     async def _begin(self) -> TargetPlan:
@@ -98,11 +117,11 @@ class Enforced:
         async with tools.database.transaction(read_only=True) as tx:
             await tools.journal.require_continued(tx)
         plan = await self.engine.prepare(store, self.target)
+        directory = plan.surveyed.digest
+        self.outcome.basis = basis_of(store, policy=plan.digest, epoch=plan.epoch, directory=directory)
         tools.observer(OldestSeen(self.target, await store.oldest(plan)))
-        doubtful, done = await settle_open_permits(tools.database, tools.journal, store, self.lease, self._credit)
+        doubtful, _ = await settle(tools, store, self.target, self.lease, self.sweep, stopping=self._stopping)
         self.outcome.in_doubt += doubtful
-        for body in done:
-            tools.observer(late_batch(self.target, body))
         intent = kinds.intent(
             plan,
             sweep=self.sweep,
@@ -116,24 +135,19 @@ class Enforced:
             await tools.journal.append(tx, intent)
         return plan
 
-    async def _credit(self, tx: Tx, body: Body) -> None:
-        """Count a batch of this sweep, whose worker did not live to, to what the sweep has come to."""
-        if body["sweep"] != self.sweep:
-            return
-        so_far = Outcome(action=self.target.action)
-        so_far.make_up_to(await self._so_far(tx))
-        so_far.erased(found_in(body))
-        await units.add_so_far(tx, self.lease, so_far.document(plan_mode=False))
-
-    async def _so_far(self, tx: Tx) -> Mapping[str, Any]:
-        """What is written of this sweep of the unit, with each of its batches; nothing of one that has just begun."""
-        cursor = (await units.state(tx, self.lease.unit)).cursor
-        return (cursor or {}).get("so_far") or Outcome(action=self.target.action).document(plan_mode=False)
+    async def _settle_orphans(self) -> None:
+        engine, store = self.engine, self._store
+        found = await settle_orphans(
+            engine.tools, store, self.target, self.sweep, engine.in_hand, stopping=self._stopping
+        )
+        self.outcome.in_doubt += found[0]
+        for uncounted in found[1]:
+            self.outcome.erased(uncounted)
 
     async def _resume(self) -> None:
         """Begin with what earlier workers have come to in the same sweep."""
         async with self.engine.tools.database.transaction(read_only=True) as tx:
-            self.outcome.make_up_to(await self._so_far(tx))
+            self.outcome.make_up_to(await so_far(tx, self.lease, self.target))
 
     async def _anew(self, plan: TargetPlan, legs: Sequence[Window], state: UnitState, parts: WholeParts) -> None:
         """Count where the guard wants it, drop whole partitions, divide the rest where it is worth it, and sweep."""
@@ -234,7 +248,9 @@ class Enforced:
         """Write how it ended and when the target is due again (None: after a while); wake up what waits for it."""
         engine, target, outcome = self.engine, self.target, self.outcome
         drained = outcome.outcome == "drained"
+        parents = engine.parents(target.name)
         async with engine.tools.database.transaction() as tx:
+            await due.lock_targets(tx, [target.name, *parents])
             if drained:
                 await units.save_cursor(tx, self.lease, None)
             if next_due is None:
@@ -244,13 +260,16 @@ class Enforced:
                 next_due = target.window.next_opening(next_due)
             if self._divided is not None and not self._together:
                 # It failed before it came to that.
-                self.outcome.make_up_to(await self._so_far(tx))
+                self.outcome.make_up_to(await so_far(tx, self.lease, self.target))
                 await self._add_shards(tx, self._divided)
-            shown = outcome.document(plan_mode=False)
+            rest = self._rest.document() if self._rest is not None and drained else None
+            shown = {**outcome.state(), "rest": rest}
             unfinished = any(map(self._is_of_this, await units.shards(tx, target.name)))
-            await units.finish_sweep(tx, self.lease, shown, next_due, success=drained, keep_sweep=unfinished)
-            if outcome.changed and (parents := engine.parents(target.name)):
-                await units.make_due(tx, parents)
+            await units.finish_sweep(
+                tx, self.lease, shown, next_due, success=drained, keep_sweep=unfinished, began=self._since
+            )
+            if outcome.changed and parents:
+                await due.make_due(tx, parents)
             await self._tell_what_stopped_it(tx)
 
     # --- A shard ---
@@ -289,10 +308,10 @@ class Enforced:
             return
         async with self.engine.tools.database.transaction() as tx:
             # A batch may be written though its end was not heard of.
-            self.outcome.make_up_to(await self._so_far(tx))
+            self.outcome.make_up_to(await so_far(tx, self.lease, self.target))
             if error is not None and passes(error) and await self._postponed(tx):
                 return
-            shown = {"sweep": self.sweep, **self.outcome.document(plan_mode=False)}
+            shown = {"sweep": self.sweep, **self.outcome.state()}
             success = self.outcome.outcome == "drained"
             await units.finish_sweep(tx, self.lease, shown, None, success=success, keep_sweep=left)
             await self._tell_what_stopped_it(tx)

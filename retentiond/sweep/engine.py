@@ -32,8 +32,7 @@ from retentiond.errors import (
     Strained,
     Unexpected,
 )
-from retentiond.stores.postgres.directory import Directory
-from retentiond.stores.postgres.store import PostgresStore
+from retentiond.stores.base import AnyStore, SurveyedDirectory
 from retentiond.sweep.enforced import Enforced
 from retentiond.sweep.events import ClocksRead, Failed, OldestSeen, SweepDone, guards_after
 from retentiond.sweep.leases import leased
@@ -65,8 +64,8 @@ class Engine:
     """
 
     tools: Tools
-    stores: Mapping[str, PostgresStore]
-    directory: Directory | None
+    stores: Mapping[str, AnyStore]
+    directory: SurveyedDirectory | None
     account_key: bytes
     running: dict[Unit, Sweeper] = field(default_factory=dict)
     stopping: bool = False
@@ -76,13 +75,14 @@ class Engine:
     _surveying: asyncio.Lock = field(default_factory=asyncio.Lock)
     _surveyed: tuple[float, Surveyed] | None = None
     _survey_failed: tuple[float, Exception] | None = None
+    _seen: tuple[float, str] | None = None
     _overlap: Overlap = field(init=False)
 
     def __post_init__(self) -> None:
         """What stands on the stores."""
         self._overlap = Overlap(self.stores)
 
-    async def now(self, store: PostgresStore) -> datetime:
+    async def now(self, store: AnyStore) -> datetime:
         """The earliest of the clocks involved; raises Guarded where they can't be trusted, Unreachable."""
         limits = self.tools.spec.limits
         control = await self.tools.database.clock()
@@ -144,7 +144,7 @@ class Engine:
         self._tell(target, sweep, outcome)
         return outcome
 
-    async def open(self, target: Target) -> PostgresStore:
+    async def open(self, target: Target) -> AnyStore:
         """The target's store, open, with the directory where its verdicts need one; raises Blind, Unreachable.
 
         Blind also where another target is over some of the same records: a hold on that one would not be minded here.
@@ -172,7 +172,7 @@ class Engine:
         mine = self.stores[name].records
         return [other for other, store in self.stores.items() if other != name and mine in store.children]
 
-    async def prepare(self, store: PostgresStore, target: Target) -> TargetPlan:
+    async def prepare(self, store: AnyStore, target: Target) -> TargetPlan:
         """Open the store, agree on `now`, survey the directory; raises what makes the target unfit to be swept."""
         await self.open(target)
         now = await self.now(store)
@@ -181,7 +181,7 @@ class Engine:
             surveyed = await self._survey(self.directory, now)
         return await make_plan(self.tools, store, target, now, surveyed)
 
-    async def _survey(self, directory: Directory, now: datetime) -> Surveyed:
+    async def _survey(self, directory: SurveyedDirectory, now: datetime) -> Surveyed:
         """The survey; one that began a moment before this was asked for, or since, does for it as well.
 
         So does its failure: where the directory is slow, sweeps that wait for it must not wait for one try each.
@@ -199,6 +199,20 @@ class Engine:
                 self._survey_failed = (began, error)
                 raise
             return self._surveyed[1]
+
+    async def directory_digest(self, target: Target, now: datetime) -> str:
+        """The digest of what the account directory says now for the target's verdicts, with nothing written.
+
+        As with surveys, one look does for all who ask within a moment.
+        """
+        if self.directory is None or not target.knows_account:
+            return NOTHING_REMEMBERED.digest
+        asked = time.monotonic()
+        async with self._surveying:
+            if self._seen is None or self._seen[0] < asked - _SHARED_SECONDS:
+                began, self._seen = time.monotonic(), None
+                self._seen = (began, (await look(self.tools, self.directory, now, self.account_key)).digest)
+            return self._seen[1]
 
     async def plan(self, target: Target) -> TargetPlan:
         """The plan that a sweep would have now, with nothing written; raises what makes the target unfit."""
@@ -219,7 +233,7 @@ class Engine:
             facts = surveyed.applied(found.account, facts, has_grace=plan.grace_cutoff is not None)
         return judge(plan, found, facts)
 
-    async def _planned(self, store: PostgresStore, target: Target, outcome: Outcome) -> None:
+    async def _planned(self, store: AnyStore, target: Target, outcome: Outcome) -> None:
         plan = await self.plan(target)
         self.tools.observer(ClocksRead(store.name, skew({"target": await store.clock()}).total_seconds()))
         self.tools.observer(OldestSeen(target, await store.oldest(plan)))

@@ -19,7 +19,9 @@ class Outcome:
 
     `oldest` and `newest` are anchors of what is due (or was erased), RFC 3339 in UTC. `tiers` are filled
     in by counting alone, `overdue_seconds` by that and by what batches left blocked; in a sweep that erases, `counted`
-    is what its guard counted before the first batch.
+    is what its guard counted before the first batch. `gone` and `requests` are as in a `Tally`, and so is `next_due`,
+    the earliest of all windows. `basis` is what the verdicts rested on (`sweep.rest`); None: on more than one thing, or
+    that is not told.
     `trace` is where an unexpected error came from, `upkeep` what a large sweep left to be vacuumed.
     """
 
@@ -37,6 +39,10 @@ class Outcome:
     locked: int = 0
     failed: int = 0
     in_doubt: int = 0
+    gone: int = 0
+    requests: int = 0
+    next_due: str | None = None
+    basis: str | None = None
     batches: int = 0
     seconds: float = 0.0
     overdue_seconds: float = 0.0
@@ -64,7 +70,13 @@ class Outcome:
         self.bytes += found.bytes
         self.failed += found.failed
         self.locked += found.locked
+        self.gone += found.gone
         self.batches += 1
+        self.overdue_seconds = max(self.overdue_seconds, found.overdue_seconds)
+        self._both(found)
+
+    def looked(self, found: Tally) -> None:
+        """Add a window of a sweep that erases, in which nothing was due."""
         self.overdue_seconds = max(self.overdue_seconds, found.overdue_seconds)
         self._both(found)
 
@@ -76,7 +88,7 @@ class Outcome:
 
     def resume(self, shown: Mapping[str, Any]) -> None:
         """Begin with what an earlier worker has erased in the same sweep; what it kept is met again."""
-        self.changed += shown["erased"] + shown["anonymised"]
+        self.changed += _changed(shown)
         self.bytes += shown["bytes"]
         self.batches += shown["batches"]
         self.oldest, self.newest = earliest(self.oldest, shown["oldest"]), latest(self.newest, shown["newest"])
@@ -91,7 +103,7 @@ class Outcome:
 
     def add(self, shown: Mapping[str, Any]) -> None:
         """Add what was shown by `document` of a part of the same sweep; the worst end is that of the whole."""
-        self.changed += shown["erased"] + shown["anonymised"]
+        self.changed += _changed(shown)
         for name in _ADDED:
             setattr(self, name, getattr(self, name) + shown[name])
         self.overdue_seconds = max(self.overdue_seconds, shown["overdue_seconds"] or 0.0)
@@ -101,12 +113,26 @@ class Outcome:
             self.by_tier[tier] = self.by_tier.get(tier, 0) + count
         if _WORSE.index(shown["outcome"]) > _WORSE.index(self.outcome):
             self.outcome, self.error = shown["outcome"], shown["error"]
+        # What an earlier version has left has none of these.
+        self.gone += shown.get("already_gone", 0)
+        self.requests += shown.get("requests", 0)
+        self.next_due = earliest(self.next_due, shown.get("next_due"))
+        if self.basis != shown.get("basis"):
+            self.basis = None
 
     def kept_as(self, counted: Outcome) -> None:
         """Nothing was due: what was kept is as it was counted."""
         self.held, self.minimum = counted.held, counted.minimum
         self.unresolved, self.blocked = counted.unresolved, counted.blocked
         self.overdue_seconds = counted.overdue_seconds
+        self.requests += counted.requests
+        self.next_due = counted.next_due
+
+    def rested(self, shown: Mapping[str, Any]) -> None:
+        """Nothing can be due yet: what is kept is as the last sweep has found it."""
+        for name in ("held", "minimum", "unresolved", "blocked"):
+            setattr(self, name, shown[name])
+        self.overdue_seconds = shown["overdue_seconds"] or 0.0
 
     def broken(self, error: RetentiondError, outcome: str) -> None:
         """The sweep ended early, and why."""
@@ -135,7 +161,7 @@ class Outcome:
             "outcome": self.outcome,
             "erased": self.changed if self.action == "delete" else 0,
             "anonymised": self.changed if self.action == "anonymise" else 0,
-            "archived": 0,
+            "archived": self.changed if self.action == "archive" else 0,
             "bytes": self.bytes,
             "held": self.held,
             "minimum": self.minimum,
@@ -158,6 +184,16 @@ class Outcome:
             shown["would_erase_bytes"] = self.would_bytes
         return shown
 
+    def state(self) -> dict[str, object]:
+        """The same with what others who go on with the sweep, or look at it later, must know: kept beside the unit."""
+        return {
+            **self.document(plan_mode=False),
+            "already_gone": self.gone,
+            "requests": self.requests,
+            "next_due": self.next_due,
+            "basis": self.basis,
+        }
+
     def evidence(self) -> dict[str, str | int | None]:
         """What the ledger is told of a sweep that a guard or an error ended; `due` None: it had not been counted."""
         kept = self.counted or self
@@ -178,7 +214,13 @@ class Outcome:
         self.minimum += found.minimum
         self.unresolved += found.unresolved
         self.blocked += found.blocked
+        self.requests += found.requests
+        self.next_due = earliest(self.next_due, found.next_due)
         self.oldest = earliest(self.oldest, found.oldest)
         self.newest = latest(self.newest, found.newest)
         for tier, count in found.by_tier.items():
             self.by_tier[tier] = self.by_tier.get(tier, 0) + count
+
+
+def _changed(shown: Mapping[str, Any]) -> int:
+    return int(shown["erased"] + shown["anonymised"] + shown["archived"])

@@ -1,6 +1,6 @@
 """No two targets over the same records: a hold on the one would not be minded by a sweep of the other.
 
-Which tables each target lies in is asked once a minute, whoever sweeps: one question at a time for each address, so
+Where each target's records lie is asked once a minute, whoever sweeps: one question at a time for each address, so
 that a thousand targets need no more connections than one, and a few addresses at a time. An address that can't be
 reached is asked once for all its targets, and left alone for a while: its targets can't be swept either.
 """
@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from retentiond.errors import Blind, RetentiondError, Unreachable
-from retentiond.stores.postgres.extent import Extent
-from retentiond.stores.postgres.store import PostgresStore
+from retentiond.stores.base import Extent, Store
 
 log = structlog.get_logger()
 _KEPT_SECONDS = 60.0
@@ -29,7 +28,7 @@ _ADDRESSES = 16
 class Overlap:
     """What is known of the extents of all targets, as of a moment ago."""
 
-    stores: Mapping[str, PostgresStore]
+    stores: Mapping[str, Store]
     _known: dict[str, Extent] = field(default_factory=dict)
     _ask_at: dict[str, float] = field(default_factory=dict)
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -42,9 +41,9 @@ class Overlap:
         for other, theirs in self._known.items():
             if other != name and mine.meets(theirs):
                 raise Blind(
-                    f"targets {name} and {other} are over the same records: tables {self.stores[name].config.table} "
-                    f"and {self.stores[other].config.table} are one, or one is a part of the other",
-                    remedy=f"keep one of targets.{name} and targets.{other}, or give each its own partitions",
+                    f"targets {name} and {other} are over the same records: {self.stores[name].described} and "
+                    f"{self.stores[other].described} are one, or one is a part of the other",
+                    remedy=f"keep one of targets.{name} and targets.{other}, or give each its own part",
                 )
 
     async def _refresh(self, names: Iterable[str]) -> None:
@@ -52,7 +51,7 @@ class Overlap:
         stale: dict[str, list[str]] = defaultdict(list)
         for name in names:
             if self._ask_at.get(name, now) <= now:
-                stale[self.stores[name].config.dsn.get_secret_value()].append(name)
+                stale[self.stores[name].address].append(name)
         room = asyncio.Semaphore(_ADDRESSES)
 
         async def ask(there: list[str]) -> None:

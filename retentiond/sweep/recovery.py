@@ -1,62 +1,71 @@
-"""Permits that have no outcome: the worker crashed, was cut off, or never heard what became of its COMMIT.
+"""Permits that have no outcome: the worker crashed, was cut off, or never heard what became of its batch.
 
-Whoever takes the unit over may end such a permit only when its transaction is shown to be over. Between its DELETE and
-its COMMIT a batch leaves the outcome it will have, with its transaction's id, in the control database; so afterwards
-the server's own record of that transaction tells whether it happened. Nothing is guessed (4-safety).
+Whoever takes the unit over may end such a permit only when its batch can't take effect any more: its transaction is
+shown to be over, or its requests have expired and the server has had its time for those that it accepted before. What
+the batch left in the control database before its effect then tells where to look: a transaction's fate is in the
+server's own record, and records that were to go are there or not. Nothing is guessed (4-safety).
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from retentiond.control import permits
 from retentiond.control.database import Database, Tx
-from retentiond.domain.permit import Lease, Permit
-from retentiond.errors import Unreachable
+from retentiond.control.permits import PERMIT_SECONDS, OpenPermit
+from retentiond.domain.permit import Lease, Outstanding, Permit
+from retentiond.errors import Blind, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
-from retentiond.stores.base import Store
+from retentiond.stores.base import AnyStore, Fate, Tally, Transactional
+from retentiond.sweep.told import as_found
 
-_POLL_SECONDS = 0.2
+_POLL_SECONDS, _PATIENCE_SECONDS = 0.2, 30.0
+_EXPIRY_POLL_SECONDS = 1.0
 
+PLACE = "place"
+"""Where in what a batch prepares it stands what it is over: a target may be another one since."""
 
 Body = Mapping[str, kinds.Json]
 Credit = Callable[[Tx, Body], Awaitable[None]]
 """Called with an outcome that nobody had written, in the transaction that writes it: it belongs to its sweep's sum."""
 
 
+def _never() -> bool:
+    return False
+
+
 async def settle_open_permits(
-    database: Database, journal: Journal, store: Store, lease: Lease, credit: Credit
+    database: Database,
+    journal: Journal,
+    store: AnyStore,
+    lease: Lease,
+    credit: Credit,
+    *,
+    grace: timedelta,
+    stopping: Callable[[], bool] = _never,
 ) -> tuple[int, list[Body]]:
     """End every open permit of the unit and write what became of it: how many stay in doubt for good, and the outcomes.
 
-    Raises Unreachable while the target can't be asked.
+    `grace` is `holds.late_effect_grace`; where time has to pass it is waited for, but not by who is `stopping`. Raises
+    Unreachable while the target can't be asked or its batch may still take effect, and Blind where the target is of
+    another kind now and can't be asked at all.
     """
     async with database.transaction() as tx:
         pending = await permits.open_permits(tx, unit=lease.unit)
     doubtful = 0
     done: list[Body] = []
     for permit in pending:
-        await _wait_until_over(store, permit.number)
-        prepared = permit.prepared
-        fate = await store.fate(str(prepared["transaction"])) if prepared else "aborted"
-        if fate == "in progress":
-            raise Unreachable(f"the transaction of permit {permit.number} is still in progress")
-        entry = kinds.in_doubt(
-            permit=permit.number,
-            target=lease.unit.target,
-            shard=lease.unit.shard,
-            batch=str(permit.intent.get("batch", "")),
-            found={"committed": "committed", "aborted": "nothing"}.get(fate, "unknown"),
-            by=lease.owner,
-        )
-        body = _outcome(prepared) if fate == "committed" and prepared else None
-        entries = [entry, *([kinds.Entry(kinds.Kind.OUTCOME, body)] if body else [])]
-        doubtful += fate == "unknown"
+        fate = await fate_of(database, store, permit, grace=grace, stopping=stopping)
+        body = _outcome(permit.prepared, fate)
+        entries = [doubt(permit, fate, by=lease.owner), *([kinds.Entry(kinds.Kind.OUTCOME, body)] if body else [])]
+        doubtful += fate.kind == "unknown"
         async with database.transaction() as tx:
-            mine = await permits.end_orphan(tx, permit.number, fate, lease=lease)
+            mine = await permits.end_orphan(tx, permit.number, fate.kind, lease=lease)
             if mine:
                 if body is not None:
                     await credit(tx, body)
@@ -66,9 +75,36 @@ async def settle_open_permits(
     return doubtful, done
 
 
+async def fate_of(
+    database: Database, store: AnyStore, permit: OpenPermit, *, grace: timedelta, stopping: Callable[[], bool]
+) -> Fate:
+    """What became of the permit's batch, once it can't take effect any more; raises as `settle_open_permits`."""
+    prepared = permit.prepared
+    if permit.fenced_by == "expiry":
+        if prepared is None:
+            # Nothing is sent before it is prepared, and only who has the lease can prepare.
+            return Fate("aborted")
+        await _until_expired(database, permit, grace.total_seconds(), stopping)
+    elif store.fence == "transaction":
+        await _until_over(store, permit.outstanding)
+    else:
+        raise Blind(
+            f"permit {permit.number} is of a transaction of target {permit.target}, which is no {store.kind} target's",
+            remedy="configure the target as it was until its next sweep, and give the new one another name",
+        )
+    if prepared is None:
+        return Fate("aborted")
+    if permit.fenced_by != store.fence or prepared.get(PLACE, list(store.records)) != list(store.records):
+        return Fate("unknown")
+    fate = await store.fate(prepared)
+    if fate.kind == "in progress":
+        raise Unreachable(f"the transaction of permit {permit.number} is still in progress")
+    return fate
+
+
 async def give_up(
     database: Database,
-    store: Store,
+    store: Transactional,
     permit: Permit,
     entry: kinds.Entry | None,
     journal: Journal,
@@ -79,10 +115,10 @@ async def give_up(
     `entry` is what the ledger has to be told of it, if anything; with `cursor` the walk goes on from there. Raises
     Fenced, and Unreachable where the target doesn't confirm it: the permit stays open for `settle_open_permits`.
     """
-    await _wait_until_over(store, permit.number)
+    await _until_over(store, Outstanding(permit.number, permit.issued_at, permit.deadline, float("-inf")))
     async with database.transaction(read_only=True) as tx:
         prepared = await permits.prepared_of(tx, permit)
-    fate = await store.fate(str(prepared["transaction"])) if prepared else "aborted"
+    fate = (await store.fate(prepared)).kind if prepared else "aborted"
     if fate != "aborted":
         raise Unreachable(
             f"the batch of permit {permit.number} was called refused, and its transaction is {fate}",
@@ -94,18 +130,52 @@ async def give_up(
             await journal.append(tx, entry)
 
 
-def _outcome(prepared: Mapping[str, object]) -> dict[str, kinds.Json]:
-    body: Mapping[str, kinds.Json] = prepared["outcome"]  # type: ignore[assignment]  # written by the sweeper
+def doubt(permit: OpenPermit, fate: Fate, *, by: str) -> kinds.Entry:
+    """What the ledger is told of a permit that had to be looked into."""
+    found = {"committed": "committed", "aborted": "nothing", "looked": "looked"}.get(fate.kind, "unknown")
+    return kinds.in_doubt(
+        permit=permit.number,
+        target=permit.target,
+        shard=permit.shard,
+        batch=str(permit.intent.get("batch", "")),
+        found=found,
+        by=by,
+    )
+
+
+def _outcome(prepared: Mapping[str, Any] | None, fate: Fate) -> Body | None:
+    """The outcome that is due to the ledger; None where nothing happened, or that can't be told."""
+    if prepared is None or fate.kind not in ("committed", "looked"):
+        return None
+    body: Mapping[str, kinds.Json] = prepared["outcome"]
+    if fate.kind == "looked":
+        return as_found(body, fate.found or Tally())
     return {**body, "verified": "transaction status"}
 
 
-async def _wait_until_over(store: Store, number: int) -> None:
+async def _until_over(store: Transactional, permit: Outstanding) -> None:
     # The transaction's own timeouts end it within seconds, unless its backend is stopped.
-    for _ in range(int(30 / _POLL_SECONDS)):
-        if await store.fence_passed(number):
+    for _ in range(int(_PATIENCE_SECONDS / _POLL_SECONDS)):
+        if await store.fence_passed(permit):
             return
         await asyncio.sleep(_POLL_SECONDS)
     raise Unreachable(
-        f"the transaction of permit {number} is still open",
+        f"the transaction of permit {permit.number} is still open",
         remedy="end the backend of application retentiond in the target database",
     )
+
+
+async def _until_expired(database: Database, permit: OpenPermit, grace: float, stopping: Callable[[], bool]) -> None:
+    """Wait until no request of the permit can take effect; by the clocks, asked anew each time."""
+    until = time.monotonic() + PERMIT_SECONDS + grace + _PATIENCE_SECONDS
+    found: OpenPermit | None = permit
+    while found is not None and not found.outstanding.expired(grace):
+        if stopping() or time.monotonic() > until:
+            raise Unreachable(
+                f"requests of permit {permit.number} may take effect for {grace - found.past:.0f} s more",
+                remedy="nothing to do: the next sweep looks what became of them; if that number does not fall, see the "
+                "clocks of this host and of the control database",
+            )
+        await asyncio.sleep(min(_EXPIRY_POLL_SECONDS, max(grace - found.past, _POLL_SECONDS)))
+        async with database.transaction(read_only=True) as tx:
+            found = await permits.still_open(tx, permit.number)

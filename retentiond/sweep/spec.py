@@ -104,6 +104,7 @@ class Spec:
     """The configuration of all sweeps; `digest` names everything that enters a verdict.
 
     `missing_means_deleted`: an account that the directory has lost counts as deleted (`accounts.missing`).
+    `late_effect_grace`: how long a server may take to carry out a request that it accepted in time.
     """
 
     enforce: bool
@@ -115,6 +116,7 @@ class Spec:
     missing_means_deleted: bool = False
     limits: Limits = field(default_factory=Limits)
     release_grace: timedelta = timedelta(days=7)
+    late_effect_grace: timedelta = timedelta(seconds=120)
     min_interval: timedelta = timedelta(minutes=1)
     max_interval: timedelta = timedelta(hours=6)
 

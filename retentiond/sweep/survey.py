@@ -10,6 +10,7 @@ a survey, for `explain`; `look` for all, without accepting anything, for plans.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -20,7 +21,7 @@ from retentiond.control.database import Tx
 from retentiond.domain.accounts import NOTHING_REMEMBERED, AccountFacts, Surveyed, account_hash, resolve
 from retentiond.domain.duration import cutoff
 from retentiond.errors import Blind, Guarded
-from retentiond.stores.postgres.directory import Directory
+from retentiond.stores.base import SurveyedDirectory
 from retentiond.sweep.plans import Tools
 from retentiond.sweep.questions import DIRECTORY, Question, allowed, not_asked
 from retentiond.sweep.spec import Spec
@@ -28,20 +29,37 @@ from retentiond.sweep.spec import Spec
 _COMPARE_MS = 60_000
 
 
+class Facts:
+    """A digest of facts that is the same whatever order they come in."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+
+    def add(self, *facts: object) -> None:
+        """One more; no two kinds of facts look alike."""
+        digest = hashlib.blake2b(repr(facts).encode("utf-8", "backslashreplace"), digest_size=32).digest()
+        self._sum = (self._sum + int.from_bytes(digest)) % 2**256
+
+    def digest(self) -> str:
+        """In hexadecimal."""
+        return f"{self._sum:064x}"
+
+
 @dataclass(slots=True)
 class _Seen:
     """The whole directory as it was read: rows for the comparison, and each hash's id and tier."""
 
     transaction: int
+    facts: Facts
     rows: list[accounts.SurveyRow] = field(default_factory=list)
     ids: dict[bytes, str] = field(default_factory=dict)
     tiers: dict[str, str | None] = field(default_factory=dict)
 
 
-async def survey(tools: Tools, directory: Directory, now: datetime, key: bytes) -> Surveyed:
+async def survey(tools: Tools, directory: SurveyedDirectory, now: datetime, key: bytes) -> Surveyed:
     """Compare the directory with the memory and accept it; raises Guarded, Blind or Unreachable and accepts nothing."""
     spec = tools.spec
-    seen = await _read(directory, key, now)
+    seen = await _read(directory, tools.spec, key, now)
     async with tools.database.transaction(timeout_ms=_COMPARE_MS) as tx:
         found = await accounts.compare(tx, seen.rows)
         if found.known and not seen.rows:
@@ -64,12 +82,12 @@ async def survey(tools: Tools, directory: Directory, now: datetime, key: bytes) 
     )
 
 
-async def look(tools: Tools, directory: Directory, now: datetime, key: bytes) -> Surveyed:
+async def look(tools: Tools, directory: SurveyedDirectory, now: datetime, key: bytes) -> Surveyed:
     """What a survey would find, with nothing written: a tier that has changed is in its grace, as a sweep would see it.
 
     An account that is missing for the first time is not said to be: that is for a survey to date. Raises Unreachable.
     """
-    seen = await _read(directory, key, now)
+    seen = await _read(directory, tools.spec, key, now)
     async with tools.database.transaction(timeout_ms=_COMPARE_MS) as tx:
         found = await accounts.compare(tx, seen.rows)
         surveyed = await _remembered(tx, directory, tools.spec, seen, now, key)
@@ -79,7 +97,7 @@ async def look(tools: Tools, directory: Directory, now: datetime, key: bytes) ->
     return replace(surveyed, recent=surveyed.recent | changed)
 
 
-async def recall(tools: Tools, directory: Directory, account: str, now: datetime, key: bytes) -> Surveyed:
+async def recall(tools: Tools, directory: SurveyedDirectory, account: str, now: datetime, key: bytes) -> Surveyed:
     """What is remembered of one account, by its id's text."""
     spec = tools.spec
     digest = account_hash(key, account)
@@ -97,29 +115,42 @@ async def recall(tools: Tools, directory: Directory, account: str, now: datetime
     )
 
 
-async def _read(directory: Directory, key: bytes, now: datetime) -> _Seen:
-    seen = _Seen(await directory.survey_transaction())
+async def _read(directory: SurveyedDirectory, spec: Spec, key: bytes, now: datetime) -> _Seen:
+    seen = _Seen(await directory.survey_transaction(), Facts())
+    grace, erased = _grace_edge(spec, now), cutoff(now, spec.policy.deletion_grace)
     async for chunk in directory.survey():
         for account in chunk:
             digest = account_hash(key, account.id)
             # A deletion to come is none yet: an account that is lost before it would fall due too early.
             deleted = account.deleted_at is not None and account.deleted_at <= now
             seen.rows.append((digest, account.tier, account.overrides, deleted))
+            in_grace = grace is not None and account.changed_at is not None and account.changed_at > grace
+            erasing = erased is not None and account.deleted_at is not None and account.deleted_at < erased
+            seen.facts.add(digest, account.tier, account.overrides, account.deleted_at, in_grace, erasing)
             seen.ids[digest] = account.id
             seen.tiers[account.id] = account.tier
     return seen
 
 
-async def _remembered(tx: Tx, directory: Directory, spec: Spec, seen: _Seen, now: datetime, key: bytes) -> Surveyed:
+async def _remembered(
+    tx: Tx, directory: SurveyedDirectory, spec: Spec, seen: _Seen, now: datetime, key: bytes
+) -> Surveyed:
     edge = _grace_edge(spec, now)
     dated = directory.dates_changes or edge is None
     recent = set() if dated or edge is None else await accounts.changed_since(tx, edge)
+    missing = await accounts.missing_since(tx) if spec.missing_means_deleted else {}
+    erased = cutoff(now, spec.policy.deletion_grace)
+    for digest in recent:
+        seen.facts.add("recent", digest)
+    for digest, since in missing.items():
+        seen.facts.add("missing", digest, since, erased is not None and since < erased)
     return Surveyed(
         recent=frozenset(seen.ids[digest] for digest in recent if digest in seen.ids),
         tiers=None if dated else seen.tiers,
-        missing=await accounts.missing_since(tx) if spec.missing_means_deleted else {},
+        missing=missing,
         key=key,
         transaction=seen.transaction,
+        digest=seen.facts.digest(),
     )
 
 

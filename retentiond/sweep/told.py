@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast
 
-from retentiond.domain.duration import instant
+from retentiond.domain.duration import instant, rfc3339
 from retentiond.domain.permit import Permit
 from retentiond.domain.plan import TargetPlan
 from retentiond.errors import UsageError
@@ -14,6 +14,9 @@ from retentiond.ledger import kinds
 from retentiond.stores.base import Tally
 from retentiond.sweep.events import BatchDone
 from retentiond.sweep.spec import Target
+
+_DID = {"delete": "erased", "anonymise": "anonymised", "archive": "archived"}
+_DONE = tuple(_DID.values())
 
 
 def outcome_entry(
@@ -39,13 +42,15 @@ def outcome_entry(
         held=found.held,
         minimum=found.minimum,
         failed=found.failed,
-        **_did(plan, found.changed),
+        already_gone=found.gone,
+        in_doubt=found.in_doubt,
+        **_did(plan.action, found.changed),
     )
     result = kinds.Result(
         counts=counts,
         verified="counted under lock" if found.whole else found.verified,
         milliseconds=milliseconds,
-        tiers={tier: kinds.Counts(**_did(plan, count)) for tier, count in found.by_tier.items()},
+        tiers={tier: kinds.Counts(**_did(plan.action, count)) for tier, count in found.by_tier.items()},
         bytes=found.bytes,
         oldest=_moment(found.oldest),
         newest=_moment(found.newest),
@@ -55,18 +60,36 @@ def outcome_entry(
     return kinds.outcome(work, result)
 
 
+def as_found(body: Mapping[str, kinds.Json], found: Tally) -> dict[str, kinds.Json]:
+    """The outcome that a batch had prepared, as it was found out afterwards by looking what is there still."""
+    told = cast("Any", body)
+    selected = told["counts"]["selected"]
+    counts = kinds.Counts(
+        selected=selected, failed=found.failed, already_gone=found.gone, **_did(told["action"], found.changed)
+    )
+    return {
+        **body,
+        "counts": counts.document(),
+        "tiers": {tier: dict(_did(told["action"], count)) for tier, count in found.by_tier.items()},
+        "bytes": found.bytes,
+        "oldest": _text(found.oldest),
+        "newest": _text(found.newest),
+        "ids_digest": found.ids_digest,
+        "verified": "looked at afterwards",
+    }
+
+
 def found_in(body: Mapping[str, kinds.Json]) -> Tally:
     """What an outcome's body says of what its batch destroyed; what it kept is met again by whoever goes on."""
     told = cast("Any", body)
     counts = told["counts"]
     return Tally(
-        changed=counts["erased"] + counts["anonymised"],
+        changed=sum(counts.get(did, 0) for did in _DONE),
+        gone=counts.get("already_gone", 0),
         bytes=told["bytes"] or 0,
         oldest=told["oldest"],
         newest=told["newest"],
-        by_tier={
-            tier: sum(each.get(did, 0) for did in ("erased", "anonymised")) for tier, each in told["tiers"].items()
-        },
+        by_tier={tier: sum(each.get(did, 0) for did in _DONE) for tier, each in told["tiers"].items()},
     )
 
 
@@ -84,8 +107,13 @@ def late_batch(target: Target, body: Mapping[str, kinds.Json]) -> BatchDone:
     )
 
 
-def _did(plan: TargetPlan, count: int) -> Mapping[str, int]:
-    return {"erased" if plan.action == "delete" else "anonymised": count}
+def _did(action: str, count: int) -> dict[str, int]:
+    return {_DID[action]: count}
+
+
+def _text(anchor: str | None) -> str | None:
+    moment = _moment(anchor)
+    return rfc3339(moment) if moment is not None else None
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -24,6 +24,8 @@ async def look_after(store: Store, target: Target, outcome: Outcome, stop: async
         return
     try:
         found = await store.upkeep()
+        if found is None:
+            return
         if outcome.changed < min(_MANY, _FRACTION * (found.live + outcome.changed)):
             return
         outcome.upkeep = _document(found)

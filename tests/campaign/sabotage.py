@@ -26,10 +26,11 @@ def holds() -> None:
 
 def recovery() -> None:
     """What a crash left without an outcome is taken for undone, and nobody is asked."""
+    from retentiond.stores.base import Fate
     from retentiond.stores.postgres.store import PostgresStore
 
-    async def undone(*_: object) -> str:
-        return "aborted"
+    async def undone(*_: object) -> Fate:
+        return Fate("aborted")
 
     _replace(PostgresStore, "fate", undone)
 

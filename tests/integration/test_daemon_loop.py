@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from retentiond import daemon_crew, logs
-from retentiond.control import overview, units
+from retentiond.control import due, overview
 from retentiond.control.workers import ROLES
 from retentiond.daemon import open_app
 from retentiond.daemon_loop import Daemon
@@ -95,7 +95,7 @@ async def test_a_defect_in_one_targets_sweep_is_shown_counted_and_tried_again(da
     assert await company.fetchval(DUE) > 0
     daemon._turns.forgive()
     async with daemon.app.database.transaction() as tx:
-        await units.make_due(tx)
+        await due.make_due(tx)
     await ticked(daemon)
     assert await company.fetchval(DUE) == 0
     daemon.watch.require_swept("request_logs")

@@ -97,6 +97,14 @@ BROKEN = {
         Question("s3.pml", ("EXPIRY_RECKONED_LATER",)),
         UNDER_HOLD,
     ),
+    "nothing is sent before it is written down what is about to go": (
+        Question("s3.pml", ("SENT_BEFORE_IT_IS_PREPARED",)),
+        UNDER_HOLD,
+    ),
+    "only who has the lease, under a permit that is open, writes down what is about to go": (
+        Question("s3.pml", ("PREPARED_WITHOUT_A_LEASE",)),
+        UNDER_HOLD,
+    ),
     "the server's clock differs by no more than the margin": (
         Question("s3.pml", ("OFFSET_NOT_MEASURED",)),
         UNDER_HOLD,

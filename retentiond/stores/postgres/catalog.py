@@ -72,7 +72,7 @@ SELECT pg_catalog.md5(pg_catalog.concat_ws(E'\\n',
     (SELECT pg_catalog.concat_ws(' ', c.oid, c.relkind, c.relrowsecurity, c.relhasrules)
      FROM pg_catalog.pg_class c WHERE c.oid = $1::bigint::oid),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull,
-            a.attgenerated), ',' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+            a.attcollation, a.attgenerated), ',' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
      WHERE a.attrelid = $1::bigint::oid AND a.attname = ANY($2::text[])),
     (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', f.oid, f.conrelid, f.confdeltype, f.confupdtype), ','
             ORDER BY f.oid) FROM pg_catalog.pg_constraint f

@@ -130,6 +130,7 @@ class PostgresTarget(TargetConfig):
     """
 
     actions: ClassVar[frozenset[str]] = frozenset({"delete", "anonymise"})
+    no_verdict: ClassVar[frozenset[str]] = TargetConfig.no_verdict | {"dsn", "vacuum", "native_holds", "partitions"}
 
     store: Literal["postgres"]
     dsn: Dsn

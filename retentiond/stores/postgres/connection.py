@@ -6,6 +6,7 @@ No prepared statements are kept, every query runs inside an explicit transaction
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -48,6 +49,11 @@ _ROLLED_BACK = frozenset({"22", "23", "40", "42", "44", "P0"})
 _NOBODY_KNOWS = "40003"
 _TIMELINE = "pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8)"
 _LINES = (f"((SELECT system_identifier::text FROM pg_catalog.pg_control_system()) || '/' || {_TIMELINE})", _TIMELINE)
+SAME_SERVER = f"({SAME_DATABASE})"
+"""The line where nothing better can be read: it ends with every restart."""
+
+# Of a server that may tell it in a moment: the connection, rollback, resources, state (recovery), intervention, system.
+_PASSING = frozenset({"08", "25", "40", "53", "55", "57", "58"})
 
 
 @contextmanager
@@ -114,6 +120,7 @@ class TargetDatabase:
         self._what = what
         self._pool = (pools or Pools()).of(dsn)
         self._line_sql: str | None = None
+        self._choosing_line = asyncio.Lock()
 
     async def close(self) -> None:
         """Give up all connections to that address."""
@@ -163,21 +170,13 @@ class TargetDatabase:
         """An expression for "the same server, not failed over": a transaction's id means something only there.
 
         The best that this server lets us read: not every provider has timelines, or shows the system's identifier.
+        Whoever asks at the same time is told the same: a batch must be named as it is looked for later.
         """
-        if self._line_sql is None:
-            self._line_sql = f"({SAME_DATABASE})"
-            for sql in _LINES:
-                try:
-                    async with self.transaction() as connection:
-                        await connection.fetchval(f"SELECT {sql}")
-                except (Blind, Refused):
-                    continue
-                except BaseException:
-                    self._line_sql = None
-                    raise
-                self._line_sql = sql
-                break
-        return self._line_sql
+        async with self._choosing_line:
+            if self._line_sql is None:
+                async with self.transaction() as connection:
+                    self._line_sql = await _best_line(connection, self._what)
+            return self._line_sql
 
     async def clock(self) -> ClockReading:
         """The database's clock; raises Unreachable."""
@@ -212,6 +211,22 @@ async def same_snapshot(
         yield
     finally:
         await roll_back(transaction)
+
+
+async def _best_line(connection: Connection, what: str) -> str:
+    """The first of `_LINES` that this role may read; raises Unreachable on a replica, which will have another line."""
+    if await connection.fetchval("SELECT pg_catalog.pg_is_in_recovery()"):
+        raise Unreachable(f"{what}: this is a replica", remedy="point the dsn at the primary")
+    for sql in _LINES:
+        try:
+            async with connection.transaction():
+                await connection.fetchval(f"SELECT {sql}")
+        except asyncpg.PostgresError as error:
+            if str(error.sqlstate)[:2] in _PASSING:
+                raise
+        else:
+            return sql
+    return SAME_SERVER
 
 
 async def roll_back(transaction: asyncpg.transaction.Transaction) -> None:

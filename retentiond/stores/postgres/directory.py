@@ -7,35 +7,30 @@ has rows that carry their transaction (a query, a view), since a change after th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from retentiond.domain.accounts import AccountFacts
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.errors import Blind
-from retentiond.stores.base import Finding
-from retentiond.stores.postgres import inspect_directory
+from retentiond.stores.accounts import Rules
+from retentiond.stores.base import AccountRow, Finding, Known
+from retentiond.stores.postgres import inspect_directory, typed
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig, parse_table
 from retentiond.stores.postgres.connection import Connection, TargetDatabase
-from retentiond.stores.postgres.inspect_directory import Rules
+from retentiond.stores.postgres.equality import Equality, of_column, of_query
 from retentiond.stores.postgres.pools import Pools
-from retentiond.stores.postgres.shape import DirectorySource, Looked, Params
+from retentiond.stores.postgres.shape import DirectorySource, Looked, Params, canonical
 from retentiond.stores.postgres.terms import override_expression
+
+if TYPE_CHECKING:
+    import asyncpg
 
 _CHUNK = 5_000
 _CONNECTIONS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class AccountRow:
-    """An account as the directory has it; `overrides` is the whole JSON text."""
-
-    id: str
-    tier: str | None
-    overrides: str | None
-    deleted_at: datetime | None
+_EARLIEST, _LATEST = "'0001-01-02+00'::timestamptz", "'9999-12-30+00'::timestamptz"
 
 
 class Directory:
@@ -83,6 +78,20 @@ class Directory:
             )
         return kind in ("r", "p")
 
+    async def equality(self) -> Equality:
+        """How its ids are told apart; raises Blind where it has no such column, Unreachable."""
+        source, column = self.source, self.config.id
+        async with self._database.transaction() as connection:
+            if self.config.query is not None:
+                return await of_query(connection, source.relation, column)
+            found = await of_column(connection, source.relation, column)
+        if found is None:
+            raise Blind(
+                f"the account directory has no column {column!r}, or this role may not see it",
+                remedy="set accounts.table and accounts.id; see `retentiond check`",
+            )
+        return found
+
     async def close(self) -> None:
         """Give up all connections."""
         await self._database.close()
@@ -111,9 +120,11 @@ class Directory:
         source = self.source
         deleted = f"d.{source.deleted_at}::timestamptz" if source.deleted_at else "NULL::timestamptz"
         overrides = f"d.{source.overrides}::jsonb::text" if source.overrides else "NULL::text"
+        changed = f"d.{source.changed_at}::timestamptz" if source.changed_at else "NULL::timestamptz"
         sql = (
             f"SELECT d.{source.id}::text AS id, d.{source.tier}::text AS tier, {overrides} AS overrides,"
-            f" CASE WHEN isfinite({deleted}) THEN {deleted} END AS deleted_at FROM {source.relation} d"
+            f" CASE WHEN isfinite({deleted}) THEN {deleted} END AS deleted_at,"
+            f" {_sayable(changed)} AS changed_at FROM {source.relation} d"
         )
         async with self._database.transaction() as connection:
             twice = await connection.fetchval(
@@ -126,7 +137,7 @@ class Directory:
                 )
             chunk: list[AccountRow] = []
             async for row in connection.cursor(sql, prefetch=_CHUNK):
-                chunk.append(AccountRow(row["id"], row["tier"], row["overrides"], row["deleted_at"]))
+                chunk.append(AccountRow(*row))
                 if len(chunk) == _CHUNK:
                     yield chunk
                     chunk = []
@@ -145,6 +156,34 @@ class Directory:
         """What the directory says of one account, by the text of its id."""
         async with self._database.transaction() as connection:
             return await read_facts(connection, self.source, account, class_name, grace_cutoff)
+
+    async def known(self, class_name: str, ids: Collection[str]) -> Mapping[str, Known]:
+        """What it says now of these accounts, compared in the type of its own ids; see `stores.base`."""
+        source, params = self.source, Params()
+        override = override_expression(source, class_name, params)
+        deleted = f"d.{source.deleted_at}::timestamptz" if source.deleted_at else "NULL::timestamptz"
+        changed = f"d.{source.changed_at}::timestamptz" if source.changed_at else "NULL::timestamptz"
+        async with self._database.transaction() as connection:
+            column = await typed.type_of(connection, source.relation, source.id)
+            given = params.add(await typed.valid(connection, column.type, ids), "text[]")
+            own = f"d.{source.id}"
+            rows = await connection.fetch(
+                f"SELECT g.given, {canonical(column, own)} AS id, {own}::text AS written, {override} AS override,"
+                f" d.{source.tier}::text AS tier, {_sayable(changed)} AS changed_at,"
+                f" CASE WHEN isfinite({deleted}) THEN {deleted} END AS deleted_at"
+                f" FROM unnest({given}) AS g(given) JOIN {source.relation} d ON {own} = g.given::{column.type}",
+                *params.values,
+            )
+        return {row["given"]: _known(row) for row in rows}
+
+    async def canonical(self, ids: Collection[str]) -> Mapping[str, str]:
+        """These ids in the canonical text of its own type; see `stores.base`."""
+        async with self._database.transaction() as connection:
+            column = await typed.type_of(connection, self.source.relation, self.source.id)
+            given = await typed.valid(connection, column.type, ids)
+            text = canonical(column, f"(g.given::{column.type})")
+            rows = await connection.fetch(f"SELECT g.given, {text} AS text FROM unnest($1::text[]) AS g(given)", given)
+        return {row["given"]: row["text"] for row in rows}
 
     async def identity(self) -> str:
         """What tells this database from every other; compared with a target's."""
@@ -197,6 +236,17 @@ class Directory:
             deleted_at=tuple(row["deleted_at"] for row in rows),
             in_grace=tuple(has_grace and (row["in_grace"] or remembered(row["id"], row["tier"])) for row in rows),
         )
+
+
+def _sayable(moment: str) -> str:
+    """An instant that Python can say: a change of tier at infinity is later than any other."""
+    return f"CASE WHEN {moment} IS NOT NULL THEN GREATEST(LEAST({moment}, {_LATEST}), {_EARLIEST}) END"
+
+
+def _known(row: asyncpg.Record) -> Known:
+    facts = AccountFacts(True, row["tier"], row["override"], row["deleted_at"])
+    written = row["written"] if row["written"] != row["id"] else None
+    return Known(row["id"], facts, written, row["changed_at"])
 
 
 async def read_facts(

@@ -31,8 +31,10 @@ class Extent:
     tables: frozenset[int]
     foreign: tuple[str, ...] = ()
 
-    def meets(self, other: Extent) -> bool:
+    def meets(self, other: object) -> bool:
         """Whether a record could be of both."""
+        if not isinstance(other, Extent):
+            return False
         return self.database == other.database and not self.tables.isdisjoint(other.tables)
 
 

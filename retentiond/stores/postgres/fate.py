@@ -7,9 +7,13 @@ on the line of servers that it was given on, and that it was committed only befo
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import asyncpg
 
-from retentiond.stores.postgres.connection import TargetDatabase, one
+from retentiond.stores.postgres.connection import SAME_SERVER, TargetDatabase, one
+
+Kind: TypeAlias = Literal["committed", "aborted", "in progress", "unknown"]
 
 RUN_SQL = "COALESCE(extract(epoch FROM (SELECT stats_reset FROM pg_catalog.pg_stat_bgwriter))::text, '')"
 """Another value after each crash of the server: it forgets its statistics then, and keeps them over a clean restart."""
@@ -20,7 +24,7 @@ def name(number: str, line: str, run: str) -> str:
     return f"{number}@{line}@{run}"
 
 
-async def fate(database: TargetDatabase, transaction: str) -> str:
+async def fate(database: TargetDatabase, transaction: str) -> Kind:
     """What became of a transaction by its name: `committed`, `aborted`, `in progress`, or `unknown`.
 
     Unknown is one that is too old, or that ran on another line of servers; and one whose number is committed, on a
@@ -29,7 +33,9 @@ async def fate(database: TargetDatabase, transaction: str) -> str:
     number, _, rest = transaction.partition("@")
     line, _, run = rest.rpartition("@")
     sql = (
-        f"SELECT CASE WHEN {await database.line_sql()} = $2 THEN pg_xact_status($1::text::xid8) END AS fate,"
+        # Whoever can read no better line names it by the start of the server, which tells enough while that runs.
+        f"SELECT CASE WHEN $2 IN ({await database.line_sql()}, {SAME_SERVER})"
+        " THEN pg_xact_status($1::text::xid8) END AS fate,"
         f" {RUN_SQL} = $3 AS same_run"
     )
     async with database.transaction() as connection:

@@ -6,15 +6,15 @@ Accounts are counted, and a few named by the hash that logs and the ledger know 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import asyncpg
 import orjson
 
-from retentiond.domain.accounts import UNKNOWN, AccountFacts, TierRules, resolve
-from retentiond.domain.policy import DataClass, Policy
+from retentiond.domain.accounts import UNKNOWN, AccountFacts, resolve
+from retentiond.domain.policy import DataClass
+from retentiond.stores.accounts import Rules
 from retentiond.stores.base import Finding
 from retentiond.stores.postgres.catalog import quote
 from retentiond.stores.postgres.config import AccountsConfig
@@ -32,17 +32,6 @@ SELECT c.relkind IN ('r', 'p') AS table, EXISTS (
       AND i.indkey[0] = a.attnum) AS indexed
 FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the directory's contents are judged by; `hashed` gives the name of an account that may be shown."""
-
-    policy: Policy
-    tiers: TierRules
-    classes: Sequence[DataClass]
-    now: datetime
-    hashed: Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,6 @@ Lacking = Callable[[Collection[str]], Awaitable[set[str]]]
 """Asks a directory of another database which of these accounts it does not have."""
 
 _CHUNK = 5_000
-# A directory elsewhere compares ids as texts. Where texts that differ can be the same id (citext), an account that it
-# has under another spelling must not be taken for missing: such accounts stay unknown.
-_TOLD_BY_TEXT = ("int2", "int4", "int8", "uuid", "text", "varchar")
 
 
 async def due_missing(
@@ -35,8 +32,6 @@ async def due_missing(
     """The accounts of the table's records that are missing for so long that records may be due; raises Unreachable."""
     edge = erasure_edge(plan)
     if shape.account is None or not any(since < edge for since in plan.surveyed.missing.values()):
-        return ()
-    if shape.directory is None and shape.account.base not in _TOLD_BY_TEXT:
         return ()
     found: list[MissingAccount] = []
     async for accounts in _absent(database, shape, shape.account, lacking):

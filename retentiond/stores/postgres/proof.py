@@ -30,15 +30,16 @@ from retentiond.stores.postgres.shape import (
 )
 from retentiond.stores.postgres.terms import number_terms
 from retentiond.stores.postgres.walks import Walk
-from retentiond.stores.postgres.whole import Counting, Measures, of_records
+from retentiond.stores.postgres.whole import PART, Counting, Measures, of_records
 
 _MOST_ACCOUNTS = 50_000
 _ALL = Walk("true", ())
+_SUMS = tuple(f'"retentiond {name}"' for name in ("records", "bytes", "oldest", "newest"))
 
 
 @dataclass(frozen=True, slots=True)
 class Parts(Table):
-    """Partitions in the place of their table, with a column `part`; of each the first `most` records, if given."""
+    """Partitions in the place of their table, with a column `PART`; of each the first `most` records, if given."""
 
     parts: tuple[Part, ...] = ()
     most: int | None = None
@@ -48,7 +49,7 @@ class Parts(Table):
         """A relation for FROM."""
         names = ", ".join(quote(name) for name in self.columns)
         limit = "" if self.most is None else f" LIMIT {self.most}"
-        each = (f"(SELECT {p.number}::int8 AS part, {names} FROM {p.name}{limit})" for p in self.parts)
+        each = (f"(SELECT {p.number}::int8 AS {PART}, {names} FROM {p.name}{limit})" for p in self.parts)
         return f"({' UNION ALL '.join(each)})"
 
 
@@ -57,7 +58,7 @@ class Accounts(Table):
     """In their place what the records of each account come to, with the youngest anchor for the anchor."""
 
     grouped: str = ""
-    measures: ClassVar[Measures] = Measures("r.records", "r.bytes", "r.oldest", "r.newest")
+    measures: ClassVar[Measures] = Measures(*(f"r.{name}" for name in _SUMS))
 
     @property
     def sql(self) -> str:
@@ -70,10 +71,11 @@ def _grouped(shape: Shape, parts: Sequence[Part]) -> Accounts:
     account, at = f"r.{quote(shape.account.name)}", anchor_expression(shape)
     # Partition by partition, since so few groups need little memory. No account with a record of no finite anchor has
     # a youngest one: such a record may be due to nobody.
+    figures = ("count(*)", f"sum({stored_bytes(shape.table)})::int8", f"min({at})", f"max({at})")
+    sums = ", ".join(f"{figure} AS {name}" for figure, name in zip(figures, _SUMS, strict=True))
     each = (
-        f"(SELECT {part.number}::int8 AS part, {account}, CASE WHEN count({at}) = count(*) THEN max({at}) END"
-        f" AS {quote(shape.anchor.name)}, count(*) AS records, sum({stored_bytes(shape.table)})::int8 AS bytes,"
-        f" min({at}) AS oldest, max({at}) AS newest FROM {part.name} r GROUP BY {account})"
+        f"(SELECT {part.number}::int8 AS {PART}, {account}, CASE WHEN count({at}) = count(*) THEN max({at}) END"
+        f" AS {quote(shape.anchor.name)}, {sums} FROM {part.name} r GROUP BY {account})"
         for part in parts
     )
     return Accounts(**_as_it_is(shape.table), grouped=" UNION ALL ".join(each))
@@ -99,7 +101,9 @@ class Youngest(Table):
             "({}::int8, '{}'::text)".format(part.number, (upper(part.bounds) or "").replace("'", "''"))
             for part in self.parts
         )
-        return f"(SELECT u.part, {columns} FROM {source.relation} d CROSS JOIN (VALUES {ends}) u (part, upper))"
+        return (
+            f"(SELECT u.part AS {PART}, {columns} FROM {source.relation} d CROSS JOIN (VALUES {ends}) u (part, upper))"
+        )
 
 
 @dataclass(slots=True)
@@ -196,7 +200,7 @@ async def _one_by_one(
     await _count(connection, shape, plan, context, found, "known", evidence=evidence)
     if all(each.whole for each in found.values()) and not evidence:
         return found
-    records = f"SELECT r.part, count(*) AS records FROM {shape.table.sql} r GROUP BY 1"
+    records = f"SELECT r.{PART} AS part, count(*) AS records FROM {shape.table.sql} r GROUP BY 1"
     there = {row["part"]: row["records"] for row in await connection.fetch(records)}
     if any(each.due < there.get(number, 0) for number, each in found.items()):
         # What is due under another kind of account: all kinds by one statement, so that no record is of two of them.

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
+from typing import Any, Literal
 
 import orjson
 
 from retentiond.domain.accounts import AccountFacts, MissingAccount
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.holds import Hold, TargetHold
-from retentiond.domain.permit import SAME_DATABASE
+from retentiond.domain.permit import SAME_DATABASE, Outstanding
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
-from retentiond.errors import Blind, Unreachable
-from retentiond.stores.base import EXACT_BELOW, Finding, Matches, Tally, Upkeep, Vitals, Way, Window
-from retentiond.stores.postgres import drift, health, inspect, inspect_health, matching, rows, upkeep, walks
+from retentiond.errors import Blind, RetentiondError, Unreachable
+from retentiond.stores.base import (
+    EXACT_BELOW,
+    AccountDirectory,
+    Fate,
+    Finding,
+    Matches,
+    Tally,
+    Upkeep,
+    Vitals,
+    Way,
+    Window,
+)
+from retentiond.stores.postgres import drift, health, inspect, inspect_health, matching, pooler, rows, upkeep, walks
 from retentiond.stores.postgres import oldest as ages
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
 from retentiond.stores.postgres.batch import PostgresBatch, settling
@@ -27,6 +39,7 @@ from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase, one
 from retentiond.stores.postgres.cuts import shards
 from retentiond.stores.postgres.directory import Directory, read_facts
+from retentiond.stores.postgres.equality import require_same
 from retentiond.stores.postgres.extent import Extent, read_extent, require_local
 from retentiond.stores.postgres.fate import fate
 from retentiond.stores.postgres.lookup import next_expiry, read_record
@@ -43,6 +56,7 @@ from retentiond.stores.postgres.targetholds import target_hold
 _ANCHORS = ("timestamptz", "timestamp", "date", "int2", "int4", "int8", "numeric", "float4", "float8")
 _NUMBERS = _ANCHORS[3:]
 _COUNTED_IN_A_MS = 100
+_BEYOND = 50_000
 
 
 class PostgresStore:
@@ -76,6 +90,29 @@ class PostgresStore:
         self._reader = health.Reader(self._database, config.table, config.pace.health.ignore_replicas)
         self.change: Change | None = None
         self.partitions: PostgresPartitions | None = PostgresPartitions(self, self._database)
+        dsn = config.dsn.get_secret_value()
+        self.address = f"{config.store}:{hashlib.sha256(dsn.encode()).hexdigest()}"
+        self.described = f"table {config.table}"
+
+    @property
+    def kind(self) -> str:
+        """What the configuration calls it."""
+        return self.config.store
+
+    @property
+    def fence(self) -> Literal["transaction"]:
+        """The end of the batch's transaction."""
+        return "transaction"
+
+    @property
+    def anchor(self) -> str:
+        """The column by which the terms' walk goes."""
+        return self.config.anchor
+
+    @property
+    def rests(self) -> bool:
+        """A look at an index costs little."""
+        return False
 
     async def close(self) -> None:
         """Give up all connections."""
@@ -91,8 +128,11 @@ class PostgresStore:
             mine = await connection.fetchrow(f"SELECT current_user::text AS role, ({SAME_DATABASE}) AS database")
         return mine is not None and (mine["database"], mine["role"]) == (database, role)
 
-    async def open(self, directory: Directory | None) -> Shape:
+    async def open(self, accounts: AccountDirectory | None) -> None:
         """Read the catalogues; raises Blind where the table can't be swept as configured, Unreachable."""
+        if accounts is not None and not isinstance(accounts, Directory):
+            raise Blind(f"target {self.name} is a table, whose account directory can only be in Postgres")
+        directory = accounts
         async with self._database.transaction() as connection:
             table = await read_table(connection, self.config.table, tuple(self.config.key or ()) or None)
             await require_local(connection, self.config.table)
@@ -111,6 +151,10 @@ class PostgresStore:
             )
         local = directory is not None and await self._same_database(directory) and await directory.joinable()
         account = table.column(config.account, f"targets.{self.name}.account") if config.account else None
+        if account is not None and directory is not None:
+            ids = await directory.equality()
+            async with self._database.transaction() as connection:
+                await require_same(connection, self.name, (table.sql, account.name), ids, joined=local)
         shape = Shape(
             table=table,
             anchor=anchor,
@@ -137,7 +181,6 @@ class PostgresStore:
         mark = await self._mark(table, _columns(shape, change))
         # Together: other shards sweep by them meanwhile.
         self.directory, self._shape, self.change, self._fingerprint = directory, shape, change, mark
-        return shape
 
     async def _mark(self, table: Table, columns: set[str]) -> str:
         """What batches compare; the table is read once more, since the mark must be of what the shape was made from."""
@@ -176,7 +219,16 @@ class PostgresStore:
         async with self._database.transaction() as connection:
             found = await inspect.findings(connection, self.name, self.shape, self.action, self.change)
             found += await partition_findings(connection, self.config, self.name, self.shape, self.action)
-        return [*found, *await inspect_health.findings(self._reader, self.name, self.config.pace.health)]
+        found += await inspect_health.findings(self._reader, self.name, self.config.pace.health)
+        return [*found, *await self._pooler()]
+
+    async def _pooler(self) -> list[Finding]:
+        """What is between us and the server; where that can't be told, all else still is."""
+        try:
+            finding = pooler.finding(self.name, await pooler.look(self.config.dsn.get_secret_value(), self.name))
+        except RetentiondError as error:
+            finding = Finding("error", self.name, error.message, error.remedy or "")
+        return [finding] if finding is not None else []
 
     async def hold(self, hold: Hold) -> TargetHold:
         """The hold in the canonical text of the target's own columns."""
@@ -316,13 +368,13 @@ class PostgresStore:
             piece = await self.piece(connection, plan, window)
         return None if piece is None else piece.after
 
-    async def fence_passed(self, number: int) -> bool:
+    async def fence_passed(self, permit: Outstanding) -> bool:
         """Whether the transaction of that permit is over, asked of the primary."""
         async with self._database.transaction(urgent=True) as connection:
             row = await one(
                 connection,
                 "SELECT pg_try_advisory_xact_lock($1) AS free, pg_is_in_recovery() AS replica",
-                self.lock_key(number),
+                self.lock_key(permit.number),
             )
         if row["replica"]:
             raise Unreachable(f"target {self.name} is a replica", remedy="point its dsn at the primary")
@@ -333,15 +385,21 @@ class PostgresStore:
         digest = hashlib.sha256(f"retentiond:{self.space}:{number}".encode()).digest()
         return int.from_bytes(digest[:8], "big", signed=True)
 
-    async def fate(self, transaction: str) -> str:
-        """What became of a transaction: `committed`, `aborted`, `in progress`, or `unknown`."""
-        return await fate(self._database, transaction)
+    async def fate(self, prepared: Mapping[str, Any]) -> Fate:
+        """What the server's own record says of the batch's transaction."""
+        return Fate(await fate(self._database, str(prepared["transaction"])))
 
     async def record(self, plan: TargetPlan, key: str) -> tuple[RecordFacts, AccountFacts]:
         """One record by its key (a JSON array for a composite one) and its account's facts; raises NotFound."""
         async with self._database.transaction() as connection:
             record = await read_record(connection, self.name, self.shape, key, plan=plan)
             return record, await self._facts(connection, plan, record.account)
+
+    async def beyond(self, plan: TargetPlan) -> Tally | None:
+        """A look at the anchors from the horizon on, by their index; None where there is none."""
+        if self.shape.anchor.name not in self.shape.table.leading:
+            return None
+        return await self.count(plan, Window(walks.BEYOND, None, _BEYOND))
 
     async def next_expiry(self, plan: TargetPlan) -> datetime | None:
         """When the next record that is not due yet can become due; None: none is in sight."""

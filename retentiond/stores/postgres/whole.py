@@ -12,6 +12,9 @@ from retentiond.stores.postgres.erase import Erasing
 from retentiond.stores.postgres.rows import instant_sql
 from retentiond.stores.postgres.shape import Shape, anchor_expression, stored_bytes
 
+PART = '"retentiond part"'
+"""The column that says of which partition a row of `r` is. The table has its own columns there: none is called so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measures:
@@ -30,7 +33,7 @@ def of_records(shape: Shape) -> Measures:
 
 
 class Counting(Erasing):
-    """The statement over the relation that stands in the place of the table, which has a column `part`."""
+    """The statement over the relation that stands in the place of the table, which has a column `PART`."""
 
     def whole_sql(self, measures: Measures, *, evidence: bool) -> str:
         """Rows of a part and a term's number: how many records of it there are, and how many of those are due.
@@ -43,18 +46,18 @@ class Counting(Erasing):
         if known is not None and len(self._kinds) == 1:
             due = f"a.id IS NOT NULL AND {self._where(known, matched=True)}"
             return (
-                f"SELECT r.part, {known.number if evidence else 'NULL::int'} AS n, {count} AS records,"
+                f"SELECT r.{PART} AS part, {known.number if evidence else 'NULL::int'} AS n, {count} AS records,"
                 f" {_count(measures, due)} AS due{sizes}"
                 f" FROM {self.shape.table.sql} r LEFT JOIN {known.accounts} ON {known.match} GROUP BY 1, 2"
             )
         found = [
-            f"SELECT r.part, {branch.number if evidence else 'NULL::int'} AS n, 0::int8 AS records,"
+            f"SELECT r.{PART} AS part, {branch.number if evidence else 'NULL::int'} AS n, 0::int8 AS records,"
             f" {count} AS due{sizes} FROM {self._from(branch)} WHERE {self._where(branch)} GROUP BY 1, 2"
             for branch in self._kinds
         ]
         if known is not None:
             found.append(
-                f"SELECT r.part, NULL::int, {count}, 0{', 0, NULL, NULL' if evidence else ''}"
+                f"SELECT r.{PART} AS part, NULL::int, {count}, 0{', 0, NULL, NULL' if evidence else ''}"
                 f" FROM {self.shape.table.sql} r LEFT JOIN {known.accounts} ON {known.match} GROUP BY 1"
             )
         return " UNION ALL ".join(found)

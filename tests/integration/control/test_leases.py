@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+import asyncpg
 import pytest
 
-from retentiond.control import permits, units
+from retentiond.control import due, permits, units
 from retentiond.domain.permit import Unit
 from retentiond.errors import Fenced, NotFound
+from tests.services.gates import waits_for_lock
 
 UNIT = Unit("request_logs")
 NEXT = datetime(2030, 1, 1, tzinfo=UTC)
@@ -127,9 +129,45 @@ async def test_the_next_sweep_can_be_brought_forward_for_chosen_targets(control)
         async with control.db.transaction() as tx:
             await units.finish_sweep(tx, lease, {}, NEXT, success=True)
     async with control.db.transaction() as tx:
-        assert await units.make_due(tx, ["builds"]) == 1
-        due = {state.unit.target: state.next_due_at for state in await units.all_states(tx)}
-        assert due["builds"] < NEXT == due["request_logs"]
+        assert await due.make_due(tx, ["builds"]) == 1
+        at = {state.unit.target: state.next_due_at for state in await units.all_states(tx)}
+        assert at["builds"] < NEXT == at["request_logs"]
+
+
+async def test_a_target_that_is_made_due_while_it_is_swept_is_due_when_its_sweep_is_over(control):
+    """The hold that ended meanwhile kept records that the sweep had passed by then."""
+    lease = await control.lease()
+    began = (await control.sql("SELECT clock_timestamp() AS now"))[0]["now"]
+    async with control.db.transaction() as tx:
+        assert await due.make_due(tx) == 1
+    async with control.db.transaction() as tx:
+        await units.finish_sweep(tx, lease, {}, NEXT, success=True, began=began)
+        assert (await units.state(tx, UNIT)).next_due_at < NEXT
+    began = (await control.sql("SELECT clock_timestamp() AS now"))[0]["now"]
+    async with control.db.transaction() as tx:
+        await units.finish_sweep(tx, lease, {}, NEXT, success=True, began=began)
+        assert (await units.state(tx, UNIT)).next_due_at == NEXT, "the next sweep has seen it"
+
+
+async def test_those_who_make_several_targets_due_lock_them_in_one_order(control):
+    """Two sweeps whose targets refer to each other end at the same time: neither waits for what the other has."""
+    mine, other = [await control.lease(Unit(name)) for name in ("audit", "builds")]
+    async with control.db.transaction() as first:
+        await due.lock_targets(first, ["builds", "audit"])
+
+        async def second():
+            async with control.db.transaction() as tx:
+                await due.lock_targets(tx, ["audit", "builds"])
+                await units.finish_sweep(tx, mine, {}, NEXT, success=True)
+                await due.make_due(tx, ["builds"])
+
+        waiting = asyncio.create_task(second())
+        watcher = await asyncpg.connect(control.dsn)
+        await waits_for_lock(watcher, "FOR NO KEY UPDATE")
+        await watcher.close()
+        await units.finish_sweep(first, other, {}, NEXT, success=True)
+        await due.make_due(first, ["audit"])
+    await waiting
 
 
 async def test_an_unknown_unit_is_an_error_that_names_it(control):

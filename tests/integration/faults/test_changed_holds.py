@@ -1,6 +1,8 @@
 """Holds that change while a walk goes on: each time the holds are read again, however often that is."""
 
-from retentiond.control import barrier
+import pytest
+
+from retentiond.control import barrier, holds
 from retentiond.sweep import sweeper
 from retentiond.sweep.sweeper import Sweeper
 
@@ -39,3 +41,38 @@ async def test_holds_that_change_before_every_try_of_one_batch_end_the_sweep(apa
     outcome = await apart.only()
     assert (outcome.outcome, outcome.error["kind"], outcome.changed) == ("failed", "epoch_moved", 0)
     await apart.require_settled()
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+async def test_records_that_a_hold_kept_are_due_at_once_though_it_ended_when_the_sweep_had_passed_them(
+    apart, monkeypatch, shards
+):
+    """And the next sweep, of a process that knows nothing of this one, finds the target due."""
+    rig, passed = apart, False
+    await rig.company(due=100)
+    rig.target("logs", pace={"duty": 1.0, "max_batch": 10, "shards": shards})
+    await rig.db.execute("ANALYZE logs")
+    real = Sweeper._batch
+
+    async def batch(self, window, way):
+        nonlocal passed
+        found = await real(self, window, way)
+        if found.changed and not passed:
+            passed = True
+            async with rig.app() as counsel:
+                await holds.release(counsel.database, hold.id, "counsel", "over", grace_seconds=0)
+                await holds.finish_releases(counsel.database)
+        return found
+
+    async with rig.app() as app:
+        hold = await rig.hold(app, records={"logs": ("1",)})
+        monkeypatch.setattr(Sweeper, "_batch", batch)
+        outcome = await app.engine.sweep(app.spec.target("logs"))
+    assert passed
+    assert outcome.changed in (99, 100)
+    async with rig.control_connection() as control:
+        assert await control.fetchval("SELECT next_due_at <= now() FROM retentiond.units WHERE shard = ''")
+    await rig.only()
+    assert await rig.ids() == [1001, 1002, 1003]
+    async with rig.control_connection() as control:
+        assert await control.fetchval("SELECT next_due_at > now() FROM retentiond.units WHERE shard = ''")

@@ -325,3 +325,57 @@ async def test_an_account_that_the_directory_has_twice_does_not_make_up_for_a_re
     kept = await apart.db.fetchval("SELECT count(*) FROM logs WHERE account_id = 3")
     assert kept >= EACH // 2 - 1, "of what is not due nothing went"
     assert "logs_p0" in await attached(apart)
+
+
+OURS = [
+    "part",
+    "upper",
+    "records",
+    "bytes",
+    "oldest",
+    "newest",
+    "n",
+    "due",
+    "once",
+    "id_",
+    "tier",
+    "in_grace",
+    "r",
+    "a",
+]
+
+
+@pytest.mark.parametrize("evidence", ["by rows after it", "all"])
+async def test_columns_that_are_called_as_statements_call_what_they_reckon_are_in_nobodys_way(apart, evidence):
+    """A name that the table has as well would be ambiguous, or the table's own."""
+    named = ", ".join(f'"{name}" text' for name in OURS)
+    apart.policy = {"classes": {"operational_logs": {"ttl": {"free": "P90D", "pro": "P365D", "enterprise": "P7Y"}}}}
+    await parted(apart, columns=f"{COLUMNS}, {named}")
+    kept = 0
+    if evidence == "by rows after it":
+        await apart.db.execute("UPDATE logs SET account_id = 3 WHERE id = 1007")
+        kept = 1
+    outcome = await apart.only()
+    assert (outcome.outcome, outcome.changed) == ("drained", 3 * EACH - kept), outcome.error
+    assert await whole(apart) == 3 - kept
+    await apart.require_told(logs=3 * EACH - kept)
+
+
+@pytest.mark.parametrize("name", OURS)
+async def test_an_account_column_that_is_called_so_is_in_nobodys_way_either(apart, name):
+    await parted(apart)
+    await apart.db.execute(f'ALTER TABLE logs RENAME account_id TO "{name}"')
+    apart.target("logs", account=name)
+    outcome = await apart.only()
+    assert (outcome.outcome, outcome.changed) == ("drained", 3 * EACH), outcome.error
+    assert await whole(apart) == 3
+
+
+@pytest.mark.parametrize("name", OURS)
+async def test_an_anchor_that_is_called_so_is_in_nobodys_way_either(apart, name):
+    await parted(apart)
+    await apart.db.execute(f'ALTER TABLE logs RENAME created_at TO "{name}"')
+    apart.target("logs", anchor=name)
+    outcome = await apart.only()
+    assert (outcome.outcome, outcome.changed) == ("drained", 3 * EACH), outcome.error
+    assert await whole(apart) == 3

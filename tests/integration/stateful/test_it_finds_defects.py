@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import RULE_MARKER, run_state_machine_as_test
 
 from retentiond.control import activation, permits, units
 from retentiond.errors import EpochMoved
+from retentiond.stores.base import Fate
 from retentiond.stores.postgres import batch, quick, store
 from retentiond.stores.postgres.connection import roll_back
 from retentiond.sweep import sweeper
@@ -63,14 +66,14 @@ def no_holds(patch):
 
     async def as_it_was(database, store, plan):
         found = await with_holds(database, store, plan)
-        return sweeper.replace(found, holds=plan.holds)
+        return replace(found, holds=plan.holds)
 
     patch.setattr(sweeper, "with_holds", as_it_was)
 
 
 def no_look(patch):
-    async def fate(self, transaction):
-        return "aborted"
+    async def fate(self, prepared):
+        return Fate("aborted")
 
     patch.setattr(store.PostgresStore, "fate", fate)
 

@@ -10,6 +10,7 @@ from retentiond.domain.accounts import Surveyed, account_hash
 from retentiond.domain.permit import Lease, Permit, Unit
 from retentiond.domain.plan import TargetPlan
 from retentiond.domain.policy import parse_policy
+from retentiond.errors import Blind
 from retentiond.stores.base import Way, Window
 from retentiond.stores.postgres.config import AccountsConfig, PostgresTarget
 from retentiond.stores.postgres.directory import Directory
@@ -128,15 +129,29 @@ async def test_an_account_that_comes_back_during_the_sweep_is_kept(database):
     await closed(store, source, connection)
 
 
-async def test_an_account_under_another_spelling_elsewhere_is_not_taken_for_missing(database, database18):
+@pytest.mark.parametrize("kind", ["numeric(20, 0)", "char(8)", "date"])
+async def test_accounts_whose_texts_tell_them_apart_are_found_missing_elsewhere(database, database18, kind):
+    value = {"date": "2026-01-01"}.get(kind, "1")
     connection = await asyncpg.connect(database)
     await connection.execute(
-        "CREATE TABLE logs (id bigserial PRIMARY KEY, account numeric, at timestamptz);"
-        " INSERT INTO logs (account, at) VALUES (1.0, '2026-03-01'); CREATE INDEX ON logs (at)"
+        f"CREATE TABLE logs (id bigserial PRIMARY KEY, account {kind}, at timestamptz);"
+        f" INSERT INTO logs (account, at) VALUES ('{value}', '2026-03-01'); CREATE INDEX ON logs (at)"
     )
     other = await asyncpg.connect(database18)
-    await other.execute("CREATE TABLE accounts (id numeric, tier text); INSERT INTO accounts VALUES (1, 'free')")
+    await other.execute(f"CREATE TABLE accounts (id {kind}, tier text)")
     await other.close()
-    store, source, plan = await opened(database, ["1.0"], directory=database18)
-    assert plan.missing == ()
+    ids = [await connection.fetchval("SELECT account::text FROM logs")]
+    store, source, plan = await opened(database, ids, directory=database18)
+    assert [each.id for each in plan.missing] == ids
     await closed(store, source, connection)
+
+
+async def test_an_account_under_another_spelling_elsewhere_is_not_taken_for_missing(database, database18):
+    connection = await asyncpg.connect(database)
+    await connection.execute("CREATE TABLE logs (id bigserial PRIMARY KEY, account numeric, at timestamptz)")
+    other = await asyncpg.connect(database18)
+    await other.execute("CREATE TABLE accounts (id numeric, tier text)")
+    await other.close()
+    with pytest.raises(Blind, match="numeric"):
+        await opened(database, [], directory=database18)
+    await connection.close()
