@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from benchmarks import beside, erase, idle, native, nothing, partitions, shards, workers
+from benchmarks import beside, erase, idle, native, nothing, partitions, s3_client, shards, workers
 
-_ALL = ("erase", "nothing", "idle", "shards", "workers", "beside", "native", "partitions")
+_ALL = ("erase", "nothing", "idle", "shards", "workers", "beside", "native", "partitions", "s3_client")
 
 
 async def main(names: list[str], given: argparse.Namespace) -> None:
@@ -27,6 +27,8 @@ async def main(names: list[str], given: argparse.Namespace) -> None:
         await native.run(given.native_rows)
     if "partitions" in names:
         await partitions.run(given.parted_rows)
+    if "s3_client" in names:
+        await s3_client.run(given.s3_keys, given.s3_rounds)
 
 
 if __name__ == "__main__":
@@ -40,6 +42,8 @@ if __name__ == "__main__":
     parser.add_argument("--beside-rate", type=int, default=100, help="transactions a second")
     parser.add_argument("--native-rows", type=int, default=200_000, help="of the table that is written to under holds")
     parser.add_argument("--parted-rows", type=int, default=10_000_000, help="of the table in 40 partitions")
+    parser.add_argument("--s3-keys", type=int, default=200_000, help="listed and deleted; ten times as many for memory")
+    parser.add_argument("--s3-rounds", type=int, default=3, help="runs of each client")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(_ALL)):
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(_ALL)}")

@@ -1,6 +1,6 @@
 """Fixtures for every test: real servers and real processes come from `services`."""
 
-pytest_plugins = ["services.postgres", "services.rigs"]
+pytest_plugins = ["services.postgres", "services.rigs", "services.s3", "services.ceph"]
 
 
 def pytest_collection_modifyitems(config, items):

@@ -23,6 +23,7 @@ Document = Mapping[str, Any]
 _FEWEST: Final = (0, 28, 59, 89, 120, 150, 181, 212, 242, 273, 303, 334)
 _MOST: Final = (0, 31, 62, 92, 123, 153, 184, 215, 245, 276, 306, 337)
 _DAY: Final = 86_400_000_000
+_OBJECTS: Final = "s3"
 
 
 def newly_erases(old: Document, new: Document) -> tuple[str, ...]:
@@ -154,7 +155,7 @@ def _evasions(scope: Scope, old: Document, new: Document) -> tuple[str, ...]:
             f"the records of target {was} are those of target {name} now, of class {target['class']}"
             for was, document in sorted(before.items())
             if was != name
-            and before.get(name, {}).get("table") != target.get("table")
+            and not _same_records(before.get(name, {}), target)
             and _same_records(document, target)
             and _covers(scope, was, document)
             and not _covers(scope, name, target)
@@ -164,14 +165,21 @@ def _evasions(scope: Scope, old: Document, new: Document) -> tuple[str, ...]:
 
 def _changed_under(scope: Scope, name: str, old: Document, new: Document) -> list[str]:
     """What changed of a covered target that the scope depends on."""
+    named = name in {*scope.targets, *scope.listed}
+    dated = scope.since is not None or scope.until is not None
     depends = {
         "class": not _covers(scope, name, new),
-        "store": name in {*scope.targets, *scope.listed},
-        "table": name in {*scope.targets, *scope.listed},
         "key": name in scope.listed,
         # Without a column for it, any account matches.
         "account": bool(scope.accounts) and new.get("account") is not None,
-    } | dict.fromkeys(("anchor", "timezone", "unit"), scope.since is not None or scope.until is not None)
+    }
+    depends |= dict.fromkeys(("store", "table", "bucket", "prefix"), named)
+    depends |= dict.fromkeys(("anchor", "timezone", "unit"), dated)
+    if _OBJECTS in (old.get("store"), new.get("store")):
+        # The account and the date are read from the key, from tags, or from the row that owns the object.
+        depends |= dict.fromkeys(("account", "tags"), bool(scope.accounts))
+        depends |= dict.fromkeys(("pairs_with", "pair_key"), bool(scope.accounts) or dated)
+        depends["key"] = named or bool(scope.accounts) or dated
     return [
         f"{key} of target {name} changes from {old.get(key)} to {new.get(key)}"
         for key, matters in depends.items()
@@ -184,7 +192,13 @@ def _covers(scope: Scope, name: str, target: Document) -> bool:
 
 
 def _same_records(old: Document, new: Document) -> bool:
-    return old.get("table") is not None and all(old.get(key) == new.get(key) for key in ("store", "table"))
+    """Whether any record of one may be one of the other."""
+    if old.get("store") != new.get("store"):
+        return False
+    if old.get("store") != _OBJECTS:
+        return old.get("table") is not None and old["table"] == new.get("table")
+    mine, theirs = old.get("prefix") or "", new.get("prefix") or ""
+    return old["bucket"] == new["bucket"] and (mine.startswith(theirs) or theirs.startswith(mine))
 
 
 def _as_wide(wide: Scope, narrow: Scope) -> bool:

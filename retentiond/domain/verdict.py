@@ -6,12 +6,13 @@ the same `TargetPlan`; a property test holds the two against each other on a rea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from retentiond.domain.accounts import AccountFacts, Resolution
+from retentiond.domain.accounts import UNKNOWN, AccountFacts, Resolution
 from retentiond.domain.duration import Term, expires_at, rfc3339
+from retentiond.domain.holds import TargetHold
 from retentiond.domain.plan import TargetPlan
 
 
@@ -29,7 +30,8 @@ class Kind(StrEnum):
 class RecordFacts:
     """What a record says of itself: `anchor` is None where it is missing, unparsable or infinite.
 
-    `referring` are the tables whose rows refer to it, which keep it from being deleted.
+    `referring` are the tables whose rows refer to it, which keep it from being deleted. `fault` says why it can't be
+    read at all (an object's key that does not fit its template): nothing but its key and anchor is known of it.
     """
 
     key: str
@@ -37,6 +39,7 @@ class RecordFacts:
     account: str | None = None
     tier: str | None = None
     referring: tuple[str, ...] = ()
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,11 @@ class Verdict:
 
 def judge(plan: TargetPlan, record: RecordFacts, facts: AccountFacts) -> Verdict:
     """The verdict on a record at the plan's `now`."""
-    found = plan.resolution(account=record.account, raw_tier=record.tier, facts=facts)
+    found = _resolution(plan, record, facts)
     base = facts.deleted_at if plan.counts_from_deletion else record.anchor
     expired = found.fault is None and None not in (base, found.cutoff) and _before(base, found.cutoff)
     erasing = _erasing(plan, record, facts)
-    holds = tuple(
-        hold.hold_id
-        for hold in plan.holds
-        if hold.matches(account=record.account if plan.knows_account else None, key=record.key, anchor=record.anchor)
-    )
+    holds = tuple(hold.hold_id for hold in plan.holds if _covers(plan, hold, record))
     kind, reason, rule = _decide(plan, record, facts, found, holds=holds, expired=expired, erasing=erasing)
     return Verdict(
         kind=kind,
@@ -99,6 +98,19 @@ def judge(plan: TargetPlan, record: RecordFacts, facts: AccountFacts) -> Verdict
     )
 
 
+def _resolution(plan: TargetPlan, record: RecordFacts, facts: AccountFacts) -> Resolution:
+    if record.fault is not None:
+        return Resolution(UNKNOWN, None, None, "record", fault=record.fault)
+    return plan.resolution(account=record.account, raw_tier=record.tier, facts=facts)
+
+
+def _covers(plan: TargetPlan, hold: TargetHold, record: RecordFacts) -> bool:
+    if record.fault is not None:
+        hold = replace(hold, accounts=None)  # whose it is can't be evaluated, and so it matches
+    account = record.account if plan.knows_account else None
+    return hold.matches(account=account, key=record.key, anchor=record.anchor)
+
+
 def _blocked(table: str) -> str:
     return f"blocked: kept as long as rows of {table} refer to it, though it is due"
 
@@ -108,7 +120,7 @@ def _before(base: datetime | None, edge: datetime | None) -> bool:
 
 
 def _erasing(plan: TargetPlan, record: RecordFacts, facts: AccountFacts) -> bool:
-    known = plan.knows_account and plan.has_directory and record.account is not None
+    known = plan.knows_account and plan.has_directory and record.account is not None and record.fault is None
     return known and _before(facts.deleted_at, plan.deletion_cutoff)
 
 

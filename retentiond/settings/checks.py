@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from itertools import combinations
 from typing import Final
 
 from pydantic import ValidationError
@@ -126,13 +127,26 @@ def _choose(name: str, known: list[str]) -> str:
 
 def two_targets_over_the_same_records(merged: Merged, targets: Mapping[str, TargetConfig]) -> Iterator[Problem]:
     """Two targets over the same records would erase by two terms."""
-    first: dict[tuple[str, ...], str] = {}
+    for (name, target), (later, other) in combinations(targets.items(), 2):
+        if target.overlaps(other):
+            key = f"targets.{later}"
+            message = f"it is over the same records as targets.{name}"
+            part = "" if target.records() == other.records() else ", or give each records that the other has none of"
+            yield Problem(key, message, f"keep one of targets.{name} and {key}{part}", merged.source_of(key))
+
+
+def pairs(merged: Merged, targets: Mapping[str, TargetConfig]) -> Iterator[Problem]:
+    """Targets that are paired with what is no table."""
+    given = section(merged, "targets")
     for name, target in targets.items():
-        other = first.setdefault(target.records(), name)
-        if other != name:
-            key = f"targets.{name}"
-            message = f"it is over the same records as targets.{other}"
-            yield Problem(key, message, f"keep one of targets.{other} and {key}", merged.source_of(key))
+        other = getattr(target, "pairs_with", None)
+        if other is None or section(merged, "targets", other).get("store") == "postgres":
+            continue
+        key = f"targets.{name}.pairs_with"
+        fault = "is no Postgres target" if other in given else "is no target"
+        tables = [each for each in given if section(merged, "targets", each).get("store") == "postgres"]
+        remedy = f"name one of {', '.join(tables)}" if tables else "add a target with store: postgres for the rows"
+        yield Problem(key, f"{shown(other, (key,))} {fault}", remedy, merged.source_of(key))
 
 
 def short_terms_allowed(merged: Merged) -> bool | None:

@@ -42,6 +42,7 @@ def load(environ: Mapping[str, str], *, command_needs: frozenset[Need] = frozens
     problems += checks.targets_against_policy(found, targets)
     problems += checks.accounts_against_policy(found)
     problems += checks.two_targets_over_the_same_records(found, targets)
+    problems += checks.pairs(found, targets)
     problems += checks.short_terms(found)
     if found.incomplete:
         problems = [problem for problem in problems if problem.source != "not set"]

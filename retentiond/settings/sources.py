@@ -25,7 +25,9 @@ LOG_LEVEL: Final = f"{PREFIX}LOG_LEVEL"
 NO_KEYS: Final = frozenset({CONFIG, CONFIG_FILE, POLICY_APPROVED, LOG_FORMAT, LOG_LEVEL})
 SHIPPED: Final = "shipped default policy"
 
-_SECRETS: Final = frozenset({"dsn", "password", "secret", "token", "api_key", "secret_key", "secret_access_key"})
+_SECRETS: Final = frozenset(
+    {"dsn", "password", "secret", "token", "api_key", "secret_key", "secret_access_key", "access_key_id"}
+)
 _SECRET_ENDINGS: Final = ("_dsn", "_password", "_secret", "_token", "_secret_key")
 _SECTIONS: Final = frozenset(
     {"control", "policy", "accounts", "targets", "guards", "holds", "erasure", "ledger", "http", "sweep"}

@@ -6,6 +6,7 @@ wrong with a value is raised as `Unfit`, so that `settings` can report it with t
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, ClassVar, Final, Literal, Self
 from zoneinfo import ZoneInfo
@@ -44,6 +45,10 @@ def _time_of_day(value: object) -> object:
         raise Unfit(f"{value!r} is no time of day", 'write one from "00:00" to "23:59"') from None
 
 
+# AWS: us-east-1, eu-central-1, us-gov-west-1. Other services name theirs as they like (`auto`).
+_REGION: Final = re.compile(r"(us-gov|us-iso[a-z]?|[a-z]{2})-[a-z]+-[0-9]+", re.ASCII)
+
+RegionGroup = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
 
 
@@ -148,12 +153,13 @@ class TargetConfig(BaseModel):
     model_config = FROZEN
 
     actions: ClassVar[frozenset[str]] = frozenset({"delete"})
-    no_verdict: ClassVar[frozenset[str]] = frozenset({"pace", "window", "region"})
+    no_verdict: ClassVar[frozenset[str]] = frozenset({"pace", "window", "region", "region_group"})
 
     store: str
     class_name: str = Field(alias="class")
     action: Literal["delete", "anonymise", "archive"] | None = None
     region: str | None = None
+    region_group: RegionGroup | None = None
     pace: Pace = Pace()
     window: Window | None = None
     tier: str | None = None
@@ -161,6 +167,17 @@ class TargetConfig(BaseModel):
     def records(self) -> tuple[str, ...]:
         """Names the records that it is over: equal for two targets means that both are over the same ones."""
         raise NotImplementedError
+
+    def overlaps(self, other: TargetConfig) -> bool:
+        """Whether a record could be of both, as far as the configuration tells."""
+        return self.records() == other.records()
+
+    def group_of_regions(self) -> str | None:
+        """The regions that its data may lie in: as given, else what the region's name begins with; None: unknown."""
+        if self.region_group is not None:
+            return self.region_group
+        found = _REGION.fullmatch(self.region or "")
+        return found[1] if found else None
 
     def refuse(self, action: str) -> Unfit | None:
         """Why the target can't carry out the action that applies to it (its own or the class's); None: it can."""

@@ -174,7 +174,13 @@ class Directory:
                 f" FROM unnest({given}) AS g(given) JOIN {source.relation} d ON {own} = g.given::{column.type}",
                 *params.values,
             )
-        return {row["given"]: _known(row) for row in rows}
+        found = {row["given"]: _known(row) for row in rows}
+        if len(found) < len(rows):
+            raise Blind(
+                "the account directory has an account whose id stands twice",
+                remedy="make accounts.table or accounts.query give each account once",
+            )
+        return found
 
     async def canonical(self, ids: Collection[str]) -> Mapping[str, str]:
         """These ids in the canonical text of its own type; see `stores.base`."""

@@ -104,3 +104,39 @@ def test_listed_records_are_compared_whatever_their_targets_are_called():
     assert evaded([old, hold(records={"rq": ("1", "2")})], CONFIGURATION, RENAMED) == ()
     assert evaded([old, hold(records={"rq": ("1",)})], CONFIGURATION, RENAMED)
     assert evaded([old, hold(prefixes={"rq": ("1", "2")})], CONFIGURATION, RENAMED)
+
+
+OBJECTS = {"class": "traces", "store": "s3", "bucket": "b", "prefix": "a/", "key": "{account}/{f:path}"}
+
+
+def with_objects(**changes):
+    return with_targets(builds=OBJECTS | changes)
+
+
+@pytest.mark.parametrize(
+    ("scope", "change", "evades"),
+    [
+        ({"targets": ("builds",)}, {"bucket": "c"}, True),
+        ({"prefixes": {"builds": ("a/",)}}, {"prefix": "b/"}, True),
+        ({"records": {"builds": ("a/x",)}}, {"key": "{job}/{f:path}"}, True),
+        ({"accounts": ("1",)}, {"key": "{f:path}"}, True),
+        ({"accounts": ("1",)}, {"key": "{job}/{account}"}, True),
+        ({"accounts": ("1",)}, {"tags": {"account": "owner"}}, True),
+        ({"accounts": ("1",)}, {"pair_key": "path"}, True),
+        ({"accounts": ("1",)}, {"bucket": "c"}, False),
+        ({"since": NOW}, {"key": "{date:%Y}/{account}/{f:path}"}, True),
+        ({"since": NOW}, {"tags": {"tier": "plan"}}, False),
+        ({"classes": ("traces",)}, {"class": "logs"}, True),
+        ({"everything": True}, {"bucket": "c", "key": "{f:path}"}, False),
+    ],
+)
+def test_of_objects_what_tells_account_and_date_matters_as_columns_do(scope, change, evades):
+    assert bool(evaded([hold(**scope)], with_objects(), with_objects(**change))) is evades
+
+
+def test_objects_that_another_target_takes_over_stay_under_the_hold():
+    hers = hold(targets=("builds",))
+    new = with_targets(builds=OBJECTS, more=OBJECTS | {"prefix": "a/b/"})
+    assert "the records of target builds are those of target more now" in str(evaded([hers], with_objects(), new))
+    apart = with_targets(builds=OBJECTS, more=OBJECTS | {"prefix": "b/"})
+    assert evaded([hers], with_objects(), apart) == ()

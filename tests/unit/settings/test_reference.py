@@ -65,5 +65,5 @@ def test_variables_that_are_no_keys_stand_in_the_reference():
 def test_the_example_is_a_configuration():
     (example,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     settings = load({"RETENTIOND_CONFIG": example})
-    assert set(settings.targets) == {"request_logs", "tickets"}
+    assert set(settings.targets) == {"request_logs", "tickets", "artifacts"}
     assert str(settings.policy.classes["operational_logs"].terms["pro"]) == "P365D"
