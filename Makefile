@@ -33,13 +33,14 @@ demo: $(STAMP)  ## the daemon on an embedded Postgres with made data (DEMO_ARGS=
 test: $(STAMP)  ## all tests that need nothing but Python, and their coverage (TEST_ARGS=tests/unit for some)
 	$(BIN)/python -m pytest -m "not system" $(PARALLEL) $(COVERAGE) $(TEST_ARGS)
 
-test-system: $(STAMP)  ## tests that need faketime, pgbouncer, or spin and gcc (installed where root and apt-get are there), and short campaigns
-	@for tool in faketime pgbouncer spin gcc; do \
+test-system: $(STAMP)  ## tests that need faketime, pgbouncer, spin and gcc, or Ceph (installed where root and apt-get are there), and short campaigns
+	@for tool in faketime pgbouncer spin gcc radosgw; do \
 		if ! command -v $$tool >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			packages="$$tool"; [ $$tool != gcc ] || packages="gcc libc6-dev"; \
+			[ $$tool != radosgw ] || packages="radosgw ceph-mon ceph-osd ceph-common"; \
 			apt-get update -q && apt-get install -q -y --no-install-recommends $$packages || echo "$$tool can't be installed"; \
 		fi; done
-	@for tool in faketime spin gcc; do command -v $$tool >/dev/null || { \
+	@for tool in faketime spin gcc radosgw; do command -v $$tool >/dev/null || { \
 		echo "$$tool is missing; remedy: install the package of that name" >&2; exit 1; }; done
 	$(BIN)/python -m pytest -m system $(PARALLEL) $(TEST_ARGS)
 

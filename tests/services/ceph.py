@@ -92,7 +92,7 @@ class Ceph(S3Server):
     def past(self, days: int) -> Iterator[S3Server]:
         """The same data by a server whose clock is so many days behind: what is put there was written then.
 
-        Requests to it must be signed by that clock; `faketime` gives a process one.
+        Requests to it must be signed by that clock, as our own client does, which learns it.
         """
         library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
         if library is None:

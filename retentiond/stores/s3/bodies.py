@@ -32,7 +32,10 @@ def body_of(items: Sequence[Doomed], *, conditional: bool) -> bytes:
     if any(each.version_id is not None for each in items):
         tails = [_tail(each, conditional) for each in items]
     elif conditional:
-        tails = [f"<ETag>&quot;{escape(etag)}&quot;</ETag>" if etag else "" for _, _, etag, *_ in items]
+        etags = [each.etag for each in items]
+        if _NEEDS_CARE.search("".join(etags)):
+            etags = [escape(etag) for etag in etags]
+        tails = [f"<ETag>&quot;{etag}&quot;</ETag>" if etag else "" for etag in etags]
     else:
         tails = [""] * len(keys)
     objects = [f"<Object><Key>{key}</Key>{tail}</Object>" for key, tail in zip(keys, tails, strict=True)]

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from retentiond.errors import RetentiondError
 from retentiond.stores.s3 import errors
@@ -24,7 +23,8 @@ from retentiond.stores.s3.documents import Malformed
 from retentiond.stores.s3.endpoint import Bucket, Reply
 from retentiond.stores.s3.errors import Unanswered, Unsent
 from retentiond.stores.s3.items import ALREADY_GONE, ERASED, Deletion, Doomed, Gone, How
-from retentiond.stores.s3.objects import Head, head
+from retentiond.stores.s3.looking import outcome_by_looking
+from retentiond.stores.s3.objects import head
 from retentiond.stores.s3.signing import Expiry
 from retentiond.stores.s3.throttle import Throttle
 
@@ -184,31 +184,12 @@ class _Work:
         unsure = [i for i in pending if i in self.unsure]
         if not unsure:
             return pending
-        heads: dict[int, Head | RetentiondError] = {}
 
         async def look(i: int) -> None:
-            try:
-                heads[i] = await head(self.bucket, self.items[i].key, self.items[i].version_id)
-            except RetentiondError as error:
-                heads[i] = error
+            self.outcomes[i] = await outcome_by_looking(self.bucket, self.items[i])
 
         await _several([look(i) for i in unsure], _LOOKS)
-        for i, found in heads.items():
-            self.outcomes[i] = self._outcome_of_head(self.items[i], found)
         return [i for i in pending if self.outcomes[i] is None]
-
-    @staticmethod
-    def _outcome_of_head(item: Doomed, found: Head | RetentiondError) -> Gone | None:
-        if isinstance(found, RetentiondError):
-            return Gone("failed", "NotLookedAt")
-        if found.state == "marker":  # a null marker is erased by its id; one over an object without id is its end
-            return None if item.version_id is not None and not item.etag else ALREADY_GONE
-        if found.state == "absent":
-            return ALREADY_GONE
-        if found.state == "denied":
-            return Gone("failed", "NotLookedAt")
-        same = found.etag == item.etag and found.size == item.size and _as_listed(found.modified, item.modified)
-        return None if same else Gone("changed", "LookedAt")
 
     async def _tell_lock(self, item: int) -> None:
         each, said = self.items[item], self.outcomes[item]
@@ -275,11 +256,6 @@ def _outcome_of_code(code: str) -> Gone:
         return Gone("changed", code)
     # MinIO says InvalidRequest of a version that is locked.
     return Gone("denied" if code in errors.DENIED or code == "InvalidRequest" else "failed", code)
-
-
-def _as_listed(now: datetime | None, listed: datetime | None) -> bool:
-    """Whether an object is as old as it was: a HEAD tells whole seconds."""
-    return listed is None or now is None or now.replace(microsecond=0) == listed.replace(microsecond=0)
 
 
 def _wait(attempt: int) -> float:

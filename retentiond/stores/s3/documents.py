@@ -25,7 +25,8 @@ class Malformed(Unreachable):
 def parse(body: bytes) -> etree._Element:
     """The root of a document; Malformed where it is none, or only the beginning of one."""
     try:
-        return etree.fromstring(body, etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True))
+        # S3 may send spaces while it works, so that the connection is not taken for dead.
+        return etree.fromstring(body.lstrip(), etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True))
     except etree.XMLSyntaxError as error:
         raise Malformed(
             f"the S3 endpoint answered with {len(body)} bytes that are no whole XML document",

@@ -48,7 +48,8 @@ DENIED = frozenset({"AccessDenied", "AllAccessDisabled", "Forbidden", "ObjectLoc
 """A right is missing, or Object Lock keeps it."""
 UNKNOWN_THERE = frozenset({"NotImplemented", "MethodNotAllowed", "UnsupportedOperation"})
 """The endpoint has no such operation."""
-LATE = frozenset({"RequestExpired", "RequestTimeTooSkewed", "ExpiredPresignedRequest"})
+TOO_SKEWED = "RequestTimeTooSkewed"
+LATE = frozenset({"RequestExpired", TOO_SKEWED, "ExpiredPresignedRequest"})
 _CREDENTIALS = {
     "ExpiredToken": "the session token has expired",
     "ExpiredTokenException": "the session token has expired",

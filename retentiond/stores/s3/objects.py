@@ -40,7 +40,7 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a HEAD says; `lock` is None where nothing of one was told."""
+    """What a HEAD says; `lock` is None where nothing of one was told. Of a marker's version Ceph says `absent`."""
 
     state: State
     etag: str = ""
