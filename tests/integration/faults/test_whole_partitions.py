@@ -327,7 +327,22 @@ async def test_an_account_that_the_directory_has_twice_does_not_make_up_for_a_re
     assert "logs_p0" in await attached(apart)
 
 
-OURS = ["part", "upper", "records", "bytes", "oldest", "newest", "n", "due", "once", "id_", "tier", "in_grace", "r", "a"]
+OURS = [
+    "part",
+    "upper",
+    "records",
+    "bytes",
+    "oldest",
+    "newest",
+    "n",
+    "due",
+    "once",
+    "id_",
+    "tier",
+    "in_grace",
+    "r",
+    "a",
+]
 
 
 @pytest.mark.parametrize("evidence", ["by rows after it", "all"])
