@@ -11,6 +11,7 @@ from typing import Any, Literal
 from retentiond.domain.accounts import AccountFacts, MissingAccount
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.holds import Hold, TargetHold
+from retentiond.domain.native_expiry import NativeRule
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.policy import DataClass
 from retentiond.domain.verdict import RecordFacts
@@ -23,6 +24,7 @@ from retentiond.stores.s3.aftermath import looked_for
 from retentiond.stores.s3.batch import Ground, S3Batch
 from retentiond.stores.s3.census import Census
 from retentiond.stores.s3.config import S3Target
+from retentiond.stores.s3.lifecycle import native_rules
 from retentiond.stores.s3.place import Place
 from retentiond.stores.s3.reading import Found, Reading, accounts_of, plus
 from retentiond.stores.s3.walk import KEYS, MOST, UPLOADS, Taken, Walks
@@ -132,6 +134,10 @@ class S3Store:
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
         return await inspect.findings(await self.place.bucket(), self.config, self.name, self._data_class)
+
+    async def native_rules(self) -> Sequence[NativeRule]:
+        """The bucket's lifecycle rules."""
+        return await native_rules(await self.place.bucket(), self.config)
 
     async def groups(self, class_name: str) -> tuple[Group, ...]:
         """The distinct pairs of the directory."""
