@@ -163,8 +163,11 @@ async def uploads(
     return UploadPage(keys, _instants(begun), ids, _more(bucket, root, _last(positions)))
 
 
-async def folders(bucket: Bucket, prefix: str = "", *, most: int = MOST) -> list[str]:
-    """What lies directly below the prefix and has a `/` after it: the first `most` of them, each with its `/`."""
+async def folders(bucket: Bucket, prefix: str = "", *, after: str | None = None, most: int = MOST) -> list[str]:
+    """What lies directly below the prefix and has a `/` after it: the first `most` of them, each with its `/`.
+
+    With `after` only those of which keys come after that text.
+    """
     query = [
         ("delimiter", "/"),
         ("encoding-type", "url"),
@@ -172,6 +175,8 @@ async def folders(bucket: Bucket, prefix: str = "", *, most: int = MOST) -> list
         ("max-keys", str(most)),
         ("prefix", prefix),
     ]
+    if after is not None:
+        query.append(("start-after", after))
     root = await _list(bucket, query, "listing folders", "s3:ListBucket", "ListBucketResult")
     return await _as_said(bucket, root, [child(each, "Prefix") or "" for each in rows(root, "CommonPrefixes")])
 
