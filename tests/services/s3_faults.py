@@ -17,7 +17,17 @@ from urllib.parse import urlsplit
 from services.s3 import S3Server
 
 Kind = Literal[
-    "denied", "busy", "broken", "error in a 200", "keys busy", "keys broken", "cut", "lost", "never sent", "late"
+    "denied",
+    "busy",
+    "broken",
+    "error in a 200",
+    "keys busy",
+    "keys broken",
+    "cut",
+    "lost",
+    "never sent",
+    "late",
+    "pretends",
 ]
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *[^\r]*", re.IGNORECASE)
@@ -46,7 +56,7 @@ class Fault:
     success with `<Error>` for its body. `keys busy`, `keys broken`: the server acts, and the answer says so of the first
     `keys` of a deletion; with `keys` 0 the server is not asked, and it says so of all. `cut`: the server acts, half of the
     answer comes. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
-    has it. `late`: the connection ends, and the server gets it only when `release` is called.
+    has it. `pretends`: a 204, and the server is not asked. `late`: the connection ends, and the server gets it only when `release` is called.
     """
 
     kind: Kind
@@ -114,6 +124,8 @@ class Faulty:
             status = statuses.get(fault.kind, "200 OK")
             body = f"<Error><Code>{code}</Code><Message>armed</Message></Error>".encode()
             return _answer(status, b"" if asked.method == "HEAD" else body)
+        if fault.kind == "pretends":
+            return _answer("204 No Content", b"")
         if fault.kind in {"keys busy", "keys broken"}:
             return await self._keys(asked, raw, fault)
         if fault.kind == "late":

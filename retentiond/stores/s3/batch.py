@@ -20,10 +20,11 @@ from retentiond.errors import Blind, RetentiondError
 from retentiond.stores.base import AccountDirectory, Intended, Tally, Window
 from retentiond.stores.rulings import Rulings
 from retentiond.stores.s3 import errors
-from retentiond.stores.s3.deleting import delete
+from retentiond.stores.s3.deleting import PARTS_LEFT, delete
 from retentiond.stores.s3.endpoint import Bucket
 from retentiond.stores.s3.intent import Items
-from retentiond.stores.s3.items import Deletion, Gone, How
+from retentiond.stores.s3.items import LOCK_NOT_TOLD, Deletion, Gone, How
+from retentiond.stores.s3.locks import Locks
 from retentiond.stores.s3.place import Place
 from retentiond.stores.s3.reading import Found, Reading, accounts_of
 from retentiond.stores.s3.rows import Listing
@@ -32,9 +33,7 @@ from retentiond.stores.s3.walk import UPLOADS, Taken, Walks
 
 _MARGIN = timedelta(seconds=2)
 """Between the requests' expiry and the permit's deadline: a signature has whole seconds."""
-_LOCKED_FOR = timedelta(days=1)
-"""After which what Object Lock keeps is asked for again."""
-_PASSES = errors.THROTTLED | errors.LATE | {"RequestExpired", "Unreachable", "NotAsked"}
+_PASSES = errors.THROTTLED | errors.LATE | {"RequestExpired", "Unreachable", "NotAsked", PARTS_LEFT}
 """Codes of what was surely not done and may go later."""
 
 
@@ -46,6 +45,7 @@ class Ground:
     place: Place
     walks: Walks
     reading: Reading
+    locks: Locks
     directory: AccountDirectory | None
     looking: Callable[[TargetPlan], Rulings]
     seen: Callable[[Window, Taken, Found], None]
@@ -89,6 +89,7 @@ class S3Batch:
         await self._rulings.ask(accounts_of(page), ground.directory)
         found = ground.reading.found(self._rulings, page, taken.rows, taken.torn)
         ground.seen(window, taken, found)
+        found = ground.locks.apart(self._rulings, found, taken.rows, self._plan.now)
         how = (await ground.place.abilities()).how() if found.tally.selected else None
         # The permit is asked for after this.
         self._look = look = _Look(taken, found, bucket.endpoint.clock.earliest(), how)
@@ -104,6 +105,7 @@ class S3Batch:
         # By the same rules and the same facts the verdicts are the same.
         if not fresh.knows_the_same(self._rulings, accounts):
             found = ground.reading.found(fresh, found.page, taken.rows, taken.torn)
+            found = ground.locks.apart(fresh, found, taken.rows, self._plan.now)
             self._look = replace(self._look, found=found)
         anchors = found.page.anchors
         self._items = items = Items(
@@ -152,7 +154,7 @@ class S3Batch:
         went = items.went([i for i, each in enumerate(outcomes) if each.outcome == "erased"], salt)
         passed = sum(1 for each in outcomes if each.outcome == "failed" and each.code in _PASSES)
         failed = done.count("failed") + done.count("denied") - passed
-        held = done.count("held")
+        again = self._locked(items, outcomes)
         return replace(
             seen,
             selected=len(items),
@@ -162,22 +164,26 @@ class S3Batch:
             oldest=went.oldest,
             newest=went.newest,
             ids_digest=went.ids_digest,
-            held=seen.held + held,
+            held=seen.held + done.count("held"),
             gone=done.count("already_gone") + done.count("changed"),
             locked=passed,
             failed=failed,
             in_doubt=done.count("unknown"),
-            next_due=_again(seen.next_due, self._plan.now) if held else seen.next_due,
+            next_due=min((each for each in (seen.next_due, again) if each is not None), default=None),
             requests=seen.requests + done.requests,
             verified=_verified(items, look.how),
             refusal=_refusal(self._ground.name, items.what, outcomes) if failed else None,
         )
 
-
-def _again(next_due: str | None, now: datetime) -> str:
-    """When to look again at what a lock keeps."""
-    again = rfc3339(now + _LOCKED_FOR)
-    return again if next_due is None else min(next_due, again)
+    def _locked(self, items: Items, outcomes: Sequence[Gone]) -> str | None:
+        """Remember what Object Lock keeps; when to ask for the first of it again."""
+        locks, now = self._ground.locks, self._plan.now
+        again = [
+            locks.found(each.key, each.version_id, gone.lock, now)
+            for each, gone in zip(items.doomed, outcomes, strict=True)
+            if gone.outcome == "held"
+        ]
+        return rfc3339(min(again)) if again else None
 
 
 def _verified(items: Items, how: How) -> str:
@@ -195,6 +201,11 @@ def _refusal(name: str, what: Listing, outcomes: Sequence[Gone]) -> RetentiondEr
         "versions": "s3:DeleteObjectVersion",
         "uploads": "s3:AbortMultipartUpload",
     }[what]
+    if any(each.code == LOCK_NOT_TOLD for each in outcomes):
+        return Blind(
+            f"target {name}: erasing is refused, and whether Object Lock is why may not be seen",
+            remedy="grant s3:GetObjectLegalHold and s3:GetObjectRetention on all keys of the target",
+        )
     if denied is not None:
         return Blind(
             f"target {name}: erasing is not allowed ({denied.code}), and no lock explains it: {right} is missing",

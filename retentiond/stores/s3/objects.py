@@ -17,25 +17,13 @@ from retentiond.stores.s3.bodies import checksum
 from retentiond.stores.s3.documents import XMLNS, child, name_of, parse, rows
 from retentiond.stores.s3.endpoint import Bucket, Query
 from retentiond.stores.s3.errors import ABSENT, error_of
+from retentiond.stores.s3.items import Lock
 
 State = Literal["present", "absent", "marker", "denied"]
 _LEGAL_HOLD = "x-amz-object-lock-legal-hold"
 _UNTIL = "x-amz-object-lock-retain-until-date"
 _MODE = "x-amz-object-lock-mode"
 _NO_LOCK = frozenset({"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"})
-
-
-@dataclass(frozen=True, slots=True)
-class Lock:
-    """What Object Lock keeps a version by; `until` is the end of its retention (UTC)."""
-
-    legal_hold: bool = False
-    mode: str | None = None
-    until: datetime | None = None
-
-    def holds(self, now: datetime) -> bool:
-        """Whether the version can't be erased at that instant (aware)."""
-        return self.legal_hold or (self.until is not None and self.until > now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from retentiond.stores.s3.census import Census
 from retentiond.stores.s3.config import S3Target
 from retentiond.stores.s3.cuts import shards
 from retentiond.stores.s3.lifecycle import native_rules
+from retentiond.stores.s3.locks import LONGEST, OURS, Locks
 from retentiond.stores.s3.place import Place
 from retentiond.stores.s3.reading import Found, Reading, accounts_of, plus
 from retentiond.stores.s3.walk import KEYS, MOST, UPLOADS, Taken, Walks
@@ -65,6 +66,7 @@ class S3Store:
         self._reading = Reading(config)
         self._directory: AccountDirectory | None = None
         self._looking: list[Rulings] = []
+        self._locks = Locks(OURS if config.native_holds else LONGEST)
         self._census = Census()
 
     @property
@@ -204,6 +206,7 @@ class S3Store:
                 await rulings.ask(accounts_of(page), self._directory)
                 found = self._reading.found(rulings, page, taken.rows, taken.torn)
                 self._seen(replace(window, after=after), taken, found)
+                found = await self._without_locked(plan, rulings, found, taken)
                 one = replace(found.tally, after=taken.after, next_due=found.next_due, requests=taken.requests)
                 total = plus(total, one)
                 after, rest = taken.after, rest - len(taken.rows)
@@ -263,7 +266,16 @@ class S3Store:
         return (KEYS, UPLOADS) if self.config.uploads else (KEYS,)
 
     def _ground(self) -> Ground:
-        return Ground(self.name, self.place, self._walks, self._reading, self._directory, self._rulings, self._seen)
+        return Ground(
+            self.name,
+            self.place,
+            self._walks,
+            self._reading,
+            self._locks,
+            self._directory,
+            self._rulings,
+            self._seen,
+        )
 
     def _rulings(self, plan: TargetPlan) -> Rulings:
         """The rulings that looks under the plan go by; what they know of accounts is as of when it was asked."""
@@ -273,6 +285,12 @@ class S3Store:
             found = Rulings(plan)
             self._looking.append(found)
         return found
+
+    async def _without_locked(self, plan: TargetPlan, rulings: Rulings, found: Found, taken: Taken) -> Found:
+        """The verdicts, with what Object Lock keeps of what is due among the held."""
+        if self.place.has_lock and found.due:
+            await self._locks.look(await self.place.bucket(), taken.rows, found.due, plan.now)
+        return self._locks.apart(rulings, found, taken.rows, plan.now)
 
     def _seen(self, window: Window, taken: Taken, found: Found) -> None:
         self._census.seen(self._all_walks(), window, taken, found)
