@@ -29,6 +29,7 @@ from retentiond.stores.s3.place import Place
 from retentiond.stores.s3.reading import Found, Reading, accounts_of
 from retentiond.stores.s3.rows import Listing
 from retentiond.stores.s3.signing import Expiry
+from retentiond.stores.s3.sources import Sources
 from retentiond.stores.s3.walk import UPLOADS, Taken, Walks
 
 _MARGIN = timedelta(seconds=2)
@@ -45,6 +46,7 @@ class Ground:
     place: Place
     walks: Walks
     reading: Reading
+    sources: Sources
     locks: Locks
     directory: AccountDirectory | None
     looking: Callable[[TargetPlan], Rulings]
@@ -85,7 +87,7 @@ class S3Batch:
         bucket = await ground.place.bucket()
         async with ground.walks.at(bucket, ground.listing(window.walk), window.after, window.until) as pages:
             taken = await pages.take(window.after, window.size)
-        page = ground.reading.page(taken.rows)
+        page = await ground.sources.page(bucket, taken.rows)
         await self._rulings.ask(accounts_of(page), ground.directory)
         found = ground.reading.found(self._rulings, page, taken.rows, taken.torn)
         ground.seen(window, taken, found)
@@ -96,15 +98,16 @@ class S3Batch:
         return look.tally()
 
     async def intended(self, permit: Permit, window: Window) -> Intended:
-        """Judge it once more, by what the directory says now."""
+        """Judge it once more, by what the directory, tags and owning rows say now."""
         assert permit.epoch == self._plan.epoch
         assert self._look is not None, "it was not looked at"
         ground, taken, found = self._ground, self._look.taken, self._look.found
-        accounts, fresh = accounts_of(found.page), Rulings(self._plan)
+        page = await ground.sources.again(await ground.place.bucket(), taken.rows, found.page, found.due)
+        accounts, fresh = accounts_of(page), Rulings(self._plan)
         await fresh.ask(accounts, ground.directory)
         # By the same rules and the same facts the verdicts are the same.
-        if not fresh.knows_the_same(self._rulings, accounts):
-            found = ground.reading.found(fresh, found.page, taken.rows, taken.torn)
+        if page is not found.page or not fresh.knows_the_same(self._rulings, accounts):
+            found = ground.reading.found(fresh, page, taken.rows, taken.torn)
             found = ground.locks.apart(fresh, found, taken.rows, self._plan.now)
             self._look = replace(self._look, found=found)
         anchors = found.page.anchors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import replace
 
 import orjson
 
@@ -14,9 +13,9 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import NotFound
 from retentiond.stores.base import Matches
-from retentiond.stores.judging import Page
 from retentiond.stores.rulings import Rulings, Untold
 from retentiond.stores.s3.batch import Ground
+from retentiond.stores.s3.covering import covered
 from retentiond.stores.s3.rows import Position, Rows, fetch
 from retentiond.stores.s3.walk import KEYS, Taken
 
@@ -48,7 +47,7 @@ async def record(ground: Ground, plan: TargetPlan, text: str) -> tuple[RecordFac
         key, rows = text, await _rows_of(ground, text, None)
     if rows is None:
         raise NotFound(f"target {ground.name} has no record {text}")
-    page = ground.reading.page(rows)
+    page = await ground.sources.page(await ground.place.bucket(), rows)
     account = page.accounts[0]
     rulings = Rulings(plan)
     await rulings.ask([account], ground.directory)
@@ -61,25 +60,14 @@ async def record(ground: Ground, plan: TargetPlan, text: str) -> tuple[RecordFac
 async def matches(ground: Ground, hold: TargetHold, listed: Sequence[AsyncIterator[Taken]], seconds: float) -> Matches:
     """How many records the hold covers, whatever their verdict; those met by then where there is no time for all."""
     found, until = 0, time.monotonic() + seconds
+    bucket = await ground.place.bucket()
     for walk in listed:
         async for taken in walk:
-            found += await _covered(ground, hold, ground.reading.page(taken.rows))
+            page = await ground.sources.page(bucket, taken.rows)
+            found += sum(await covered([hold], page, ground.directory))
             if time.monotonic() > until and taken.after is not None:
                 return Matches(found, exact=False)
     return Matches(found, exact=True)
-
-
-async def _covered(ground: Ground, hold: TargetHold, page: Page) -> int:
-    texts = {each for each in page.accounts if isinstance(each, str)} if hold.accounts is not None else set()
-    canonical = await ground.directory.canonical(texts) if ground.directory is not None and texts else {}
-    found = 0
-    for key, anchor, account in zip(page.keys, page.anchors, page.accounts, strict=True):
-        if isinstance(account, Untold):
-            found += replace(hold, accounts=None).matches(account=None, key=key, anchor=anchor)
-        else:
-            text = None if account is None else canonical.get(account, account)
-            found += hold.matches(account=text, key=key, anchor=anchor)
-    return found
 
 
 async def _rows_of(ground: Ground, key: str, version: str | None) -> Rows | None:

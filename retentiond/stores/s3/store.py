@@ -29,6 +29,7 @@ from retentiond.stores.s3.lifecycle import native_rules
 from retentiond.stores.s3.locks import LONGEST, OURS, Locks
 from retentiond.stores.s3.place import Place
 from retentiond.stores.s3.reading import Found, Reading, accounts_of, plus
+from retentiond.stores.s3.sources import Owners, Sources
 from retentiond.stores.s3.walk import KEYS, MOST, UPLOADS, Taken, Walks
 
 _PLANS = 8
@@ -55,7 +56,10 @@ class S3Extent:
 class S3Store:
     """One prefix; see `stores.base.Expiring` for what each method promises."""
 
-    def __init__(self, name: str, config: S3Target, *, action: str, data_class: DataClass) -> None:
+    def __init__(
+        self, name: str, config: S3Target, *, action: str, data_class: DataClass, owners: Owners | None = None
+    ) -> None:
+        """`owners`: the target whose rows own its objects, where it is paired with one."""
         self.name, self.config, self.action = name, config, action
         self.records = config.records()
         self._data_class = data_class
@@ -64,6 +68,7 @@ class S3Store:
         self.place = Place(name, config)
         self._walks = Walks(self._head)
         self._reading = Reading(config)
+        self._sources = Sources(config, self._reading, owners)
         self._directory: AccountDirectory | None = None
         self._looking: list[Rulings] = []
         self._locks = Locks(OURS if config.native_holds else LONGEST)
@@ -111,7 +116,7 @@ class S3Store:
 
     async def open(self, accounts: AccountDirectory | None) -> None:
         """See that the bucket can be read; raises Blind, Unreachable."""
-        for asked in ("tags", "pairs_with", "native_holds"):
+        for asked in ("pairs_with",):
             if getattr(self.config, asked):
                 raise Blind(
                     f"targets.{self.name}.{asked} can't be carried out yet",
@@ -196,12 +201,12 @@ class S3Store:
     async def count(self, plan: TargetPlan, window: Window) -> Tally:
         """Judge a window without touching it."""
         total, after, rest = Tally(), window.after, window.size
-        ground = self._ground()
+        ground = self.ground()
         bucket = await self.place.bucket()
         async with self._walks.at(bucket, ground.listing(window.walk), after, window.until) as pages:
             while True:
                 taken = await pages.take(after, min(rest, MOST))
-                page = self._reading.page(taken.rows)
+                page = await self._sources.page(bucket, taken.rows)
                 rulings = self._rulings(plan)
                 await rulings.ask(accounts_of(page), self._directory)
                 found = self._reading.found(rulings, page, taken.rows, taken.torn)
@@ -219,7 +224,7 @@ class S3Store:
 
     async def matches(self, hold: TargetHold, *, seconds: float) -> Matches:
         """How many records the hold covers; those met by then where there is no time for all."""
-        return await lookup.matches(self._ground(), hold, [self._listed(walk) for walk in self._all_walks()], seconds)
+        return await lookup.matches(self.ground(), hold, [self._listed(walk) for walk in self._all_walks()], seconds)
 
     async def beyond(self, plan: TargetPlan) -> Tally | None:  # noqa: ARG002 - a walk has seen all, whatever the plan
         """The oldest anchor of each tier, by the last walk over all records."""
@@ -233,7 +238,7 @@ class S3Store:
 
     async def record(self, plan: TargetPlan, key: str) -> tuple[RecordFacts, AccountFacts]:
         """One object by its key, or one version by the JSON array of key and version id; raises NotFound."""
-        return await lookup.record(self._ground(), plan, key)
+        return await lookup.record(self.ground(), plan, key)
 
     async def next_expiry(self, plan: TargetPlan) -> datetime | None:  # noqa: ARG002 - each window tells it
         """Told by the windows of a sweep."""
@@ -260,17 +265,19 @@ class S3Store:
     @asynccontextmanager
     async def batch(self, plan: TargetPlan) -> AsyncIterator[S3Batch]:
         """One window under the plan."""
-        yield S3Batch(self._ground(), plan)
+        yield S3Batch(self.ground(), plan)
 
     def _all_walks(self) -> tuple[str, ...]:
         return (KEYS, UPLOADS) if self.config.uploads else (KEYS,)
 
-    def _ground(self) -> Ground:
+    def ground(self) -> Ground:
+        """What batches, questions about single objects and native holds stand on."""
         return Ground(
             self.name,
             self.place,
             self._walks,
             self._reading,
+            self._sources,
             self._locks,
             self._directory,
             self._rulings,
@@ -298,7 +305,7 @@ class S3Store:
     async def _listed(self, walk: str) -> AsyncIterator[Taken]:
         """All of a walk, judged by nobody."""
         bucket, after = await self.place.bucket(), None
-        async with self._walks.at(bucket, self._ground().listing(walk), None, None) as pages:
+        async with self._walks.at(bucket, self.ground().listing(walk), None, None) as pages:
             while True:
                 taken = await pages.take(after, MOST)
                 yield taken
