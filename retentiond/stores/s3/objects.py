@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 from urllib.parse import quote, urlencode
 
+from retentiond.errors import Refused
 from retentiond.stores.s3.bodies import checksum
 from retentiond.stores.s3.documents import XMLNS, child, name_of, parse, rows
 from retentiond.stores.s3.endpoint import Bucket, Query
@@ -24,6 +25,10 @@ _LEGAL_HOLD = "x-amz-object-lock-legal-hold"
 _UNTIL = "x-amz-object-lock-retain-until-date"
 _MODE = "x-amz-object-lock-mode"
 _NO_LOCK = frozenset({"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"})
+
+
+class Absent(Refused):
+    """There is no such object, or version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,8 @@ async def legal_hold(bucket: Bucket, key: str, version_id: str | None) -> bool:
     trouble = reply.trouble
     if trouble is not None and trouble.code in _NO_LOCK:
         return False
+    if trouble is not None and (trouble.code in ABSENT or (reply.status, trouble.code) == (404, "NotFound")):
+        raise Absent(f"bucket {bucket.name}: there is no such version")
     return child(parse(bucket.require(reply, "reading a legal hold", "s3:GetObjectLegalHold").body), "Status") == "ON"
 
 

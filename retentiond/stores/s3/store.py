@@ -157,9 +157,11 @@ class S3Store:
 
     async def hold(self, hold: Hold) -> TargetHold:
         """The hold as keys and accounts are compared here; one on a single version is on its key."""
-        found = await target_hold(
-            hold, target=self.name, knows_account=self.config.knows_account, directory=self._directory
-        )
+        return await self.hold_by(hold, self._directory)
+
+    async def hold_by(self, hold: Hold, directory: AccountDirectory | None) -> TargetHold:
+        """The same, by this directory, for who asks before the target is opened."""
+        found = await target_hold(hold, target=self.name, knows_account=self.config.knows_account, directory=directory)
         if found.records is None:
             return found
         return replace(found, records=found.records | {each for text in found.records for each in lookup.keys_in(text)})
