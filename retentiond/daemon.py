@@ -24,7 +24,7 @@ from retentiond.control.holds import FenceProbe, OnWait, Recorder
 from retentiond.control.legal_holds import LegalHolds
 from retentiond.control.natives import NativeStep
 from retentiond.control.workers import Role, Worker
-from retentiond.daemon_spec import make_spec, make_store
+from retentiond.daemon_spec import make_spec, make_stores
 from retentiond.domain.change import Evaded, evaded, newly_erases
 from retentiond.domain.holds import Hold
 from retentiond.domain.permit import Unit
@@ -197,10 +197,7 @@ async def open_app(
         tools = Tools(database, journal, spec, keys["evidence"], worker_name(), observer)
         given, space, secret = settings.targets, control_id, keys["accounts"]
         pools = Pools(settings.workers.connections)
-        stores = {
-            target.name: make_store(given[target.name], target, space=space, secret=secret, pools=pools)
-            for target in spec.targets
-        }
+        stores = make_stores(spec.targets, given, space=space, secret=secret, pools=pools)
         directory = Directory(settings.accounts) if settings.accounts else None
         native = {
             target.name: _native(stores[target.name], target.data_class.name, tools, directory)

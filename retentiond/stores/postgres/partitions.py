@@ -35,8 +35,8 @@ class PostgresPartitions:
 
     @property
     def wanted(self) -> bool:
-        """Whether the configuration lets whole ones go."""
-        return self._store.config.partitions == "drop"
+        """Whether the configuration lets whole ones go, and no record waits for its object."""
+        return self._store.config.partitions == "drop" and not self._store.paired
 
     async def due(self, plan: Callable[[], TargetPlan]) -> AsyncIterator[tuple[Part, ...]]:
         """Partitions before the plan's horizon in which all is due, as it looks without a lock."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
+from retentiond.stores.base import AccountDirectory
 from retentiond.stores.judging import Page
 from retentiond.stores.rulings import Account, Untold
 from retentiond.stores.s3.config import S3Target, Tags
@@ -23,13 +24,20 @@ from retentiond.stores.s3.rows import Rows
 _AT_ONCE = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """What the row that owns an object says of it; `anchor` (UTC) is None where it can't be told."""
+class Owner(Protocol):
+    """What the row that owns an object says of it."""
 
-    account: str | None
-    tier: str | None
-    anchor: datetime | None
+    @property
+    def account(self) -> str | None:
+        """Whose it is."""
+
+    @property
+    def tier(self) -> str | None:
+        """Its tier."""
+
+    @property
+    def anchor(self) -> datetime | None:
+        """When it began (UTC); None where it can't be told."""
 
 
 class Owners(Protocol):
@@ -42,6 +50,12 @@ class Owners(Protocol):
     @property
     def names_tier(self) -> bool:
         """Whether its rows say their tier."""
+
+    async def open(self, accounts: AccountDirectory | None) -> None:
+        """See that they can be read; raises Blind, Unreachable."""
+
+    async def orphans(self) -> tuple[int, int]:
+        """Of the newest rows how many were looked at, and how many of them own nothing any more."""
 
     async def owners(self, keys: Collection[str]) -> Mapping[str, Owner]:
         """The owners of the objects of these keys, as they are now; raises Blind, Unreachable.

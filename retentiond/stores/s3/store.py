@@ -15,11 +15,10 @@ from retentiond.domain.native_expiry import NativeRule
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.policy import DataClass
 from retentiond.domain.verdict import RecordFacts
-from retentiond.errors import Blind
 from retentiond.stores.base import AccountDirectory, Fate, Finding, Matches, Tally, TierTally, Vitals, Window
 from retentiond.stores.holding import target_hold
 from retentiond.stores.rulings import Rulings
-from retentiond.stores.s3 import inspect, lookup
+from retentiond.stores.s3 import inspect, lookup, orphans
 from retentiond.stores.s3.aftermath import looked_for
 from retentiond.stores.s3.batch import Ground, S3Batch
 from retentiond.stores.s3.census import Census
@@ -28,6 +27,7 @@ from retentiond.stores.s3.cuts import shards
 from retentiond.stores.s3.lifecycle import native_rules
 from retentiond.stores.s3.locks import LONGEST, OURS, Locks
 from retentiond.stores.s3.place import Place
+from retentiond.stores.s3.presence import absent
 from retentiond.stores.s3.reading import Found, Reading, accounts_of, plus
 from retentiond.stores.s3.sources import Owners, Sources
 from retentiond.stores.s3.walk import KEYS, MOST, UPLOADS, Taken, Walks
@@ -56,10 +56,7 @@ class S3Extent:
 class S3Store:
     """One prefix; see `stores.base.Expiring` for what each method promises."""
 
-    def __init__(
-        self, name: str, config: S3Target, *, action: str, data_class: DataClass, owners: Owners | None = None
-    ) -> None:
-        """`owners`: the target whose rows own its objects, where it is paired with one."""
+    def __init__(self, name: str, config: S3Target, *, action: str, data_class: DataClass) -> None:
         self.name, self.config, self.action = name, config, action
         self.records = config.records()
         self._data_class = data_class
@@ -68,11 +65,16 @@ class S3Store:
         self.place = Place(name, config)
         self._walks = Walks(self._head)
         self._reading = Reading(config)
-        self._sources = Sources(config, self._reading, owners)
+        self._owners: Owners | None = None
+        self._sources = Sources(config, self._reading)
         self._directory: AccountDirectory | None = None
         self._looking: list[Rulings] = []
         self._locks = Locks(OURS if config.native_holds else LONGEST)
         self._census = Census()
+
+    def pair(self, owners: Owners) -> None:
+        """From now on each object is owned by one of these rows; before it is opened."""
+        self._owners, self._sources = owners, Sources(self.config, self._reading, owners)
 
     @property
     def kind(self) -> str:
@@ -116,14 +118,14 @@ class S3Store:
 
     async def open(self, accounts: AccountDirectory | None) -> None:
         """See that the bucket can be read; raises Blind, Unreachable."""
-        for asked in ("pairs_with",):
-            if getattr(self.config, asked):
-                raise Blind(
-                    f"targets.{self.name}.{asked} can't be carried out yet",
-                    remedy=f"take targets.{self.name}.{asked} out",
-                )
+        if self._owners is not None:
+            await self._owners.open(accounts)
         self._directory = accounts
         await self.place.open()
+
+    async def absent(self, keys: Collection[str]) -> frozenset[str]:
+        """Which of these keys have nothing any more; also before it is opened. Raises Blind, Unreachable."""
+        return await absent(self.place, keys)
 
     async def close(self) -> None:
         """Give up all connections."""
@@ -141,7 +143,10 @@ class S3Store:
 
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
-        return await inspect.findings(await self.place.bucket(), self.config, self.name, self._data_class)
+        found = await inspect.findings(await self.place.bucket(), self.config, self.name, self._data_class)
+        if self._owners is not None:
+            found += await orphans.findings(await self.place.bucket(), self.config, self.name, self._owners)
+        return found
 
     async def native_rules(self) -> Sequence[NativeRule]:
         """The bucket's lifecycle rules."""
