@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -37,14 +37,24 @@ class S3Subject(Subject):
         await self.ground.put(key, body=body)
         await asyncio.to_thread(self.ground.written_at, key, datetime.now(UTC) - timedelta(days=days))
 
+    async def begin_upload(self, key, days=400):
+        """An upload that nobody completes; moto says of all that they were begun in 2010."""
+        async with self.then(days) as bucket:
+            bucket.require(await bucket.ask("POST", key, [("uploads", "")]), "beginning an upload", "")
+
     async def _put_then(self, key, days, body):
-        """By a server that has the time of then; of a few days ago by the one of now, since each is a process."""
-        server = await asyncio.to_thread(self._past, int(days)) if days > _FEW_DAYS else self.ground.server
-        endpoint = await Endpoint.open(server.access())
-        try:
-            bucket = await endpoint.locate(self.ground.name)
+        async with self.then(days) as bucket:
             await objects.head(bucket, key)  # to learn its clock
             await objects.put(bucket, key, body)
+
+    @asynccontextmanager
+    async def then(self, days):
+        """The bucket at a server that has the time of then; of a few days ago that of now, since each is a process."""
+        past = self._past if days > _FEW_DAYS else None
+        server = await asyncio.to_thread(past, int(days)) if past is not None else self.ground.server
+        endpoint = await Endpoint.open(server.access())
+        try:
+            yield await endpoint.locate(self.ground.name)
         finally:
             await endpoint.close()
 
@@ -52,7 +62,8 @@ class S3Subject(Subject):
         return f"{PREFIX}{account}/{number:06}"
 
     async def left(self):
-        return {int(key.rsplit("/", 1)[1]) for key in await self.ground.keys(PREFIX)}
+        # Beside what finds out what the endpoint can.
+        return {int(key.rsplit("/", 1)[1]) for key in await self.ground.keys(PREFIX) if "/.retentiond" not in key}
 
     async def versions(self):
         """Every version and marker that there is, as pairs of key and id."""

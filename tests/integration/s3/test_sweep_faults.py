@@ -2,12 +2,14 @@
 
 import asyncio
 import re
+from datetime import timedelta
 
 import pytest
 
 from retentiond.control import holds
 from retentiond.control.hold_rows import HoldDraft
 from retentiond.domain.holds import Scope
+from retentiond.stores.s3 import batch
 from tests.contract.behaviours import killed
 from tests.services.buckets import prepared
 from tests.services.gates import looks
@@ -20,10 +22,11 @@ def of_a_sweep(asked):
 
 
 @pytest.fixture(params=[False, True], ids=["objects", "versions"])
-async def subject(request, apart, moto_server):
+async def subject(request, apart, s3):
     """Objects, and the way to them, which fails as it is told to (`subject.proxy`)."""
-    async with moto_server.bucket(versioned=request.param) as ground, faulty(moto_server) as proxy:
-        found = await prepared(apart, ground)
+    past = request.getfixturevalue("ceph_past") if s3.kind == "ceph" else None
+    async with s3.bucket(versioned=request.param) as ground, faulty(s3) as proxy:
+        found = await prepared(apart, ground, past)
         found.rig.targets["logs"]["endpoint_url"] = proxy.server.url
         found.proxy = proxy
         await found.records()
@@ -108,7 +111,32 @@ async def test_a_server_that_can_not_be_reached_for_deletions_leaves_no_doubt(su
     assert sent
 
 
+@pytest.mark.system
+@pytest.mark.parametrize("versioned", [False, True], ids=["objects", "versions"])
+async def test_a_request_that_comes_after_its_expiry_is_refused_by_the_server_itself(
+    apart, ceph_server, ceph_past, monkeypatch, versioned
+):
+    """The network held it for longer than its permit lives; the permit of three seconds stands for one of thirty."""
+    monkeypatch.setattr(batch, "_MARGIN", timedelta(seconds=27))
+    async with ceph_server.bucket(versioned=versioned) as ground, faulty(ceph_server) as proxy:
+        subject = await prepared(apart, ground, ceph_past)
+        subject.rig.targets["logs"]["endpoint_url"] = proxy.server.url
+        await subject.records()
+        proxy.arm(Fault("stopped before", about=of_a_sweep))
+        sweep = asyncio.create_task(subject.rig.only())
+        await proxy.reached.wait()
+        await asyncio.sleep(4)
+        await proxy.release()
+        outcome = await sweep
+        # It was asked for again under another permit, which would have found nothing if it had been carried out.
+        assert (outcome.outcome, outcome.changed, outcome.gone) == ("drained", 5, 0)
+        assert len([each for each in proxy.passed if of_a_sweep(each)]) == 2
+        await subject.rig.require_told(logs=5)
+
+
 async def test_a_listing_that_never_ends_fails_the_sweep_and_says_so(subject):
+    if subject.ground.server.kind == "ceph":
+        pytest.skip("it sees that the address is another than was signed")
 
     def first_page_again(_, raw):
         raw = re.sub(rb"&?(start-after|key-marker|version-id-marker)=[^& ]*", b"", raw, count=2)

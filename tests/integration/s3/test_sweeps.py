@@ -1,6 +1,7 @@
 """Sweeps of objects: what goes of versions, markers and uploads, what stays, and what is said of it."""
 
 import json
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,29 +10,41 @@ import pytest
 from retentiond.domain.verdict import Kind
 from retentiond.errors import NotFound
 from retentiond.stores.base import Window
-from retentiond.stores.s3 import deleting
+from retentiond.stores.s3 import deleting, objects
 from retentiond.stores.s3.walk import UPLOADS
 from tests.services.buckets import PREFIX, prepared
 from tests.services.s3_faults import Fault, faulty
 from tests.services.s3_keys import storable
 
 
-@pytest.fixture
-async def plain(apart, moto_server):
-    async with moto_server.bucket() as ground:
-        yield await prepared(apart, ground)
+@asynccontextmanager
+async def made(request, rig, s3, **kind):
+    past = request.getfixturevalue("ceph_past") if s3.kind == "ceph" else None
+    async with s3.bucket(**kind) as ground:
+        yield await prepared(rig, ground, past)
 
 
 @pytest.fixture
-async def versioned(apart, moto_server):
-    async with moto_server.bucket(versioned=True) as ground:
-        yield await prepared(apart, ground)
+async def plain(request, apart, s3):
+    async with made(request, apart, s3) as subject:
+        yield subject
+
+
+@pytest.fixture
+async def versioned(request, apart, s3):
+    async with made(request, apart, s3, versioned=True) as subject:
+        yield subject
+
+
+@pytest.fixture
+async def locked(request, apart, s3):
+    async with made(request, apart, s3, lock=True) as subject:
+        yield subject
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "versioned"])
-async def either(request, apart, moto_server):
-    async with moto_server.bucket(versioned=request.param) as ground:
-        subject = await prepared(apart, ground)
+async def either(request, apart, s3):
+    async with made(request, apart, s3, versioned=request.param) as subject:
         subject.versioned = request.param
         yield subject
 
@@ -119,18 +132,18 @@ async def test_a_key_with_more_versions_than_a_window_goes_whole_and_its_marker_
     assert await versioned.versions() == []
 
 
-async def test_a_version_under_a_legal_hold_of_the_bucket_is_held_and_so_is_its_marker(apart, moto_server):
-    async with moto_server.bucket(lock=True) as ground:
-        subject = await prepared(apart, ground)
-        key = subject.key(1)
-        await subject.put(key)
-        await subject.add(2)
-        await ground.client.put_object_legal_hold(Bucket=ground.name, Key=key, LegalHold={"Status": "ON"})
-        await mark(subject, key)
-        outcome = await subject.rig.only()
-        assert (outcome.changed, outcome.held) == (1, 1)
-        assert [each for each, _ in await subject.versions()] == [key, key]
-        await subject.rig.require_told(logs=1)
+async def test_a_version_under_a_legal_hold_of_the_bucket_is_held_and_so_is_its_marker(locked):
+    key = locked.key(1)
+    await locked.put(key)
+    await locked.add(2)
+    async with locked.then(400) as bucket:  # Ceph takes it for a change of the object
+        await objects.head(bucket, key)
+        await objects.set_legal_hold(bucket, key, None, on=True)
+    await mark(locked, key)
+    outcome = await locked.rig.only()
+    assert (outcome.changed, outcome.held) == (1, 1)
+    assert [each for each, _ in await locked.versions()] == [key, key]
+    await locked.rig.require_told(logs=1)
 
 
 async def test_keys_of_every_kind_go(either):
@@ -138,18 +151,17 @@ async def test_keys_of_every_kind_go(either):
     subject.rig.targets["logs"]["key"] = "{file:path}"
     subject.rig.targets["logs"]["tier"] = "free"
     keys = [PREFIX + key for key in storable(subject.ground.server) if len(key) < 1000]
-    if subject.versioned:
+    if subject.versioned and subject.ground.server.kind == "moto":
         keys = [key for key in keys if key.isprintable()]  # moto lists versions as they are, which XML can't carry
     for key in keys:
-        await subject.ground.put(key)
-        subject.ground.written_at(key, datetime.now(UTC) - timedelta(days=400))
+        await subject.put(key)
     outcome = await subject.rig.only()
     assert (outcome.outcome, outcome.changed) == ("drained", len(keys)), outcome.error
     assert await subject.versions() == []
 
 
 async def test_a_key_that_does_not_fit_is_kept_counted_and_explained(plain):
-    await plain.put(f"{PREFIX}nobody", days=4000)
+    await plain.put(f"{PREFIX}nobody")
     await plain.add(1)
     outcome = await plain.rig.only()
     assert (outcome.changed, outcome.unresolved) == (1, 1)
@@ -170,10 +182,10 @@ async def test_the_date_in_a_key_counts_where_it_is_later(plain):
 async def test_uploads_that_nobody_completed_go_by_the_term_and_not_under_a_hold(plain):
     client, bucket = plain.ground.client, plain.ground.name
     for account in ("1", "2"):
-        await client.create_multipart_upload(Bucket=bucket, Key=plain.key(1, account))
+        await plain.begin_upload(plain.key(1, account))
     async with plain.rig.app() as app:
         await plain.rig.hold(app, accounts=("2",))
-    outcome = await plain.rig.only()  # moto's uploads were begun in 2010
+    outcome = await plain.rig.only()
     assert (outcome.changed, outcome.held) == (1, 1)
     left = (await client.list_multipart_uploads(Bucket=bucket))["Uploads"]
     assert [each["Key"] for each in left] == [plain.key(1, "2")]
@@ -232,7 +244,7 @@ async def test_a_plan_writes_nothing_into_the_bucket_and_tells_the_oldest(plain)
             plan = await app.engine.plan(app.spec.target("logs"))
             assert await store.total() == outcome.scanned == 8
             # Of what a sweep would leave.
-            assert timedelta(hours=23) < datetime.now(UTC) - await store.oldest(plan) < timedelta(hours=25)
+            assert datetime.now(UTC) - await store.oldest(plan) < timedelta(hours=25)
             beyond = await store.beyond(plan)
             assert (beyond.after, list(beyond.tiers)) == (None, ["free"])
         assert outcome.would == 5
@@ -278,6 +290,8 @@ async def test_a_prefix_is_swept_in_shards_cut_at_folders_and_by_what_a_walk_has
 
 
 async def test_an_endpoint_without_a_fence_erases_nothing_unless_that_is_accepted(plain):
+    if plain.ground.server.kind == "ceph":
+        pytest.skip("it has one")
     await plain.records()
     plain.rig.targets["logs"]["unfenced"] = False
     outcome = await plain.rig.only()
