@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiobotocore.config import AioConfig
@@ -33,6 +32,7 @@ from yarl import URL
 from retentiond.errors import Blind, Unreachable
 from retentiond.stores.s3.clock import ServerClock
 from retentiond.stores.s3.errors import TOO_SKEWED, Trouble, Unanswered, Unsent, error_of, trouble_in
+from retentiond.stores.s3.network import session
 from retentiond.stores.s3.signing import Expiry, Fence, Signed, Signer, encoded
 
 Addressing = Literal["auto", "path", "virtual"]
@@ -117,13 +117,15 @@ class Endpoint:
         return Bucket(self, name, f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}")
 
     async def signer(self) -> Signer:
-        """Signs with the credentials as they are now: those of a role are renewed before they expire."""
+        """Signs with the credentials as they are now: those of a role are renewed before they expire.
+
+        Raises Unsent where they can't be had.
+        """
         try:
             frozen = await self._credentials.get_frozen_credentials()
-        except BotoCoreError as error:
-            raise Unreachable(
-                f"S3: credentials can't be had: {error}", remedy="check the role, or give keys"
-            ) from error
+        except (BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            # What renews them answers over the network, and errors of botocore's name no secret.
+            raise Unsent(f"S3: credentials can't be had: {error}", remedy="check the role, or give keys") from error
         return Signer(frozen, self.region)
 
     async def send(self, method: str, signed: Signed, body: bytes) -> Reply:
@@ -171,9 +173,15 @@ class Endpoint:
             raise Unreachable(f"S3: {error}", remedy="check endpoint_url, region and the AWS configuration") from error
         self.region = self.client.meta.region_name
         ca_bundle = self._session.get_config_variable("ca_bundle")
-        self._http = await self._exit.enter_async_context(_http(access, self.client.meta.endpoint_url, ca_bundle))
-        # A DELETE whose connection breaks would be sent a second time, and only one of the two be accounted for.
-        self._http._retry_connection = False  # noqa: SLF001 - there is no other way to say so
+        self._http = await self._exit.enter_async_context(
+            session(
+                self.client.meta.endpoint_url,
+                connect_seconds=access.connect_seconds,
+                answer_seconds=access.answer_seconds,
+                connections=access.connections,
+                ca_bundle=ca_bundle,
+            )
+        )
 
     async def _chain(self) -> Any:
         found = await self._session.get_credentials()
@@ -231,6 +239,10 @@ class Bucket:
         self, fence: Fence, expiry: Expiry, method: str, key: str, query: Query, headers: Mapping[str, str], body: bytes
     ) -> Reply:
         """Send, once, what the server is to refuse after the expiry; raises Unsent or Unanswered."""
+        if expiry.spent:
+            raise Unsent(
+                f"bucket {self.name}: a request has no time left", remedy="nothing to do: it is asked for again"
+            )
         signer = await self.endpoint.signer()
         signed = signer.until(fence, method, self.url(key), query, headers, body, expiry)
         return await self.endpoint.send(method, signed, body)
@@ -295,27 +307,6 @@ def _config(access: Access) -> AioConfig:
         # Other servers than AWS know none of the newer checksums.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-    )
-
-
-def _http(access: Access, url: str, ca_bundle: str | None) -> aiohttp.ClientSession:
-    parts = urlsplit(url)
-    # What `trust_env` does as well, but for each request, and with a look at .netrc in a thread.
-    proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=access.connections,
-            ttl_dns_cache=60,
-            ssl=ssl.create_default_context(cafile=ca_bundle) if ca_bundle else True,
-        ),
-        timeout=aiohttp.ClientTimeout(
-            total=3 * access.answer_seconds, sock_connect=access.connect_seconds, sock_read=access.answer_seconds
-        ),
-        headers={"User-Agent": "retentiond"},
-        skip_auto_headers=("Content-Type", "Accept-Encoding"),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        proxy=proxy,
     )
 
 
