@@ -113,7 +113,7 @@ class ByExpiry:
             "salt": batches.salt(batch_id),
             PLACE: list(self._store.records),
         }
-        await permits.prepare(batches.tools.database, permit, prepared)
+        await permits.prepare(batches.tools.database, permit, prepared, in_time=True)
 
     async def _looked_at_later(self, permit: Permit, found: Tally, window: Window, began: float) -> Tally:
         """Not all was answered: wait until nothing of it can take effect any more, and write what is there then.
