@@ -67,6 +67,9 @@ class ByExpiry:
             permit = await batches.issue(await self._numbers.take(), batch_id, window)
             intended = await batch.intended(permit, window)
             batches.require_within_bound(intended.selected)
+            if intended.selected != seen.selected:
+                # The directory says something else than a moment ago: what it said is no basis to rest on.
+                batches.outcome.basis = None
             if intended.selected:
                 await self._prepare(permit, intended, batch_id, began)
                 self._sent = True
