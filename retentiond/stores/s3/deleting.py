@@ -255,7 +255,7 @@ class _Work:
         if trouble.code in errors.LATE:
             return True
         clock = self.bucket.endpoint.clock
-        return trouble.status == 403 and clock.known and clock.reading().now >= self.expiry.expires_at
+        return trouble.status == 403 and clock.known and clock.latest() >= self.expiry.expires_at
 
     def _unknown(self, pending: list[int], error: Unanswered) -> None:
         self.unanswered += 1

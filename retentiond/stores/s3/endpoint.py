@@ -311,7 +311,7 @@ def _config(access: Access) -> AioConfig:
 
 
 def _now(clock: ServerClock) -> datetime:
-    return clock.reading().now if clock.known else datetime.now(UTC)
+    return clock.latest() if clock.known else datetime.now(UTC)
 
 
 def _host(url: str) -> str:
