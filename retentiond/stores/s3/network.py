@@ -6,7 +6,9 @@ that destroys both would be wrong: one of the two would not be accounted for, or
 
 from __future__ import annotations
 
+import socket
 import ssl
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -26,6 +28,7 @@ def session(
             limit=connections,
             ttl_dns_cache=60,
             ssl=ssl.create_default_context(cafile=ca_bundle) if ca_bundle else True,
+            socket_factory=partial(_socket, answer_seconds),
         ),
         timeout=aiohttp.ClientTimeout(total=3 * answer_seconds, sock_connect=connect_seconds, sock_read=answer_seconds),
         headers={"User-Agent": "retentiond"},
@@ -36,6 +39,18 @@ def session(
     )
     # A DELETE whose connection breaks would be sent a second time, and only one of the two be accounted for.
     made._retry_connection = False  # noqa: SLF001 - there is no other way to say so
+    return made
+
+
+def _socket(seconds: float, address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket whose kernel gives up what was not taken in for so long.
+
+    Else it would try for a quarter of an hour by itself: the end of a body whose headers came in time would arrive
+    when the permit is long over, and some servers carry that out.
+    """
+    made = socket.socket(*address[:3])
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
     return made
 
 

@@ -1,6 +1,7 @@
 """Answers of others than the server that was asked: a redirect, and what comes on a connection before anything is asked."""
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -118,6 +119,13 @@ async def test_a_redirect_is_not_followed(status):
         done = await erase(bucket)
         assert (done.outcomes[0].outcome, done.unanswered) == ("failed", 0)
         assert len(other.asked) == before
+
+
+async def test_the_kernel_gives_up_a_body_that_the_server_does_not_take():
+    async with wired() as (_, bucket):
+        (idle,) = [protocol for held in bucket.endpoint._http.connector._conns.values() for protocol, _ in held]
+        kept = idle.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert kept == 1000
 
 
 async def test_a_deletion_that_was_accepted_for_later_is_not_done():
