@@ -128,14 +128,22 @@ class Endpoint:
             raise Unsent(f"S3: credentials can't be had: {error}", remedy="check the role, or give keys") from error
         return Signer(frozen, self.region)
 
-    async def send(self, method: str, signed: Signed, body: bytes) -> Reply:
-        """One attempt; raises Unsent or Unanswered, never anything else of the network's."""
+    async def send(self, method: str, signed: Signed, body: bytes, *, answers: int = 3) -> Reply:
+        """One attempt, given up after so many times `answer_seconds`; raises Unsent or Unanswered, nothing else."""
         assert self._http is not None, "the endpoint is not open"
         self.requests += 1
-        began = time.monotonic()
+        seconds, began = self.access.answer_seconds, time.monotonic()
+        timeout = aiohttp.ClientTimeout(
+            total=answers * seconds, sock_connect=self.access.connect_seconds, sock_read=seconds
+        )
         try:
             async with self._http.request(
-                method, URL(signed.url, encoded=True), headers=signed.headers, data=body or None, allow_redirects=False
+                method,
+                URL(signed.url, encoded=True),
+                headers=signed.headers,
+                data=body or None,
+                allow_redirects=False,
+                timeout=timeout,
             ) as response:
                 content = await response.read()
                 self.clock.observe(response.headers.get("Date"), began, time.monotonic())
@@ -176,7 +184,6 @@ class Endpoint:
         self._http = await self._exit.enter_async_context(
             session(
                 self.client.meta.endpoint_url,
-                connect_seconds=access.connect_seconds,
                 answer_seconds=access.answer_seconds,
                 connections=access.connections,
                 ca_bundle=ca_bundle,
@@ -238,14 +245,18 @@ class Bucket:
     async def destroy(
         self, fence: Fence, expiry: Expiry, method: str, key: str, query: Query, headers: Mapping[str, str], body: bytes
     ) -> Reply:
-        """Send, once, what the server is to refuse after the expiry; raises Unsent or Unanswered."""
+        """Send, once, what the server is to refuse after the expiry; raises Unsent or Unanswered.
+
+        A server may wait a minute for the rest of a body, and each byte makes it wait anew: so all of it has two
+        answers' time, which is less than `holds.late_effect_grace` also where this process is stopped in the middle.
+        """
         if expiry.spent:
             raise Unsent(
                 f"bucket {self.name}: a request has no time left", remedy="nothing to do: it is asked for again"
             )
         signer = await self.endpoint.signer()
         signed = signer.until(fence, method, self.url(key), query, headers, body, expiry)
-        return await self.endpoint.send(method, signed, body)
+        return await self.endpoint.send(method, signed, body, answers=2)
 
     async def call(
         self, operation: str, asked: str, right: str, *, nothing: Collection[str] = (), **given: Any

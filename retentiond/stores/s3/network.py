@@ -16,9 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 
 
-def session(
-    url: str, *, connect_seconds: float, answer_seconds: float, connections: int, ca_bundle: str | None
-) -> aiohttp.ClientSession:
+def session(url: str, *, answer_seconds: float, connections: int, ca_bundle: str | None) -> aiohttp.ClientSession:
     """A session for requests to an endpoint: each is sent once, and its answer is its own."""
     parts = urlsplit(url)
     # What `trust_env` does as well, but for each request, and with a look at .netrc in a thread.
@@ -30,7 +28,6 @@ def session(
             ssl=ssl.create_default_context(cafile=ca_bundle) if ca_bundle else True,
             socket_factory=partial(_socket, answer_seconds),
         ),
-        timeout=aiohttp.ClientTimeout(total=3 * answer_seconds, sock_connect=connect_seconds, sock_read=answer_seconds),
         headers={"User-Agent": "retentiond"},
         skip_auto_headers=("Content-Type", "Accept-Encoding"),
         auto_decompress=False,

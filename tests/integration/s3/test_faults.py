@@ -147,7 +147,7 @@ async def test_credentials_that_can_not_be_renewed_between_two_attempts_leave_no
 async def test_where_one_request_meets_a_defect_no_other_is_sent_after_it(failing, monkeypatch):
     sent = []
 
-    async def broken(*args):
+    async def broken(*args, **_):
         sent.append(args)
         if len(sent) == 1:
             raise RuntimeError("a defect")

@@ -8,6 +8,7 @@ from email.utils import format_datetime
 
 import pytest
 
+from retentiond.control.activation import LATE_EFFECT_GRACE_SECONDS
 from retentiond.stores.s3.deleting import delete
 from retentiond.stores.s3.endpoint import Access, Endpoint
 from retentiond.stores.s3.items import Doomed, How
@@ -119,6 +120,22 @@ async def test_a_redirect_is_not_followed(status):
         done = await erase(bucket)
         assert (done.outcomes[0].outcome, done.unanswered) == ("failed", 0)
         assert len(other.asked) == before
+
+
+async def test_a_deletion_is_given_up_well_before_the_grace_of_its_permit_also_where_each_byte_is_in_time(monkeypatch):
+    """Of its 120 s Ceph may wait 65 for a byte."""
+    async with wired() as (_, bucket):
+        given, whole = [], bucket.endpoint._http.request
+        monkeypatch.setattr(
+            bucket.endpoint._http,
+            "request",
+            lambda *args, **named: given.append(named["timeout"]) or whole(*args, **named),
+        )
+        await erase(bucket)
+        (timeout,) = given
+        seconds = Access().answer_seconds
+        assert timeout.total == 2 * bucket.endpoint.access.answer_seconds
+        assert 2 * seconds + 65 < LATE_EFFECT_GRACE_SECONDS
 
 
 async def test_the_kernel_gives_up_a_body_that_the_server_does_not_take():
