@@ -18,7 +18,7 @@ from services.s3 import S3Server
 
 Kind = Literal[
     "denied", "busy", "broken", "error in a 200", "keys busy", "keys broken", "cut", "lost", "never sent", "late",
-    "stopped before", "stopped after",
+    "gave up", "a page", "stopped before", "stopped after",
 ]  # fmt: skip
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *[^\r]*", re.IGNORECASE)
@@ -49,6 +49,8 @@ class Fault:
     answer comes. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
     has it. `late`: the connection ends, and the server gets it only when `release` is called. `stopped before`, `stopped after`:
     nothing goes on until `release`, with or without the server having acted; `reached` is set then.
+    `gave up`: as a gateway that does not wait any longer, 504 and a page of its own; the server gets it when `release` is
+    called. `a page`: 200 and a page, as of a proxy that wants to be logged in to; the server is not asked.
     """
 
     kind: Kind
@@ -120,9 +122,11 @@ class Faulty:
             return _answer(status, b"" if asked.method == "HEAD" else body)
         if fault.kind in {"keys busy", "keys broken"}:
             return await self._keys(asked, raw, fault)
-        if fault.kind == "late":
+        if fault.kind == "a page":
+            return _answer("200 OK", b"<html>Log in</html>")
+        if fault.kind in {"late", "gave up"}:
             self._later.append(asyncio.ensure_future(self._pass_later(asked, raw)))
-            return None
+            return None if fault.kind == "late" else _answer("504 Gateway Timeout", b"<html>waited enough</html>")
         if fault.kind == "never sent":
             return None
         if fault.kind == "stopped before":
