@@ -28,6 +28,7 @@ from retentiond.domain.holds import Hold
 from retentiond.errors import Blind, LedgerError, StillPending, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.verify import verify_database
+from retentiond.sweep import native_expiry
 
 log = structlog.get_logger()
 BY = "daemon"
@@ -44,6 +45,8 @@ _PAGE_REST_SECONDS = 0.05
 _STUCK = "stuck"
 # A partition that was attached, a trigger that somebody disabled: seen by nobody until looked for.
 _NATIVE_SECONDS = 60.0
+# Somebody may set a lifecycle rule at any time; a call or two for each target that can have one.
+_EXPIRY_SECONDS = 300.0
 
 
 @dataclass(slots=True)
@@ -59,6 +62,7 @@ class Jobs:
     _signed: int = 0
     _why: dict[str, str] = field(default_factory=dict)
     _native_epoch: int = -1
+    _expiry_epoch: int = -1
 
     def consider(self, seen: Overview, *, sweeping: bool, entered: bool) -> None:
         """Begin what is due; `sweeping`: the ledger grows at this moment; `entered`: the mode is in force."""
@@ -66,6 +70,8 @@ class Jobs:
         if self.app.natives():
             every = _NATIVE_SECONDS if self._native_epoch == seen.epoch else 0
             self._begin("native", HOLDS, lambda: self._keep_native(seen), every=every)
+        every = _EXPIRY_SECONDS if self._expiry_epoch == seen.epoch else 0
+        self._begin("native expiry", HOLDS, lambda: self._look_at_native_expiry(seen), every=every)
         self._judge_pending(seen)
         self._begin("presence", CONTROL, self._appear, every=workers.SEEN_EVERY_SECONDS)
         beats = _is_due(seen, entered=entered)
@@ -163,6 +169,22 @@ class Jobs:
                 remedy="our own sweeps mind the holds all the same; see `retentiond check` for what is missing",
             )
         self._native_epoch = seen.epoch
+
+    async def _look_at_native_expiry(self, seen: Overview) -> None:
+        """Whether any store would erase by itself what a hold covers, or the law keeps."""
+        async with self.app.database.transaction(read_only=True) as tx:
+            known = (await holds.current(tx)).holds
+        found = await native_expiry.look(self.app.spec.targets, self.app.engine.stores, known)
+        self._expiry_epoch = seen.epoch
+        for each in found:
+            self.watch.metrics.observe_native_expiry(each.target, None if each.error else len(each.conflicts))
+        against = [f"target {each.target}: {one.rule.name}: {one.why}" for each in found for one in each.conflicts]
+        if against:
+            raise Blind(
+                f"stores would erase by themselves what must stay: {'; '.join(against)}",
+                remedy="switch these rules off, or narrow them to what no hold covers; our sweeps keep the promise "
+                "without them",
+            )
 
     def _note_waiting(self, hold: Hold, reasons: Sequence[Waiting]) -> None:
         told = {f"target {each.target}: {each.detail}" if each.target else each.detail for each in reasons}

@@ -108,6 +108,9 @@ class Metrics:
         self._overhead = self._of_target(
             "batch_overhead_seconds", "What a batch takes however small it is, where that is much of its budget; else 0"
         )
+        self._native = self._of_target(
+            "native_expiry_conflicts", "Rules by which the store itself would erase what must stay; NaN: not seen"
+        )
         self._batch_records = self._of_target("batch_records", "Records acted on by the last batch")
 
     def _make_state_gauges(self) -> None:
@@ -139,6 +142,7 @@ class Metrics:
         for series in (*gauges, self._sweeps, self._batches):
             series.labels(name)
         self._next.labels(name).set(_NAN)
+        self._native.labels(name).set(_NAN)
         self._age.labels(name).set_function(self._age_of(name))
         for reason in _REASONS:
             self._throttled.labels(name, reason)
@@ -219,6 +223,10 @@ class Metrics:
             self._behind.labels(target).set(behind)
         elif drained and not left:
             self._behind.labels(target).set(0)
+
+    def observe_native_expiry(self, target: str, conflicts: int | None) -> None:
+        """Set how many rules of the target's store are against a hold or a legal minimum; None: they can't be seen."""
+        self._native.labels(target).set(_NAN if conflicts is None else conflicts)
 
     def observe_activation(self, seconds: float) -> None:
         """Count a hold that became active so long after it was placed."""

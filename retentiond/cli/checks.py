@@ -27,7 +27,7 @@ from retentiond.stores.base import Finding, Severity, Store
 from retentiond.stores.postgres import native_check, pooler
 from retentiond.stores.postgres.config import database_of
 from retentiond.stores.postgres.store import PostgresStore
-from retentiond.sweep import promql
+from retentiond.sweep import native_expiry, promql
 from retentiond.sweep.parts import left_behind
 
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "info": 2}
@@ -58,12 +58,13 @@ async def check(json_: bool) -> int:
     r"""Can every promise be kept as it is configured? Looks at everything and changes nothing.
 
     Clocks, connections and poolers, grants, row level security, indexes, foreign keys, triggers, inheritance, columns
-    to be anonymised, partitions that can't be dropped whole or were left detached, signals of pace by health that can't
-    be read, PromQL expressions (each is asked once), holds that the targets' own databases keep, and whatever somebody
-    changed of those, and the account directory: its columns, ids, tiers and overrides. Each finding has a severity
-    and a remedy to paste: `error` stops a sweep, `warning` makes it slow or keep too much, `info` is to be known. The
-    exit code is 1 where there is an error or a warning. Where there is no control state yet it looks at all that needs
-    none, so that a configuration can be checked before anything erases.
+    to be anonymised, partitions that can't be dropped whole or were left detached, signals of pace by health that
+    can't be read, PromQL expressions (each is asked once), holds that the targets' own databases keep, and whatever
+    somebody changed of those, rules by which a bucket erases by itself, against the holds and the terms, and the
+    account directory: its columns, ids, tiers and overrides. Each finding has a severity and a remedy to paste:
+    `error` stops a sweep, `warning` makes it slow or keep too much, `info` is to be known. The exit code is 1 where
+    there is an error or a warning. Where there is no control state yet it looks at all that needs none, so that a
+    configuration can be checked before anything erases.
 
     \b
     Examples:
@@ -86,6 +87,7 @@ async def check(json_: bool) -> int:
             await _pooler(configured.control.dsn.get_secret_value(), "control", found)
         known = await _directory(app, found)
         await _natives(app, found)
+        await _native_expiry(app, found)
         queries = {target.name: target.health.query for target in app.spec.targets if target.health.query is not None}
         found.findings += await promql.findings(queries)
         opened = [store for store in app.engine.stores.values() if await _target(app, store, found, directory=known)]
@@ -152,6 +154,18 @@ async def _natives(app: App, found: _Found) -> None:
             found.findings += await native_check.findings(native, known)
         except Exception as error:
             found.broken(name, error)
+
+
+async def _native_expiry(app: App, found: _Found) -> None:
+    """Whether a store erases by itself what a hold covers, or otherwise than was promised."""
+    try:
+        async with app.database.transaction(read_only=True) as tx:
+            known = (await holds.current(tx)).holds
+    except Exception as error:
+        found.broken("control", error)
+        return
+    for each in await native_expiry.look(app.spec.targets, app.engine.stores, known):
+        found.findings += each.findings()
 
 
 async def _forgotten(app: App, found: _Found) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from retentiond.domain.accounts import AccountFacts, MissingAccount
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.holds import Hold, TargetHold
+from retentiond.domain.native_expiry import NativeRule
 from retentiond.domain.permit import Outstanding, Permit
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
@@ -220,6 +221,12 @@ class Store(Protocol):
 
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
+
+    async def native_rules(self) -> Sequence[NativeRule]:
+        """The rules by which the store erases its records by itself; asked also of one that is not open.
+
+        Raises Blind where they may not be seen, Unreachable.
+        """
 
     async def groups(self, class_name: str) -> tuple[Group, ...]:
         """The distinct (tier, override) pairs that records of the target can have."""

@@ -27,6 +27,7 @@ CONTRACT = {
     "oldest_record_age_seconds": {"target"},
     "last_success_timestamp_seconds": {"target"},
     "next_expiry_timestamp_seconds": {"target"},
+    "native_expiry_conflicts": {"target"},
     "sweep_duration_seconds_count": {"target"},
     "batch_duration_seconds_count": {"target"},
     "batch_records": {"target"},

@@ -19,6 +19,7 @@ from retentiond.domain.accounts import AccountFacts, MissingAccount
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.duration import expires_at, instant, rfc3339
 from retentiond.domain.holds import Hold, TargetHold
+from retentiond.domain.native_expiry import NativeRule
 from retentiond.domain.permit import Permit
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import Kind, RecordFacts, Verdict, judge
@@ -268,6 +269,9 @@ class Keepsake:
 
     async def vacuum(self, seconds: float) -> None:
         return
+
+    async def native_rules(self) -> tuple[NativeRule, ...]:
+        return ()
 
     async def require_unchanged(self) -> None:
         return

@@ -8,13 +8,16 @@ import pytest
 import structlog
 
 from retentiond import daemon_crew, logs
-from retentiond.control import due, overview
+from retentiond.control import due, holds, overview
+from retentiond.control.holds import HoldDraft
 from retentiond.control.workers import ROLES
 from retentiond.daemon import open_app
 from retentiond.daemon_loop import Daemon
 from retentiond.daemon_ready import HOLDS, LOOP, MODE, checks
 from retentiond.daemon_signals import Signals
 from retentiond.daemon_watch import Watch
+from retentiond.domain.holds import Scope
+from retentiond.domain.native_expiry import NativeRule
 from retentiond.errors import Blind, Guarded, PlanMode, PolicySuperseded, RetentiondError, StillPending, Unattended
 from retentiond.metrics import Metrics
 from retentiond.settings import load
@@ -375,3 +378,48 @@ async def test_what_is_due_and_begun_by_nobody_is_not_ready_whoever_is_there(wor
     await company.execute("UPDATE retentiond.units SET next_due_at = now() + interval '2 hours'")
     await worker.tick()
     await check()
+
+
+async def test_a_store_that_would_erase_what_a_hold_covers_is_not_ready_until_the_rule_is_gone(daemon):
+    rules = [NativeRule("lifecycle rule old", "", 3000)]
+
+    async def erases_by_itself():
+        return rules
+
+    async def look():
+        daemon._jobs._began.pop("native expiry", None)
+        daemon._jobs._not_before.pop("native expiry", None)
+        await ticked(daemon)
+
+    def conflicts(target):
+        return daemon.watch.metrics.registry.get_sample_value("retentiond_native_expiry_conflicts", {"target": target})
+
+    daemon.app.engine.stores["request_logs"].native_rules = erases_by_itself
+    await daemon.start()
+    await idle(daemon)
+    daemon.watch.require(HOLDS)
+    assert (conflicts("request_logs"), conflicts("invoices")) == (0, 0)
+    draft = HoldDraft("2026-17", "r", Scope(targets=("request_logs",)))
+    await holds.place(daemon.app.database, draft, "counsel")
+    await look()
+    with pytest.raises(Blind, match=r"target request_logs: lifecycle rule old: it erases what hold .* covers"):
+        daemon.watch.require(HOLDS)
+    assert conflicts("request_logs") == 1
+    rules.clear()
+    await look()
+    daemon.watch.require(HOLDS)
+    assert conflicts("request_logs") == 0
+
+
+async def test_rules_that_may_not_be_seen_are_no_number_and_stop_nothing(daemon):
+    async def hidden():
+        raise Blind("not allowed")
+
+    daemon.app.engine.stores["request_logs"].native_rules = hidden
+    await daemon.start()
+    await idle(daemon)
+    daemon.watch.require(HOLDS)
+    value = daemon.watch.metrics.registry.get_sample_value(
+        "retentiond_native_expiry_conflicts", {"target": "request_logs"}
+    )
+    assert value != value

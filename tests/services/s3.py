@@ -17,9 +17,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
 
-from retentiond.stores.s3.endpoint import Access, Bucket, Endpoint
+from retentiond.stores.s3.endpoint import Access, Bucket, Endpoint, aws_session
 from retentiond.stores.s3.items import How
 from retentiond.stores.s3.signing import Expiry, Fence
 from services.postgres import free_port
@@ -48,7 +47,7 @@ class S3Server:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        async with get_session().create_client(
+        async with aws_session().create_client(
             "s3",
             region_name=self.region,
             endpoint_url=self.url,

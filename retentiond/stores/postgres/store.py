@@ -14,6 +14,7 @@ import orjson
 from retentiond.domain.accounts import AccountFacts, MissingAccount
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.holds import Hold, TargetHold
+from retentiond.domain.native_expiry import NativeRule
 from retentiond.domain.permit import SAME_DATABASE, Outstanding
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
@@ -234,6 +235,10 @@ class PostgresStore:
         """The hold in the canonical text of the target's own columns."""
         async with self._database.transaction() as connection:
             return await target_hold(connection, self.name, self.shape, hold)
+
+    async def native_rules(self) -> Sequence[NativeRule]:
+        """None: Postgres erases nothing by itself."""
+        return ()
 
     async def groups(self, class_name: str) -> tuple[Group, ...]:
         """The distinct (tier, override) pairs of the directory."""

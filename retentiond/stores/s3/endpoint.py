@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -26,6 +27,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession, get_session
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import create_loader
 from yarl import URL
 
 from retentiond.errors import Blind, Unreachable
@@ -88,7 +90,7 @@ class Endpoint:
     @classmethod
     async def open(cls, access: Access) -> Self:
         """Find credentials and region; raises Unreachable where there are none. Nothing is sent to the endpoint."""
-        self = cls(access, get_session())
+        self = cls(access, aws_session())
         try:
             await self._open()
         except BaseException:
@@ -259,6 +261,18 @@ class Bucket:
         if (trouble := reply.trouble) is not None:
             raise error_of(trouble, self.name, asked, right)
         return reply
+
+
+def aws_session() -> AioSession:
+    """A session of botocore's that shares with all others what of its data files has been parsed."""
+    session = get_session()
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    return session
+
+
+@lru_cache(maxsize=2)
+def _loader(data_path: str | None) -> Any:
+    return create_loader(data_path)
 
 
 @dataclass(frozen=True, slots=True)
