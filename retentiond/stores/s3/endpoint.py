@@ -42,7 +42,10 @@ _NO_HEADERS: Mapping[str, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the endpoint is and who we are there; what is None comes from the ordinary AWS chain."""
+    """Where the endpoint is and who we are there; what is None comes from the ordinary AWS chain.
+
+    `tries`: how often a request that destroys nothing is sent, in all.
+    """
 
     endpoint_url: str | None = None
     region: str | None = None
@@ -53,6 +56,7 @@ class Access:
     connect_seconds: float = 5.0
     answer_seconds: float = 20.0
     connections: int = 32
+    tries: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +209,9 @@ class Bucket:
         query: Query = (),
         headers: Mapping[str, str] = _NO_HEADERS,
         body: bytes = b"",
-        *,
-        tries: int = 3,
     ) -> Reply:
         """Send what destroys nothing, again where the server is busy or the network fails; signed as of now."""
+        tries = self.endpoint.access.tries
         for attempt in range(1, tries + 1):
             signer = await self.endpoint.signer()
             signed = signer.by_header(method, self.url(key), query, headers, body, _now(self.endpoint.clock))
