@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from services.s3 import S3Server
 
 Kind = Literal[
-    "denied", "busy", "broken", "error in a 200", "keys busy", "keys broken", "cut", "lost", "never sent", "late"
+    "denied", "busy", "broken", "error in a 200", "keys busy", "keys broken", "cut", "garbled", "lost", "never sent", "late"
 ]
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *[^\r]*", re.IGNORECASE)
@@ -45,7 +45,7 @@ class Fault:
     `denied`, `busy`, `broken`: 403 AccessDenied, 503 SlowDown, 500 InternalError, and the server is not asked. `error in a 200`: the same as a
     success with `<Error>` for its body. `keys busy`, `keys broken`: the server acts, and the answer says so of the first
     `keys` of a deletion; with `keys` 0 the server is not asked, and it says so of all. `cut`: the server acts, half of the
-    answer comes. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
+    answer comes. `garbled`: all of it comes, with one bit of the body changed. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
     has it. `late`: the connection ends, and the server gets it only when `release` is called.
     """
 
@@ -123,6 +123,8 @@ class Faulty:
             return None
         said = await self._pass(asked, raw)
         head = said.find(b"\r\n\r\n") + 4
+        if fault.kind == "garbled":
+            return said[:-1] + bytes([said[-1] ^ 1])
         return None if fault.kind == "lost" else said[: head + (len(said) - head) // 2]
 
     async def _keys(self, asked: Asked, raw: bytes, fault: Fault) -> bytes:

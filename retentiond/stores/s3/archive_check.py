@@ -13,6 +13,7 @@ from retentiond.stores.config import group_of
 from retentiond.stores.s3 import buckets, listing, objects
 from retentiond.stores.s3.endpoint import Bucket
 
+_RULE = "nothing to do; a lifecycle rule (NoncurrentVersionExpiration) ends versions"
 _PROBE = b'{"retentiond": "this object may be removed"}\n'
 
 
@@ -71,7 +72,7 @@ class _Look:
         """Whether the bucket keeps versions, and by a lock."""
         told = []
         if await buckets.versioning(self.bucket) == "enabled":
-            told.append(self._notes("the bucket keeps versions: what is removed there stays as a version", ""))
+            told.append(self._notes("the bucket keeps versions: what is removed there stays as a version", _RULE))
         lock = await buckets.lock(self.bucket)
         if lock.enabled:
             days = f"each new object for {lock.days} days" if lock.days else "what a legal hold is on"
@@ -79,7 +80,7 @@ class _Look:
                 self._notes(
                     f"Object Lock keeps {days}: an archive can't be removed before, and one that no batch has deleted "
                     "by stays as long",
-                    "",
+                    "nothing to do, where archives are to be kept for longer than that",
                 )
             )
         return told

@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from io import BytesIO
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -37,6 +38,7 @@ from retentiond.stores.s3.signing import Expiry, Fence, Signed, Signer, encoded
 
 Addressing = Literal["auto", "path", "virtual"]
 Query = Sequence[tuple[str, str]]
+_IN_PIECES = 2**19
 _NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -135,9 +137,11 @@ class Endpoint:
         assert self._http is not None, "the endpoint is not open"
         self.requests += 1
         began = time.monotonic()
+        # aiohttp writes bytes in one go, and a file in pieces.
+        data = BytesIO(body) if len(body) > _IN_PIECES else body or None
         try:
             async with self._http.request(
-                method, URL(signed.url, encoded=True), headers=signed.headers, data=body or None, allow_redirects=False
+                method, URL(signed.url, encoded=True), headers=signed.headers, data=data, allow_redirects=False
             ) as response:
                 content = await response.read()
                 self.clock.observe(response.headers.get("Date"), began, time.monotonic())

@@ -14,8 +14,8 @@ from retentiond.stores.s3.endpoint import Bucket
 from retentiond.stores.s3.errors import ABSENT, error_of
 from retentiond.stores.s3.objects import put
 
-PART_BYTES: Final = 8 * 2**20
-"""At least 5 MiB by S3's rules, and at most 10,000 parts."""
+PART_BYTES: Final = 5 * 2**20
+"""The least that S3 takes of a part that is not the last, and at most there are 10,000; each is hashed on the way."""
 _RIGHT: Final = "s3:PutObject"
 
 
