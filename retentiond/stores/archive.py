@@ -86,6 +86,15 @@ class Label:
         return f"{self.target}/{self.issued_at.astimezone(UTC):%Y/%m/%d}/{self.batch}"
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An object that a sink has of a batch: its key, and how many bytes it has."""
+
+    batch: str
+    key: str
+    size: int
+
+
 class Sink(Protocol):
     """Keeps what is archived."""
 
@@ -97,6 +106,9 @@ class Sink(Protocol):
 
     async def remove(self, label: Label) -> None:
         """Remove what there is of that batch; raises Blind, Refused, Unreachable."""
+
+    def kept(self, target: str) -> AsyncIterator[Kept]:
+        """All that there is of the target's batches, whatever became of them; raises Blind, Refused, Unreachable."""
 
     async def findings(self, target: str) -> list[Finding]:
         """What `check` says of it."""
@@ -128,7 +140,7 @@ class Attempt:
             raise
 
     async def clear(self) -> None:
-        """Remove what is not to stay; what can't be removed now is harmless, and is found by `unclaimed`."""
+        """Remove what is not to stay; what can't be removed now is harmless, and is told by `retentiond tidy`."""
         if self._written is not None:
             await clear(self._sink, self._written)
 

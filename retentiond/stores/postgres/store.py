@@ -19,7 +19,7 @@ from retentiond.domain.permit import SAME_DATABASE, Outstanding
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import Blind, RetentiondError, Unreachable
-from retentiond.stores.archive import Attempt, Label, Sink, clear
+from retentiond.stores.archive import Attempt, Kept, Label, Sink, clear
 from retentiond.stores.base import (
     EXACT_BELOW,
     AccountDirectory,
@@ -313,6 +313,10 @@ class PostgresStore:
     def archives(self) -> bool:
         """Whether what goes is archived before."""
         return self.action == "archive"
+
+    def kept(self) -> AsyncIterator[Kept]:
+        """What there is of its batches where they are archived; raises Blind where they are not, Unreachable."""
+        return self._require_sink().kept(self.name)
 
     def _require_sink(self) -> Sink:
         if self._sink is None:

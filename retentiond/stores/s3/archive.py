@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
@@ -17,13 +18,16 @@ from pydantic import SecretStr
 
 from retentiond import __version__
 from retentiond.errors import Blind, NotArchived, Refused, Unreachable
-from retentiond.stores.archive import ArchivePlace, Label
+from retentiond.stores.archive import ArchivePlace, Kept, Label
 from retentiond.stores.base import Archived, Finding
 from retentiond.stores.s3 import archive_check, listing, multipart, objects
 from retentiond.stores.s3.endpoint import Access, Bucket, Endpoint
 from retentiond.stores.s3.packing import Packer, Sums, Unpacker
 
 RECORDS, MANIFEST = ".jsonl.zst", ".manifest.json"
+_NAME: Final = re.compile(
+    rf"/\d{{4}}/\d\d/\d\d/(?P<batch>[^/.]+)(?:{re.escape(RECORDS)}|{re.escape(MANIFEST)})$", re.ASCII
+)
 _CONNECT_SECONDS: Final = 3.0
 # A request that nobody answers has ended before a batch's time has: so it is told from one that is slow.
 _ANSWER_SECONDS: Final = 5.0
@@ -77,6 +81,17 @@ class S3Archive:
             found = [*zip(page.keys, page.version_ids, strict=True)]
         for key, version in sorted(found, key=lambda each: not each[0].endswith(MANIFEST)):
             await objects.remove(bucket, key, version)
+
+    async def kept(self, target: str) -> AsyncIterator[Kept]:
+        """See `stores.archive.Sink`."""
+        bucket, head, after = await self._bucket(), f"{self._prefix}{target}/", None
+        while True:
+            page = await listing.objects(bucket, head, after=after)
+            for key, size in zip(page.keys, page.sizes, strict=True):
+                if (found := _NAME.search(key)) is not None:
+                    yield Kept(found["batch"], key, size)
+            if (after := page.after) is None:
+                return
 
     async def findings(self, target: str) -> list[Finding]:
         """See `stores.archive.Sink`."""

@@ -206,7 +206,10 @@ async def test_an_upload_of_parts_that_fails_in_the_middle_leaves_none(company, 
     monkeypatch.setattr(multipart.Upload.__init__, "__kwdefaults__", {"content_type": "", "part_bytes": 64})
     async with faulty(ground.server) as proxy:
         await behind(company, proxy, ground)
-        part = lambda asked: asked.method == "PUT" and "partNumber=2" in asked.target
+
+        def part(asked):
+            return asked.method == "PUT" and "partNumber=2" in asked.target
+
         proxy.arm(Fault("busy", part), Fault("busy", part))
         outcome = await company.only()
         assert (outcome.outcome, outcome.changed) == ("failed", 0)
@@ -229,13 +232,15 @@ async def test_a_worker_killed_around_the_commit_leaves_each_record_in_the_table
     company, ground, moment
 ):
     await company.sweep(mode="plan")
-    async with gate(company.control, f"BEFORE {MOMENTS[moment]}") as stop:
-        async with start_retentiond("sweep", env=company.environment()) as worker:
-            await stop.reached()
-            (orphan,) = await archives(ground)
-            worker.send_signal(signal.SIGKILL)
-            await worker.wait()
-            await stop.open()
+    async with (
+        gate(company.control, f"BEFORE {MOMENTS[moment]}") as stop,
+        start_retentiond("sweep", env=company.environment()) as worker,
+    ):
+        await stop.reached()
+        (orphan,) = await archives(ground)
+        worker.send_signal(signal.SIGKILL)
+        await worker.wait()
+        await stop.open()
     deleted = "commit" in moment.partition(",")[0]
     assert await company.ids() == (YOUNG if deleted else DUE + YOUNG)
     await company.let_leases_run_out()
