@@ -10,7 +10,8 @@ over under a name that no outcome knows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -117,8 +118,8 @@ class ArchiveBatch(PostgresBatch):
         assert self._permit is not None
         label = Label(self._store.name, self._permit.batch, self._permit.issued_at)
         try:
-            async with asyncio.timeout(WRITE_SECONDS):
-                archived = await self._attempt.write(label, self._about(found), self._lines(found.changed))
+            async with asyncio.timeout(WRITE_SECONDS), aclosing(self._lines(found.changed)) as lines:
+                archived = await self._attempt.write(label, self._about(found), lines)
         except TimeoutError as error:
             raise Late(
                 f"target {self._store.name}: archiving {found.changed} records took longer than {WRITE_SECONDS:.0f} s",
@@ -126,7 +127,7 @@ class ArchiveBatch(PostgresBatch):
             ) from error
         return replace(found, archived=archived, verified="returning, archive read back")
 
-    async def _lines(self, expected: int) -> AsyncIterator[bytes]:
+    async def _lines(self, expected: int) -> AsyncGenerator[bytes, None]:
         """The records that went, as lines in chunks; raises Late where they are too large together."""
         lines, seen, size = Lines(self._columns), 0, 0
         while rows := await self._records.fetch(self._volume.at_once()):

@@ -21,7 +21,8 @@ Encoding: TypeAlias = Literal["boolean", "integer", "base64", "rfc3339", "text"]
 # As it is now, and not when the store was opened: a column that was added since is of the record as well.
 _COLUMNS = """
 SELECT a.attname AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
-       COALESCE(bt.typname, t.typname) AS base, a.attgenerated <> '' AS generated,
+       CASE WHEN COALESCE(bt.typnamespace, t.typnamespace) = 'pg_catalog'::regnamespace
+            THEN COALESCE(bt.typname, t.typname) ELSE '' END AS base, a.attgenerated <> '' AS generated,
        EXISTS (SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhparent
                WHERE c.oid = a.attrelid AND c.relkind <> 'p') AS has_heirs
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid

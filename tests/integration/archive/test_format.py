@@ -7,6 +7,8 @@ import pytest
 from services.archives import archives
 
 KINDS = """
+CREATE SCHEMA other;
+CREATE TYPE other.date AS ENUM ('Monday', 'Tuesday');
 CREATE TYPE mood AS ENUM ('ok', 'not ok');
 CREATE DOMAIN short AS text CHECK (length(value) < 10);
 CREATE DOMAIN raw AS bytea;
@@ -14,7 +16,7 @@ CREATE TABLE kinds (
     tenant int, id bigint, created_at timestamptz, yes boolean, small smallint, whole integer, exact numeric, real real,
     double double precision, cash money, texts text, fixed char(5), bytes bytea, domained raw, at timestamp, day date,
     clock time, zoned timetz, span interval, ids uuid, address inet, net cidr, doc json, docb jsonb, list int[],
-    names text[], bits bit varying, place point, mood mood, short short, during tstzrange, "Odd \"\"name\"\"" text,
+    names text[], bits bit varying, place point, mood mood, short short, during tstzrange, "Odd \"\"name\"\"" text, called other.date,
     twice bigint GENERATED ALWAYS AS (id * 2) STORED,
     PRIMARY KEY (tenant, id)
 );
@@ -26,13 +28,13 @@ FULL = r"""INSERT INTO kinds VALUES
      '2020-02-29 23:59:59.999999', '2020-02-29', '12:00:00.000001', '12:00:00+02', '1 year 2 mons 3 days 04:05:06.7',
      'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '10.0.0.1/8', '10.0.0.0/8', E'{"a" :  1,\n "a": 2}', '{"n": 1e400}',
      '{1,NULL,3}', ARRAY['a,b', NULL, '"q"'], B'1010', '(1.5,-2)', 'not ok', 'brief',
-     '[2020-01-01 00:00+00,)', 'odd'),
+     '[2020-01-01 00:00+00,)', 'odd', 'Monday'),
     (2, -1, now() - interval '398 days', false, 0, -1, 'NaN', 'NaN', 'Infinity', '-0.01', '', '', '', NULL,
      'infinity', '-infinity', '24:00', NULL, '-1 day', NULL, '::1', NULL, 'null', 'null', '{}', '{}', '', NULL, 'ok', '',
-     'empty', NULL),
+     'empty', NULL, NULL),
     (2, -2, now() - interval '397 days', NULL, NULL, NULL, 'Infinity', '-Infinity', '-0', NULL, repeat('x', 200000),
      NULL, decode(repeat('ab', 100), 'hex'), NULL, '0044-03-15 12:00 BC', '12026-01-01', NULL, NULL, NULL, NULL, NULL,
-     NULL, '"text"', '[]', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"""
+     NULL, '"text"', '[]', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'Tuesday')"""
 
 
 @pytest.fixture
