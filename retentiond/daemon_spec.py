@@ -23,6 +23,8 @@ from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.pools import Pools
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.stores.s3.archive import S3Archive
+from retentiond.stores.s3.config import S3Target
+from retentiond.stores.s3.store import S3Store
 from retentiond.sweep.spec import Health, Limits, Pace, Query, Spec, Target
 
 
@@ -138,6 +140,15 @@ def _table(config: PostgresTarget, target: Target, shared: Shared) -> AnyStore:
     return PostgresStore(target.name, config, action=target.action, space=space, secret=secret, pools=pools, sink=sink)
 
 
+def _object_facts(config: S3Target) -> Facts:
+    return Facts(has_account=config.knows_account, has_tier=config.has_tier)
+
+
+def _objects(config: S3Target, target: Target, shared: Shared) -> AnyStore:
+    del shared  # nothing of a bucket is kept in the control database
+    return S3Store(target.name, config, action=target.action, data_class=target.data_class)
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How a kind of store is composed; each is given the configuration model that it is listed under."""
@@ -146,7 +157,9 @@ class Kind:
     store: Callable[[Any, Target, Shared], AnyStore]
 
 
-KINDS: Mapping[type[TargetConfig], Kind] = MappingProxyType({PostgresTarget: Kind(_table_facts, _table)})
+KINDS: Mapping[type[TargetConfig], Kind] = MappingProxyType(
+    {PostgresTarget: Kind(_table_facts, _table), S3Target: Kind(_object_facts, _objects)}
+)
 """Every kind of store by its configuration model: a new one is one line here, and one in `stores.registry`."""
 
 

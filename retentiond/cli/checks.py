@@ -17,7 +17,7 @@ from retentiond.cli import fresh
 from retentiond.cli.looking import open_check
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
 from retentiond.cli.targets import Broken
-from retentiond.control import detached, holds
+from retentiond.control import detached, holds, permits
 from retentiond.control.database import Database
 from retentiond.daemon import EVADED_REMEDY, App, evaded_holds
 from retentiond.domain.clock import ClockReading, skew
@@ -169,10 +169,11 @@ async def _native_expiry(app: App, found: _Found) -> None:
 
 
 async def _forgotten(app: App, found: _Found) -> None:
-    """Partitions that were detached for targets which are configured no more: nobody brings those back."""
+    """What targets that are configured no more have left: detached partitions, batches that nobody can ask about."""
     try:
         async with app.database.transaction(read_only=True) as tx:
             lost = [each for each in await detached.noted(tx) if each.target not in app.engine.stores]
+            unasked = {each.target for each in await permits.open_permits(tx)} - app.engine.stores.keys()
     except Exception as error:
         found.broken("control", error)
         return
@@ -183,6 +184,14 @@ async def _forgotten(app: App, found: _Found) -> None:
         )
         remedy = f"configure the target again; or ALTER TABLE … ATTACH PARTITION {each.name} {each.bounds};"
         found.findings.append(Finding("error", "control", message, remedy))
+    for target in sorted(unasked):
+        message = (
+            f"a batch of target {target}, which is configured no more, has no outcome: what it erased is in no ledger, "
+            "and a hold that is placed stays pending, since nobody can ask whether it may still take effect"
+        )
+        found.findings.append(
+            Finding("error", "control", message, "configure the target again until it was swept once")
+        )
 
 
 async def _pooler(dsn: str, subject: str, found: _Found) -> None:

@@ -108,6 +108,21 @@ class Rulings:
         self._known.update((each, known.get(each)) for each in asked)
         self._canonical.update(canonical)
 
+    def knows_the_same(self, other: Rulings, accounts: Collection[Account]) -> bool:
+        """Whether the directory said the same of these accounts both times, under the same plan."""
+        if self.plan is not other.plan:
+            return False
+        asked = [each for each in accounts if isinstance(each, str)]
+        return all(
+            self._known.get(each) == other._known.get(each) and self._canonical.get(each) == other._canonical.get(each)
+            for each in asked
+        )
+
+    @property
+    def accounts(self) -> int:
+        """How many accounts were asked about."""
+        return len(self._known)
+
     @property
     def slots(self) -> int:
         """How many slots there are."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from retentiond.errors import RetentiondError
+
 Severity = Literal["error", "warning", "info"]
 EXACT_BELOW = 200_000
 """A store's total at or above this is an estimate, which may be wrong by any factor."""
@@ -151,6 +153,7 @@ class Tally:
     not answered: it may still go, so the permit must not end before it can't. `next_due` is the earliest instant at
     which something that was seen and is not due yet can become so, as far as it depends on what was seen (None: never);
     only stores that `rest` fill it in. `requests`: how many calls to the server it took, where those are counted.
+    `refusal`: why those that `failed` did, where the server said it.
     """
 
     scanned: int = 0
@@ -178,6 +181,7 @@ class Tally:
     in_doubt: int = 0
     next_due: str | None = None
     requests: int = 0
+    refusal: RetentiondError | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,16 +54,19 @@ async def backlog(
     Raises Guarded, with the question on the waiting list, where it takes an approval.
     """
     limits = tools.spec.limits
-    total = await store.total() if limits.max_fraction < 1 else 0
-    fraction = limits.max_fraction * total if limits.max_fraction < 1 else _NO_LIMIT
-    most = min(fraction, limits.max_records if limits.max_records is not None else _NO_LIMIT)
-    if most == _NO_LIMIT:
+    if limits.max_fraction >= 1 and limits.max_records is None:
         return Allowance(None)
-    limit = int(max(most, limits.min_records))
+    # Where counting the legs meets every record, that is the total, and costs nothing more.
+    total = 0 if limits.max_fraction >= 1 or store.rests else await store.total()
     outcome.counted = Outcome()
     by_leg = [await count_leg(store, plan, leg, outcome.counted) for leg in legs]
+    if store.rests:
+        total = outcome.counted.scanned
+    fraction = limits.max_fraction * total if limits.max_fraction < 1 else _NO_LIMIT
+    most = min(fraction, limits.max_records if limits.max_records is not None else _NO_LIMIT)
+    limit = int(max(most, limits.min_records))
     due = outcome.counted.would
-    if 0 < due <= limit and total >= EXACT_BELOW and limits.max_fraction:
+    if 0 < due <= limit and total >= EXACT_BELOW and limits.max_fraction and not store.rests:
         # As many as `due` needs, and some more, so that a little that becomes due meanwhile may go as well.
         there = await store.counted(ceil(due / limits.max_fraction) + EXACT_BELOW)
         fraction = limits.max_fraction * there

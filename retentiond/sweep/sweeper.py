@@ -16,7 +16,17 @@ from typing import Any
 from retentiond.control import units
 from retentiond.domain.permit import Lease
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Blind, Conflict, EpochMoved, Guarded, Hostile, Locked, NotArchived, Refused
+from retentiond.errors import (
+    Blind,
+    Conflict,
+    EpochMoved,
+    Guarded,
+    Hostile,
+    Locked,
+    NotArchived,
+    Refused,
+    RetentiondError,
+)
 from retentiond.stores.base import PARTITIONS, AnyStore, Part, Tally, Way, Window
 from retentiond.sweep.batches import Batches, Carrier
 from retentiond.sweep.by_expiry import ByExpiry
@@ -63,7 +73,7 @@ class Sweeper:
         self._now, self._began = now, time.monotonic()
         self._aside = 0
         self._careful = 0
-        self._last_refusal: Refused | None = None
+        self._last_refusal: RetentiondError | None = None
         self.outcome = outcome
         self.stop = asyncio.Event()
         self._batches = Batches(tools, store, target, plan, lease, sweep, outcome, bound)
@@ -102,7 +112,7 @@ class Sweeper:
             self.outcome.broken(
                 Refused(
                     f"{self.outcome.failed} records of target {self._target.name} are due but were not erased{why}",
-                    remedy=self._carrier.blame,
+                    remedy=(self._last_refusal and self._last_refusal.remedy) or self._carrier.blame,
                 ),
                 "failed",
             )
@@ -176,6 +186,7 @@ class Sweeper:
                 continue
             if found is None:
                 break
+            self._last_refusal = found.refusal or self._last_refusal
             self._aside = retries = 0
             seconds = time.monotonic() - began
             self._pacer.after(seconds)

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from tests.services.daemon import until
+from tests.services.gates import gate
 from tests.services.process import run_retentiond, start_retentiond
 
 COMPANY = """
@@ -30,10 +31,7 @@ SELECT count(*) FROM request_logs r JOIN accounts a ON a.id = r.account_id
 WHERE a.deleted_at IS NOT NULL OR created_at < now() - CASE tier WHEN 'free' THEN interval '90 days'
     ELSE interval '365 days' END
 """
-SLOW = """
-CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep({seconds}); RETURN OLD; END $$;
-CREATE TRIGGER dawdle BEFORE DELETE ON request_logs FOR EACH STATEMENT EXECUTE FUNCTION dawdle();
-"""
+IN_A_BATCH = "BEFORE DELETE ON request_logs FOR EACH STATEMENT"
 
 
 @pytest.fixture
@@ -140,14 +138,16 @@ async def test_a_hold_keeps_an_accounts_records_and_explain_says_why(env, compan
     assert explained.json["holds"] == [placed.json["id"]]
 
 
-async def test_a_worker_killed_in_a_batch_leaves_a_ledger_that_tells_the_truth(env, company):
+async def test_a_worker_killed_in_a_batch_leaves_a_ledger_that_tells_the_truth(env, company, database):
     due = await company.fetchval(DUE)
-    await company.execute(SLOW.format(seconds=1))
-    async with start_retentiond("sweep", "--target", "request_logs", env=env) as worker:
-        await in_a_batch(company)
+    async with (
+        gate(database, IN_A_BATCH) as stop,
+        start_retentiond("sweep", "--target", "request_logs", env=env) as worker,
+    ):
+        await stop.reached()
         worker.send_signal(signal.SIGKILL)
         await worker.wait()
-    await company.execute("DROP TRIGGER dawdle ON request_logs")
+        await stop.open()
     result, _ = await sweep(env, "--target", "request_logs")
     assert result.code == 0, result.stderr
     assert await company.fetchval(DUE) == 0
@@ -155,13 +155,16 @@ async def test_a_worker_killed_in_a_batch_leaves_a_ledger_that_tells_the_truth(e
     assert (await run_retentiond("ledger", "verify", env=env)).code == 0
 
 
-async def test_a_worker_stopped_in_a_batch_erases_nothing_that_is_held_when_it_goes_on(env, company):
-    await company.execute(SLOW.format(seconds=1))
+async def test_a_worker_stopped_in_a_batch_erases_nothing_that_is_held_when_it_goes_on(env, company, database):
     held = "SELECT count(*) FROM request_logs WHERE account_id = 8"
     before = await company.fetchval(held)
-    async with start_retentiond("sweep", "--target", "request_logs", env=env) as worker:
-        await in_a_batch(company)
+    async with (
+        gate(database, IN_A_BATCH) as stop,
+        start_retentiond("sweep", "--target", "request_logs", env=env) as worker,
+    ):
+        await stop.reached()
         worker.send_signal(signal.SIGSTOP)
+        await stop.open()
         placed = await run_retentiond(
             "hold", "place", "--matter", "m", "--reason", "r", "--account", "8", "--json", env=env
         )
@@ -170,7 +173,6 @@ async def test_a_worker_stopped_in_a_batch_erases_nothing_that_is_held_when_it_g
         worker.send_signal(signal.SIGCONT)
         await worker.wait()
     assert await company.fetchval(held) == at_activation == before
-    await company.execute("DROP TRIGGER dawdle ON request_logs")
     result, _ = await sweep(env, "--target", "request_logs")
     assert result.code == 0, result.stderr
     assert await company.fetchval(held) == before
@@ -245,14 +247,3 @@ async def test_one_targets_failure_leaves_the_others_working(env, company):
     assert targets["invoices"]["outcome"] == "blind"
     assert "invoices" in targets["invoices"]["error"]["message"]
     assert targets["request_logs"]["erased"] == due
-
-
-async def in_a_batch(company):
-    """Wait until a deleting statement is under way."""
-
-    async def begun():
-        return await company.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND pid <> pg_backend_pid()"
-        )
-
-    await until(begun, lambda: "no batch began")

@@ -131,3 +131,21 @@ async def test_a_sweep_told_to_stop_ends_after_its_batch_or_leaves_it_undone(rig
     assert left >= 53, "no batch after the one in flight"
     await rig.require_told(logs=63 - left)
     await rig.require_settled()
+
+
+async def test_check_names_a_target_that_left_a_batch_without_an_outcome_and_is_configured_no_more(rig):
+    await rig.company(due=30)
+    await rig.db.execute("CREATE TABLE others (LIKE logs INCLUDING ALL)")
+    rig.target("others")
+    async with gate(rig.dsn, "BEFORE DELETE ON logs FOR EACH ROW") as stop:
+        await killed_at(rig, stop)
+    gone = rig.targets.pop("logs")
+    check = await run_retentiond("check", "--json", env=rig.environment())
+    (found,) = [each for each in check.json["findings"] if "configured no more" in each["message"]]
+    assert (check.code, found["severity"]) == (1, "error")
+    assert "target logs" in found["message"]
+    rig.targets["logs"] = gone
+    await rig.let_leases_run_out()
+    await restarted(rig)
+    check = await run_retentiond("check", "--json", env=rig.environment())
+    assert not [each for each in check.json["findings"] if "configured no more" in each["message"]]

@@ -1,0 +1,163 @@
+"""A walk over what a target's keys begin with, window by window, with pages fetched before they are asked for.
+
+A window ends where a key ends, as far as its size allows: whether a delete marker may go depends on all versions of its
+key. What was listed and not used stays for the next window, unless it is too old to erase by.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from retentiond.stores.s3.ahead import Ahead
+from retentiond.stores.s3.endpoint import Bucket
+from retentiond.stores.s3.rows import Chunk, Listing, Position, Rows, fetch, read, until
+
+KEYS, UPLOADS = "keys", "uploads"
+"""The walks: over objects (or all their versions), and over uploads that nobody completed."""
+MOST = 8000
+"""Rows of a window at most, so that memory does not depend on how many records there are."""
+_AHEAD = 4
+_FRESH_SECONDS = 30.0
+"""How old a listing may be that is erased by."""
+_AGAIN_SECONDS = 5.0
+"""For how long a window may be looked at again without listing it anew: a hold came meanwhile."""
+_MOST_IDLE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A window's rows; `after` is where the walk goes on. `torn` are keys of which it has not all rows."""
+
+    rows: Rows
+    after: Position
+    torn: frozenset[str]
+    requests: int
+
+
+class Pages:
+    """The listing of one walk, for one reader at a time."""
+
+    def __init__(self, bucket: Bucket, what: Listing, head: str, end: Position) -> None:
+        self._bucket, self._what, self._head, self._end = bucket, what, head, read(end)
+        self._ahead: Ahead[Chunk] = Ahead(self._fetch, _AHEAD)
+        self._asked = self._told = 0
+        self._begins: Position = None
+        self._last: tuple[Position, int] = (None, 0)
+        self._rows: Rows | None = None
+        self._more: Position = None
+        self._ended = False
+        self._oldest = float("inf")
+        self.over = False
+        """Whether the last window was the end of the walk."""
+
+    def offset(self, after: Position) -> int | None:
+        """How far into what is at hand the position is; None where it is not there, or too old."""
+        age = time.monotonic() - self._oldest
+        if self._rows is None or age > _FRESH_SECONDS:
+            return None
+        if after == self._begins and age < _AGAIN_SECONDS:
+            return 0
+        place, offset = self._last
+        return offset if after is not None and after == place else None
+
+    async def take(self, after: Position, size: int) -> Taken:
+        """The next window; raises what listing raises."""
+        offset = self.offset(after)
+        if offset is None or self._rows is None:
+            await self._ahead.close()
+            self._rows, self._more, self._ended, self._oldest = Rows([], [], [], []), read(after), False, float("inf")
+        elif offset:
+            self._rows = self._rows.part(offset, len(self._rows))
+        self._begins, self._last = after, (None, 0)
+        wanted = min(size, MOST)
+        # One row more tells whether the last key ends there.
+        while not self._ended and len(self._rows) < wanted + (self._what == "versions"):
+            await self._extend()
+        cut, torn = self._cut(wanted, after)
+        rows = self._rows.part(0, cut)
+        ends = self._ended and cut == len(self._rows)
+        # Where the server gave nothing and there is more, the listing has raised.
+        place = None if ends or not cut else rows.position(cut - 1)
+        self._last = (place, cut)
+        self.over = place is None
+        told, self._told = self._told, self._asked
+        return Taken(rows, place, torn, self._asked - told)
+
+    async def close(self) -> None:
+        """Stop fetching, and forget what was fetched."""
+        self._rows = None
+        await self._ahead.close()
+
+    async def _extend(self) -> None:
+        chunk = await self._ahead.page(self._more)
+        if time.monotonic() - chunk.at > _FRESH_SECONDS:
+            # Windows are so slow that what is fetched ahead is wasted.
+            await self._ahead.close()
+            self._ahead = Ahead(self._fetch, 1)
+            chunk = await self._ahead.page(self._more)
+        assert self._rows is not None
+        self._rows = self._rows.plus(chunk.rows)
+        self._more, self._ended = chunk.after, chunk.after is None
+        self._oldest = min(self._oldest, chunk.at)
+
+    async def _fetch(self, after: Position) -> Chunk:
+        self._asked += 1
+        chunk = await fetch(self._bucket, self._what, self._head, after)
+        return chunk if self._end is None else until(chunk, self._end)
+
+    def _cut(self, wanted: int, after: Position) -> tuple[int, frozenset[str]]:
+        """Where the window ends, and the keys of which rows are missing at either end of it."""
+        assert self._rows is not None
+        keys = self._rows.keys
+        cut = min(wanted, len(keys))
+        if self._what != "versions" or not cut:
+            return cut, frozenset()
+        torn = set()
+        began = read(after)
+        if began is not None and keys[0] == began[0]:
+            torn.add(keys[0])
+        if cut < len(keys) and keys[cut] == keys[cut - 1]:
+            start = cut - 1
+            while start and keys[start - 1] == keys[cut]:
+                start -= 1
+            if start:
+                cut = start
+            else:
+                torn.add(keys[cut])
+        return cut, frozenset(torn)
+
+
+class Walks:
+    """The listings of one target that are under way, each taken up again where its reader has left it."""
+
+    def __init__(self, head: str) -> None:
+        self._head = head
+        self._idle: list[tuple[tuple[Bucket, Listing, Position], Pages]] = []
+
+    @asynccontextmanager
+    async def at(self, bucket: Bucket, what: Listing, after: Position, end: Position) -> AsyncIterator[Pages]:
+        """The listing whose next window begins after that position, for as long as the block lasts."""
+        which = (bucket, what, end)
+        found = next((each for each in self._idle if each[0] == which and each[1].offset(after) is not None), None)
+        if found is not None:
+            self._idle.remove(found)
+        pages = found[1] if found is not None else Pages(bucket, what, self._head, end)
+        try:
+            yield pages
+        except BaseException:
+            await pages.close()
+            raise
+        if pages.over:
+            await pages.close()
+            return
+        self._idle.append((which, pages))
+        while len(self._idle) > _MOST_IDLE:
+            await self._idle.pop(0)[1].close()
+
+    async def close(self) -> None:
+        """Give up all listings."""
+        while self._idle:
+            await self._idle.pop()[1].close()

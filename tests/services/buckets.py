@@ -1,0 +1,124 @@
+"""A target `logs` over a bucket of a real S3 server, beside an account directory, as the contract's subject."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from retentiond.stores.s3 import batch, objects
+from retentiond.stores.s3.batch import S3Batch
+from retentiond.stores.s3.endpoint import Endpoint
+from tests.contract.behaviours import Subject
+from tests.services.sweeping import ACCOUNTS, Rig
+
+PREFIX = "logs/"
+_FEW_DAYS = 10
+
+
+class S3Subject(Subject):
+    """Objects `logs/ACCOUNT/NUMBER`; in a versioned bucket a number is there as long as it has a current version."""
+
+    def __init__(self, rig: Rig, ground, past=None) -> None:
+        """`past` gives a server that is so many days behind; where there is none, the date is changed afterwards."""
+        super().__init__(rig)
+        self.ground, self._past = ground, past
+
+    async def add(self, key, *, account="1", days=400):
+        await self.put(self.key(key, account), days=days)
+
+    async def put(self, key, *, days=400, body=b"x"):
+        """An object that was written so many days ago."""
+        if self._past is not None:
+            await self._put_then(key, days, body)
+            return
+        await self.ground.put(key, body=body)
+        await asyncio.to_thread(self.ground.written_at, key, datetime.now(UTC) - timedelta(days=days))
+
+    async def _put_then(self, key, days, body):
+        """By a server that has the time of then; of a few days ago by the one of now, since each is a process."""
+        server = await asyncio.to_thread(self._past, int(days)) if days > _FEW_DAYS else self.ground.server
+        endpoint = await Endpoint.open(server.access())
+        try:
+            bucket = await endpoint.locate(self.ground.name)
+            await objects.head(bucket, key)  # to learn its clock
+            await objects.put(bucket, key, body)
+        finally:
+            await endpoint.close()
+
+    def key(self, number, account="1"):
+        return f"{PREFIX}{account}/{number:06}"
+
+    async def left(self):
+        return {int(key.rsplit("/", 1)[1]) for key in await self.ground.keys(PREFIX)}
+
+    async def versions(self):
+        """Every version and marker that there is, as pairs of key and id."""
+        found = await self.ground.client.list_object_versions(Bucket=self.ground.name, Prefix=PREFIX)
+        return [
+            (each["Key"], each["VersionId"]) for kind in ("Versions", "DeleteMarkers") for each in found.get(kind, ())
+        ]
+
+    @contextmanager
+    def dying(self, at):
+        delete = batch.delete
+
+        async def dying(*args, **named):
+            if at == "after":
+                await delete(*args, **named)
+            raise asyncio.CancelledError
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(batch, "delete", dying)
+            yield
+
+    @contextmanager
+    def meanwhile(self, work):
+        whole, done = S3Batch.intended, []
+
+        async def intended(each, permit, window):
+            if not done:
+                done.append(permit)
+                await work()
+            return await whole(each, permit, window)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(S3Batch, "intended", intended)
+            yield
+        assert done
+
+    async def let_time_pass(self, seconds=3600):
+        async with self.rig.control_connection() as control:
+            await control.execute(
+                "UPDATE retentiond.permits SET issued_at = issued_at - make_interval(secs => $1),"
+                " deadline = deadline - make_interval(secs => $1) WHERE ended_at IS NULL",
+                seconds,
+            )
+
+
+def target(server, bucket: str, **more):
+    """The configuration of a target over that bucket."""
+    usual = {
+        "store": "s3",
+        "class": "operational_logs",
+        "bucket": bucket,
+        "prefix": PREFIX,
+        "key": "{account}/{file:path}",
+        "endpoint_url": server.url,
+        "region": server.region,
+        "access_key_id": server.key,
+        "secret_access_key": server.secret,
+        "addressing": "path",
+        "unfenced": server.kind == "moto",
+        "pace": {"duty": 1.0, "max_batch": 10, "batch_seconds": 5.0},
+    }
+    return {key: value for key, value in {**usual, **more}.items() if value is not None}
+
+
+async def prepared(rig: Rig, ground, past=None, **more) -> S3Subject:
+    """The rig with that target and its accounts."""
+    await rig.db.execute(ACCOUNTS)
+    rig.targets["logs"] = target(ground.server, ground.name, **more)
+    return S3Subject(rig, ground, past)
