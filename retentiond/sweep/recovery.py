@@ -71,6 +71,8 @@ async def settle_open_permits(
                 if body is not None:
                     await credit(tx, body)
                 await journal.append(tx, *entries)
+        if mine and fate.kind == "aborted" and store.fence == "transaction":
+            await store.clear(permit.batch, permit.issued_at)
         if mine and body is not None:
             done.append(body)
     return doubtful, done

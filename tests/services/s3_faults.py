@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from services.s3 import S3Server
 
 Kind = Literal[
-    "denied", "busy", "broken", "error in a 200", "keys busy", "keys broken", "cut", "lost", "never sent", "late",
+    "denied", "busy", "broken", "error in a 200", "keys busy", "keys broken", "cut", "garbled", "lost", "never sent", "late",
     "gave up", "a page", "stopped before", "stopped after",
 ]  # fmt: skip
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -46,7 +46,7 @@ class Fault:
     `denied`, `busy`, `broken`: 403 AccessDenied, 503 SlowDown, 500 InternalError, and the server is not asked. `error in a 200`: the same as a
     success with `<Error>` for its body. `keys busy`, `keys broken`: the server acts, and the answer says so of the first
     `keys` of a deletion; with `keys` 0 the server is not asked, and it says so of all. `cut`: the server acts, half of the
-    answer comes. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
+    answer comes. `garbled`: all of it comes, with one bit of the body changed. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
     has it. `late`: the connection ends, and the server gets it only when `release` is called. `stopped before`, `stopped after`:
     nothing goes on until `release`, with or without the server having acted; `reached` is set then.
     `gave up`: as a gateway that does not wait any longer, 504 and a page of its own; the server gets it when `release` is
@@ -140,6 +140,8 @@ class Faulty:
             await self._released.wait()
             return said
         head = said.find(b"\r\n\r\n") + 4
+        if fault.kind == "garbled":
+            return said[:-1] + bytes([said[-1] ^ 1])
         return None if fault.kind == "lost" else said[: head + (len(said) - head) // 2]
 
     async def _keys(self, asked: Asked, raw: bytes, fault: Fault) -> bytes:

@@ -141,8 +141,9 @@ class Rig:
         for entry in await self.ledger():
             if entry["kind"] == "outcome" and entry["target"] in told:
                 counts = entry["counts"]
-                told[entry["target"]] += counts["erased"] + counts["anonymised"]
-                assert counts["erased"] + counts["anonymised"] <= counts["selected"], entry
+                done = counts["erased"] + counts["anonymised"] + counts["archived"]
+                told[entry["target"]] += done
+                assert done <= counts["selected"], entry
         assert told == gone
 
     async def require_settled(self) -> None:

@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from io import BytesIO
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -37,12 +38,16 @@ from retentiond.stores.s3.signing import Expiry, Fence, Signed, Signer, encoded
 
 Addressing = Literal["auto", "path", "virtual"]
 Query = Sequence[tuple[str, str]]
+_IN_PIECES = 2**19
 _NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the endpoint is and who we are there; what is None comes from the ordinary AWS chain."""
+    """Where the endpoint is and who we are there; what is None comes from the ordinary AWS chain.
+
+    `tries`: how often a request that destroys nothing is sent, in all.
+    """
 
     endpoint_url: str | None = None
     region: str | None = None
@@ -53,6 +58,7 @@ class Access:
     connect_seconds: float = 5.0
     answer_seconds: float = 20.0
     connections: int = 32
+    tries: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +144,14 @@ class Endpoint:
         timeout = aiohttp.ClientTimeout(
             total=answers * seconds, sock_connect=self.access.connect_seconds, sock_read=seconds
         )
+        # aiohttp writes bytes in one go, and a file in pieces.
+        data = BytesIO(body) if len(body) > _IN_PIECES else body or None
         try:
             async with self._http.request(
                 method,
                 URL(signed.url, encoded=True),
                 headers=signed.headers,
-                data=body or None,
+                data=data,
                 allow_redirects=False,
                 timeout=timeout,
             ) as response:
@@ -222,10 +230,9 @@ class Bucket:
         query: Query = (),
         headers: Mapping[str, str] = _NO_HEADERS,
         body: bytes = b"",
-        *,
-        tries: int = 3,
     ) -> Reply:
         """Send what destroys nothing, again where the server is busy or the network fails; signed as of now."""
+        tries = self.endpoint.access.tries
         for attempt in range(1, tries + 1):
             signer = await self.endpoint.signer()
             signed = signer.by_header(method, self.url(key), query, headers, body, _now(self.endpoint.clock))
