@@ -17,7 +17,17 @@ from urllib.parse import urlsplit
 from services.s3 import S3Server
 
 Kind = Literal[
-    "denied", "busy", "broken", "error in a 200", "keys busy", "keys broken", "cut", "lost", "never sent", "late"
+    "denied",
+    "busy",
+    "broken",
+    "not found",
+    "error in a 200",
+    "keys busy",
+    "keys broken",
+    "cut",
+    "lost",
+    "never sent",
+    "late",
 ]
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *[^\r]*", re.IGNORECASE)
@@ -42,7 +52,8 @@ class Asked:
 class Fault:
     """What happens to the next request it is about.
 
-    `denied`, `busy`, `broken`: 403 AccessDenied, 503 SlowDown, 500 InternalError, and the server is not asked. `error in a 200`: the same as a
+    `denied`, `busy`, `broken`: 403 AccessDenied, 503 SlowDown, 500 InternalError, and the server is not asked. `not found`: nor here, but
+    something between says 404, with a page of its own. `error in a 200`: the same as a
     success with `<Error>` for its body. `keys busy`, `keys broken`: the server acts, and the answer says so of the first
     `keys` of a deletion; with `keys` 0 the server is not asked, and it says so of all. `cut`: the server acts, half of the
     answer comes. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
@@ -108,6 +119,8 @@ class Faulty:
         if fault is None:
             return await self._pass(asked, raw)
         self.armed.remove(fault)
+        if fault.kind == "not found":
+            return _answer("404 Not Found", b"<html><title>404</title></html>")
         if fault.kind in {"denied", "busy", "broken", "error in a 200"}:
             code = {"denied": "AccessDenied", "busy": "SlowDown"}.get(fault.kind, "InternalError")
             statuses = {"denied": "403 Forbidden", "busy": "503 Slow Down", "broken": "500 Internal Server Error"}
