@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from services.s3 import S3Server
 
 Kind = Literal[
-    "denied", "busy", "broken", "error in a 200", "keys busy", "keys broken", "cut", "garbled", "lost", "never sent", "late",
-    "gave up", "a page", "stopped before", "stopped after",
+    "denied", "busy", "broken", "not found", "error in a 200", "keys busy", "keys broken", "cut", "garbled", "lost",
+    "never sent", "late", "gave up", "a page", "stopped before", "stopped after",
 ]  # fmt: skip
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *[^\r]*", re.IGNORECASE)
@@ -43,7 +43,8 @@ class Asked:
 class Fault:
     """What happens to the next request it is about.
 
-    `denied`, `busy`, `broken`: 403 AccessDenied, 503 SlowDown, 500 InternalError, and the server is not asked. `error in a 200`: the same as a
+    `denied`, `busy`, `broken`: 403 AccessDenied, 503 SlowDown, 500 InternalError, and the server is not asked. `not found`: nor here, but
+    something between says 404, with a page of its own. `error in a 200`: the same as a
     success with `<Error>` for its body. `keys busy`, `keys broken`: the server acts, and the answer says so of the first
     `keys` of a deletion; with `keys` 0 the server is not asked, and it says so of all. `cut`: the server acts, half of the
     answer comes. `garbled`: all of it comes, with one bit of the body changed. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
@@ -114,6 +115,8 @@ class Faulty:
         if fault is None:
             return await self._pass(asked, raw)
         self.armed.remove(fault)
+        if fault.kind == "not found":
+            return _answer("404 Not Found", b"<html><title>404</title></html>")
         if fault.kind in {"denied", "busy", "broken", "error in a 200"}:
             code = {"denied": "AccessDenied", "busy": "SlowDown"}.get(fault.kind, "InternalError")
             statuses = {"denied": "403 Forbidden", "busy": "503 Slow Down", "broken": "500 Internal Server Error"}

@@ -23,7 +23,7 @@ from retentiond.stores.s3.bodies import body_of, checksum, fits, read_answer
 from retentiond.stores.s3.documents import Malformed
 from retentiond.stores.s3.endpoint import Bucket, Reply
 from retentiond.stores.s3.errors import Unanswered, Unsent
-from retentiond.stores.s3.items import ALREADY_GONE, ERASED, Deletion, Doomed, Gone, How
+from retentiond.stores.s3.items import ERASED, Deletion, Doomed, Gone, How
 from retentiond.stores.s3.looking import outcome_by_looking
 from retentiond.stores.s3.objects import head
 from retentiond.stores.s3.signing import Expiry
@@ -246,8 +246,7 @@ class _Work:
             return trouble.code
         if self._refused_late(trouble):
             return Gone("failed", "RequestExpired")
-        if reply.status == 404:
-            return ALREADY_GONE if trouble.code != "NoSuchBucket" else Gone("failed", trouble.code)
+        # A 404 that says nothing of S3 may be the page of a proxy, or of a server that can't read the key.
         return _outcome_of_code(trouble.code)
 
     def _refused_late(self, trouble: errors.Trouble) -> bool:

@@ -219,6 +219,13 @@ async def test_a_single_delete_is_never_sent_twice_by_anybody(failing, kind):
     assert len(failing.erasures()) == 1
 
 
+async def test_a_404_that_is_none_of_s3_is_not_taken_for_gone(failing):
+    upload = await failing.ground.client.create_multipart_upload(Bucket=failing.ground.name, Key="u")
+    failing.proxy.arm(Fault("not found"))
+    done = await failing.erase([Doomed("u", upload_id=upload["UploadId"])])
+    assert [(each.outcome, each.code) for each in done.outcomes] == [("failed", "NotFound")]
+
+
 async def test_a_request_may_take_effect_long_after_the_client_gave_it_up(failing):
     failing.proxy.arm(Fault("late"))
     done = await failing.erase()
