@@ -106,7 +106,7 @@ def _state(
         untold = f"({untold} OR {anchor} IS NULL) AND ({anchor} IS NULL{early})"
     steps = [] if change is None else [f"WHEN {change.done(params)} THEN {KEEP}"]
     blocks = ""
-    if plan.action == "delete" and can_be_blocked(shape):
+    if plan.action != "anonymise" and can_be_blocked(shape):
         blocks = f" WHEN {blocked(shape, context, params)} THEN {BLOCKED}"
     steps.append(f"WHEN {due} THEN CASE WHEN {hold} THEN {HELD}{blocks} ELSE {DUE} END")
     if plan.data_class.minimum:

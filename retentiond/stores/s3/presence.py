@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from retentiond.stores.s3.objects import head
 from retentiond.stores.s3.place import Place
 from retentiond.stores.s3.rows import fetch
 
@@ -15,7 +14,7 @@ _AT_ONCE = 24
 async def absent(place: Place, keys: Collection[str]) -> frozenset[str]:
     """The keys without an object; where versions are kept, without any version or marker. Raises Blind, Unreachable.
 
-    By a HEAD each, or a list of one: what may not be seen is not absent.
+    By a list of one each: whatever stands between us and the server can answer 404 to a HEAD, and gives no list.
     """
     if not keys:
         return frozenset()
@@ -25,12 +24,8 @@ async def absent(place: Place, keys: Collection[str]) -> frozenset[str]:
 
     async def one(key: str) -> None:
         async with gate:
-            if what == "objects":
-                gone = (await head(bucket, key)).state == "absent"
-            else:
-                # A key comes first among all that begin with it.
-                gone = (await fetch(bucket, what, key, None, 1)).rows.keys[:1] != [key]
-            if gone:
+            # A key comes first among all that begin with it.
+            if (await fetch(bucket, what, key, None, 1)).rows.keys[:1] != [key]:
                 found.add(key)
 
     tasks = [asyncio.ensure_future(one(key)) for key in keys]

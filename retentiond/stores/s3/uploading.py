@@ -17,7 +17,7 @@ async def parts_left(bucket: Bucket, key: str, upload_id: str) -> bool:
     """
     reply = await bucket.ask("GET", key, [("uploadId", upload_id), ("max-parts", "1")])
     trouble = reply.trouble
-    if trouble is not None and (reply.status == 404 or trouble.code in ABSENT | DENIED):
+    if trouble is not None and trouble.code in ABSENT | DENIED:
         return False
     bucket.require(reply, "listing the parts of an upload", "s3:ListMultipartUploadParts")
     return True
