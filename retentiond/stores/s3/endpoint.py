@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -290,6 +291,7 @@ def _config(access: Access) -> AioConfig:
     return AioConfig(
         connect_timeout=access.connect_seconds,
         read_timeout=access.answer_seconds,
+        proxies={} if access.endpoint_url is not None and _is_here(access.endpoint_url) else None,
         retries={"total_max_attempts": 3, "mode": "standard"},
         s3={"addressing_style": access.addressing},
         # Other servers than AWS know none of the newer checksums.
@@ -301,7 +303,8 @@ def _config(access: Access) -> AioConfig:
 def _http(access: Access, url: str, ca_bundle: str | None) -> aiohttp.ClientSession:
     parts = urlsplit(url)
     # What `trust_env` does as well, but for each request, and with a look at .netrc in a thread.
-    proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+    bypassed = _is_here(url) or proxy_bypass(parts.netloc)
+    proxy = None if bypassed else getproxies().get(parts.scheme)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
             limit=access.connections,
@@ -317,6 +320,15 @@ def _http(access: Access, url: str, ca_bundle: str | None) -> aiohttp.ClientSess
         cookie_jar=aiohttp.DummyCookieJar(),
         proxy=proxy,
     )
+
+
+def _is_here(url: str) -> bool:
+    """Whether it is this machine, which a proxy would take for itself."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def _now(clock: ServerClock) -> datetime:
