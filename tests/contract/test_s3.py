@@ -6,23 +6,8 @@ from tests.contract.behaviours import Contract
 from tests.services.buckets import prepared
 
 
-@pytest.fixture
-async def subject(apart, moto_server):
-    async with moto_server.bucket() as ground:
-        yield await prepared(apart, ground)
-
-
-class TestObjects(Contract):
-    """All that every store does, in a bucket without versions."""
-
-
-class TestVersions(Contract):
-    """All that every store does, in a bucket that keeps versions."""
-
-    @pytest.fixture
-    async def subject(self, apart, moto_server):
-        async with moto_server.bucket(versioned=True) as ground:
-            yield await prepared(apart, ground)
+class OfVersions(Contract):
+    """What is another in a bucket that keeps versions."""
 
     async def test_a_record_that_is_replaced_meanwhile_stays(self, subject):
         """The old version was judged, and goes; the new one is another record."""
@@ -33,3 +18,41 @@ class TestVersions(Contract):
         assert await subject.left() == {3, 1001, 1002, 1003}
         assert len(await subject.versions()) == 4
         await subject.rig.require_told(logs=5)
+
+
+class TestObjects(Contract):
+    """A bucket without versions, at moto's server."""
+
+    @pytest.fixture
+    async def subject(self, apart, moto_server):
+        async with moto_server.bucket() as ground:
+            yield await prepared(apart, ground)
+
+
+class TestVersions(OfVersions):
+    """A bucket that keeps versions, at moto's server."""
+
+    @pytest.fixture
+    async def subject(self, apart, moto_server):
+        async with moto_server.bucket(versioned=True) as ground:
+            yield await prepared(apart, ground)
+
+
+@pytest.mark.system
+class TestObjectsOfCeph(Contract):
+    """A bucket without versions, at a server that enforces the expiry."""
+
+    @pytest.fixture
+    async def subject(self, apart, ceph_server, ceph_past):
+        async with ceph_server.bucket() as ground:
+            yield await prepared(apart, ground, ceph_past)
+
+
+@pytest.mark.system
+class TestVersionsOfCeph(OfVersions):
+    """A bucket that keeps versions, at a server that enforces the expiry."""
+
+    @pytest.fixture
+    async def subject(self, apart, ceph_server, ceph_past):
+        async with ceph_server.bucket(versioned=True) as ground:
+            yield await prepared(apart, ground, ceph_past)

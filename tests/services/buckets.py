@@ -3,39 +3,67 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from retentiond.stores.s3 import batch
+from retentiond.stores.s3 import batch, objects
 from retentiond.stores.s3.batch import S3Batch
+from retentiond.stores.s3.endpoint import Endpoint
 from tests.contract.behaviours import Subject
 from tests.services.sweeping import ACCOUNTS, Rig
 
 PREFIX = "logs/"
+_FEW_DAYS = 10
 
 
 class S3Subject(Subject):
     """Objects `logs/ACCOUNT/NUMBER`; in a versioned bucket a number is there as long as it has a current version."""
 
-    def __init__(self, rig: Rig, ground) -> None:
+    def __init__(self, rig: Rig, ground, past=None) -> None:
+        """`past` gives a server that is so many days behind; where there is none, the date is changed afterwards."""
         super().__init__(rig)
-        self.ground = ground
+        self.ground, self._past = ground, past
 
     async def add(self, key, *, account="1", days=400):
         await self.put(self.key(key, account), days=days)
 
     async def put(self, key, *, days=400, body=b"x"):
         """An object that was written so many days ago."""
+        if self._past is not None:
+            await self._put_then(key, days, body)
+            return
         await self.ground.put(key, body=body)
         await asyncio.to_thread(self.ground.written_at, key, datetime.now(UTC) - timedelta(days=days))
+
+    async def begin_upload(self, key, days=400):
+        """An upload that nobody completes; moto says of all that they were begun in 2010."""
+        async with self.then(days) as bucket:
+            bucket.require(await bucket.ask("POST", key, [("uploads", "")]), "beginning an upload", "")
+
+    async def _put_then(self, key, days, body):
+        async with self.then(days) as bucket:
+            await objects.head(bucket, key)  # to learn its clock
+            await objects.put(bucket, key, body)
+
+    @asynccontextmanager
+    async def then(self, days):
+        """The bucket at a server that has the time of then; of a few days ago that of now, since each is a process."""
+        past = self._past if days > _FEW_DAYS else None
+        server = await asyncio.to_thread(past, int(days)) if past is not None else self.ground.server
+        endpoint = await Endpoint.open(server.access())
+        try:
+            yield await endpoint.locate(self.ground.name)
+        finally:
+            await endpoint.close()
 
     def key(self, number, account="1"):
         return f"{PREFIX}{account}/{number:06}"
 
     async def left(self):
-        return {int(key.rsplit("/", 1)[1]) for key in await self.ground.keys(PREFIX)}
+        # Beside what finds out what the endpoint can.
+        return {int(key.rsplit("/", 1)[1]) for key in await self.ground.keys(PREFIX) if "/.retentiond" not in key}
 
     async def versions(self):
         """Every version and marker that there is, as pairs of key and id."""
@@ -100,8 +128,8 @@ def target(server, bucket: str, **more):
     return {key: value for key, value in {**usual, **more}.items() if value is not None}
 
 
-async def prepared(rig: Rig, ground, **more) -> S3Subject:
+async def prepared(rig: Rig, ground, past=None, **more) -> S3Subject:
     """The rig with that target and its accounts."""
     await rig.db.execute(ACCOUNTS)
     rig.targets["logs"] = target(ground.server, ground.name, **more)
-    return S3Subject(rig, ground)
+    return S3Subject(rig, ground, past)

@@ -15,8 +15,8 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,6 +157,20 @@ def ceph_server() -> Iterator[Ceph]:
     """One cluster for each process of the test run."""
     with cluster() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def ceph_past(ceph_server: Ceph) -> Iterator[Callable[[int], S3Server]]:
+    """The same cluster as it is so many days ago; a server for each number of days, started when first asked for."""
+    with ExitStack() as running:
+        started: dict[int, S3Server] = {}
+
+        def of(days: int) -> S3Server:
+            if days not in started:
+                started[days] = running.enter_context(ceph_server.past(days))
+            return started[days]
+
+        yield of
 
 
 def _radosgw(home: Path, port: int, name: str, environment: dict[str, str], *more: str) -> subprocess.Popen[bytes]:

@@ -1,7 +1,7 @@
 """A network, or a server, that fails as it is told to: an HTTP proxy in front of a real S3 server.
 
-A test arms faults; each strikes the next request that it is about, once. What is not struck passes unchanged, with the
-Host that was signed. `seen` has what came, and `passed` what the server was given.
+A test arms faults; each strikes the next request that it is about, once. What is not struck passes unchanged (but for what
+`rewrite` makes of it), with the Host that was signed. `seen` has what came, and `passed` what the server was given.
 """
 
 from __future__ import annotations
@@ -17,18 +17,9 @@ from urllib.parse import urlsplit
 from services.s3 import S3Server
 
 Kind = Literal[
-    "denied",
-    "busy",
-    "broken",
-    "not found",
-    "error in a 200",
-    "keys busy",
-    "keys broken",
-    "cut",
-    "lost",
-    "never sent",
-    "late",
-]
+    "denied", "busy", "broken", "not found", "error in a 200", "keys busy", "keys broken", "cut", "lost", "never sent",
+    "late", "stopped before", "stopped after",
+]  # fmt: skip
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *[^\r]*", re.IGNORECASE)
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
@@ -57,7 +48,8 @@ class Fault:
     success with `<Error>` for its body. `keys busy`, `keys broken`: the server acts, and the answer says so of the first
     `keys` of a deletion; with `keys` 0 the server is not asked, and it says so of all. `cut`: the server acts, half of the
     answer comes. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
-    has it. `late`: the connection ends, and the server gets it only when `release` is called.
+    has it. `late`: the connection ends, and the server gets it only when `release` is called. `stopped before`, `stopped after`:
+    nothing goes on until `release`, with or without the server having acted; `reached` is set then.
     """
 
     kind: Kind
@@ -78,13 +70,15 @@ class Faulty:
         self.seen: list[Asked] = []
         self.passed: list[Asked] = []
         self.server = server
+        self.reached = asyncio.Event()
+        self.rewrite: Callable[[Asked, bytes], bytes] = lambda _, raw: raw
 
     def arm(self, *faults: Fault) -> None:
         """Let these strike, in this order where several are about the same request."""
         self.armed += faults
 
     async def release(self) -> None:
-        """Let the server have what is late, and wait until it has answered."""
+        """Let go on what was stopped; let the server have what is late, and wait until it has answered."""
         self._released.set()
         await asyncio.gather(*self._later)
 
@@ -134,7 +128,16 @@ class Faulty:
             return None
         if fault.kind == "never sent":
             return None
+        if fault.kind == "stopped before":
+            self.reached.set()
+            passing = asyncio.ensure_future(self._pass_later(asked, raw))
+            self._later.append(passing)
+            return await passing
         said = await self._pass(asked, raw)
+        if fault.kind == "stopped after":
+            self.reached.set()
+            await self._released.wait()
+            return said
         head = said.find(b"\r\n\r\n") + 4
         return None if fault.kind == "lost" else said[: head + (len(said) - head) // 2]
 
@@ -155,7 +158,9 @@ class Faulty:
         assert self._upstream.hostname is not None
         reader, writer = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
         try:
-            writer.write(_CONNECTION.sub(b"", raw, 1).replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+            writer.write(
+                _CONNECTION.sub(b"", self.rewrite(asked, raw), 1).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+            )
             await writer.drain()
             said = await reader.read()
         finally:

@@ -11,7 +11,7 @@ from retentiond.stores.rulings import Untold
 from retentiond.stores.s3 import buckets, listing
 from retentiond.stores.s3.endpoint import Access, Bucket
 from retentiond.stores.s3.guess import guess
-from retentiond.stores.s3.listing import ListPage
+from retentiond.stores.s3.pages import ListPage
 from retentiond.stores.s3.template import Template
 
 _MOST_FOLDERS = 20

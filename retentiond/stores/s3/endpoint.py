@@ -73,7 +73,8 @@ class Reply:
 class Endpoint:
     """Made by `open`; everything in it is closed by `close`.
 
-    `requests` counts what was sent; `plus_is_space` has what the listing of each bucket was found to mean by `+`.
+    `requests` counts what was sent; `plus_is_space` has what the listing of each bucket was found to mean by `+`, and
+    `skips_one` whether that of its versions leaves one out (`listing`).
     """
 
     def __init__(self, access: Access, session: AioSession) -> None:
@@ -81,6 +82,7 @@ class Endpoint:
         self.clock = ServerClock()
         self.requests = 0
         self.plus_is_space: dict[str, bool] = {}
+        self.skips_one: dict[str, bool] = {}
         self._session = session
         self._exit = AsyncExitStack()
         self._credentials: Any = None

@@ -12,10 +12,9 @@ choice; where a page has one, the server is asked to repeat a prefix with both.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import repeat
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
@@ -24,63 +23,13 @@ from lxml import etree
 from retentiond.errors import Blind
 from retentiond.stores.s3.documents import Malformed, child, columns, name_of, parse, rows
 from retentiond.stores.s3.endpoint import Bucket
-from retentiond.stores.s3.items import NULL, Doomed
+from retentiond.stores.s3.items import NULL
+from retentiond.stores.s3.pages import ListPage, UploadPage, VersionPage
 
 MOST = 1000
 """Rows of a page, at most; servers give fewer where they like."""
 _REPEATED = re.compile(rb"<(StartAfter|(?:Next)?(?:Key)?Marker|(?:Next)?ContinuationToken)>[^<]*</\1>")
 _SPACE_AND_PLUS = "retentiond +"
-
-
-@dataclass(frozen=True, slots=True)
-class ListPage:
-    """Objects, a list for each column; `after` is where the next page begins, None at the end. ETags have no quotes."""
-
-    keys: list[str]
-    modified: list[datetime]
-    sizes: list[int]
-    etags: list[str]
-    after: tuple[str, ...] | None
-
-    def items(self) -> list[Doomed]:
-        """Its rows, as what may be erased."""
-        nothing = repeat(None)
-        return list(map(Doomed._make, zip(self.keys, nothing, self.etags, self.sizes, self.modified, nothing)))  # noqa: B905 - of repeat there is no end
-
-
-@dataclass(frozen=True, slots=True)
-class VersionPage:
-    """Versions and delete markers; a marker has size 0 and no ETag. `version_ids` has `null` where one was made before
-    the bucket was versioned.
-    """
-
-    keys: list[str]
-    modified: list[datetime]
-    sizes: list[int]
-    etags: list[str]
-    version_ids: list[str]
-    is_latest: list[bool]
-    is_marker: list[bool]
-    after: tuple[str, ...] | None
-
-    def items(self) -> list[Doomed]:
-        """Its rows, as what may be erased."""
-        columns = (self.keys, self.version_ids, self.etags, self.sizes, self.modified)
-        return list(map(Doomed._make, zip(*columns, repeat(None))))
-
-
-@dataclass(frozen=True, slots=True)
-class UploadPage:
-    """Multipart uploads that were begun and neither completed nor aborted; `modified` is when they were begun."""
-
-    keys: list[str]
-    modified: list[datetime]
-    upload_ids: list[str]
-    after: tuple[str, ...] | None
-
-    def items(self) -> list[Doomed]:
-        """Its rows, as what may be aborted."""
-        return [Doomed(key, upload_id=upload) for key, upload in zip(self.keys, self.upload_ids, strict=True)]
 
 
 async def objects(
@@ -102,17 +51,52 @@ async def versions(
     bucket: Bucket, prefix: str = "", *, after: Sequence[str] | None = None, size: int = MOST
 ) -> VersionPage:
     """The next page of all versions and markers under the prefix, newest of a key first; raises Blind, Unreachable."""
+    if after is not None and len(after) == 1:
+        return await _past(bucket, prefix, after[0], size, also=False)
+    page = await _versions_after(bucket, prefix, after, size)
+    if page.keys or page.after is not None or after is None:
+        return page
+    # A version that is gone is no position for every server (moto): so is nothing after it, or does it not know where?
+    return await _past(bucket, prefix, after[0], size, also=True)
+
+
+async def _versions_after(bucket: Bucket, prefix: str, after: Sequence[str] | None, size: int) -> VersionPage:
     query = [("encoding-type", "url"), ("max-keys", str(size)), ("prefix", prefix), ("versions", "")]
     if after is not None:
         query += [("key-marker", after[0])]
         query += [("version-id-marker", after[1])] if len(after) > 1 else []
     root = await _list(bucket, query, "listing versions", "s3:ListBucketVersions", "ListVersionsResult")
-    page = await _versions(bucket, root, after)
-    if page.keys or page.after is not None or after is None or len(after) < 2:
-        return page
-    # A version that is gone is no position for every server (moto): so is nothing after it, or does it not know where?
-    further = await versions(bucket, prefix, after=after[:1], size=size)
-    return page if after[1] in further.version_ids else further
+    return await _versions(bucket, root, after)
+
+
+async def _past(bucket: Bucket, prefix: str, key: str, size: int, *, also: bool) -> VersionPage:
+    """The versions of keys after that one, of which there may be none; `also` those of itself where they can be had."""
+    if not await _skips_one(bucket, prefix):
+        return await _versions_after(bucket, prefix, (key,), size)
+    edge, position = _bytes(key), None
+    while True:
+        page = await _versions_after(bucket, prefix, position, size)
+        at = bisect_left(page.keys, edge, key=_bytes) if also else bisect_right(page.keys, edge, key=_bytes)
+        if at < len(page.keys) or page.after is None:
+            return page.part(at)
+        position = page.after
+
+
+async def _skips_one(bucket: Bucket, prefix: str) -> bool:
+    """Whether this server, asked for what comes after a key that is not there, leaves out the first; asked once.
+
+    moto does. There a listing can begin at its beginning only.
+    """
+    known: dict[str, bool] = bucket.endpoint.skips_one
+    if bucket.name not in known:
+        first = await _versions_after(bucket, prefix, None, 1)
+        if not first.keys or len(first.keys[0]) < 2:
+            return False
+        page = await _versions_after(bucket, prefix, (first.keys[0][:-1],), 1)
+        # Not because others have erased it meanwhile.
+        again = page if page.keys == first.keys else await _versions_after(bucket, prefix, None, 1)
+        known[bucket.name] = page.keys != first.keys == again.keys
+    return known[bucket.name]
 
 
 async def _versions(bucket: Bucket, root: etree._Element, after: Sequence[str] | None) -> VersionPage:
@@ -163,8 +147,11 @@ async def uploads(
     return UploadPage(keys, _instants(begun), ids, _more(bucket, root, _last(positions)))
 
 
-async def folders(bucket: Bucket, prefix: str = "", *, most: int = MOST) -> list[str]:
-    """What lies directly below the prefix and has a `/` after it: the first `most` of them, each with its `/`."""
+async def folders(bucket: Bucket, prefix: str = "", *, after: str | None = None, most: int = MOST) -> list[str]:
+    """What lies directly below the prefix and has a `/` after it: the first `most` of them, each with its `/`.
+
+    With `after` only those of which keys come after that text.
+    """
     query = [
         ("delimiter", "/"),
         ("encoding-type", "url"),
@@ -172,6 +159,8 @@ async def folders(bucket: Bucket, prefix: str = "", *, most: int = MOST) -> list
         ("max-keys", str(most)),
         ("prefix", prefix),
     ]
+    if after is not None:
+        query.append(("start-after", after))
     root = await _list(bucket, query, "listing folders", "s3:ListBucket", "ListBucketResult")
     return await _as_said(bucket, root, [child(each, "Prefix") or "" for each in rows(root, "CommonPrefixes")])
 

@@ -16,7 +16,7 @@ from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.policy import DataClass
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import Blind
-from retentiond.stores.base import AccountDirectory, Fate, Finding, Matches, Tally, Vitals, Window
+from retentiond.stores.base import AccountDirectory, Fate, Finding, Matches, Tally, TierTally, Vitals, Window
 from retentiond.stores.holding import target_hold
 from retentiond.stores.rulings import Rulings
 from retentiond.stores.s3 import inspect, lookup
@@ -24,6 +24,7 @@ from retentiond.stores.s3.aftermath import looked_for
 from retentiond.stores.s3.batch import Ground, S3Batch
 from retentiond.stores.s3.census import Census
 from retentiond.stores.s3.config import S3Target
+from retentiond.stores.s3.cuts import shards
 from retentiond.stores.s3.lifecycle import native_rules
 from retentiond.stores.s3.place import Place
 from retentiond.stores.s3.reading import Found, Reading, accounts_of, plus
@@ -174,9 +175,15 @@ class S3Store:
         """The walks that together reach every record."""
         return self._all_walks()
 
-    async def shards(self, plan: TargetPlan, *, each: int, most: int) -> tuple[Window, ...]:  # noqa: ARG002
-        """None yet."""
-        return ()
+    async def shards(
+        self,
+        plan: TargetPlan,  # noqa: ARG002 - keys lie as they lie
+        *,
+        each: int,
+        most: int,
+    ) -> tuple[Window, ...]:
+        """Stretches of keys; see `cuts`."""
+        return await shards(await self.place.bucket(), self._head, self._census, each=each, most=most)
 
     def order(self, plan: TargetPlan, walk: str) -> tuple[str, ...]:  # noqa: ARG002 - of the listing alone
         """What positions are of."""
@@ -211,9 +218,11 @@ class S3Store:
         """How many records the hold covers; those met by then where there is no time for all."""
         return await lookup.matches(self._ground(), hold, [self._listed(walk) for walk in self._all_walks()], seconds)
 
-    async def beyond(self, plan: TargetPlan) -> Tally | None:  # noqa: ARG002 - of each tier a walk has seen the oldest
-        """Nothing more than a walk tells, which sees every record."""
-        return None
+    async def beyond(self, plan: TargetPlan) -> Tally | None:  # noqa: ARG002 - a walk has seen all, whatever the plan
+        """The oldest anchor of each tier, by the last walk over all records."""
+        if self._census.total is None:
+            return None
+        return Tally(tiers={label: TierTally(first=first) for label, first in self._census.firsts.items()})
 
     async def fate(self, prepared: Mapping[str, Any]) -> Fate:
         """Which of the objects that were to go are gone."""
