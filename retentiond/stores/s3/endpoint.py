@@ -322,6 +322,7 @@ def _config(access: Access) -> AioConfig:
     return AioConfig(
         connect_timeout=access.connect_seconds,
         read_timeout=access.answer_seconds,
+        proxies={} if access.endpoint_url is not None and _is_here(access.endpoint_url) else None,
         retries={"total_max_attempts": 3, "mode": "standard"},
         s3={"addressing_style": access.addressing},
         # Other servers than AWS know none of the newer checksums.
