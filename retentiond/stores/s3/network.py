@@ -21,7 +21,7 @@ def session(url: str, *, answer_seconds: float, connections: int, ca_bundle: str
     """A session for requests to an endpoint: each is sent once, and its answer is its own."""
     parts = urlsplit(url)
     # What `trust_env` does as well, but for each request, and with a look at .netrc in a thread.
-    bypassed = _is_here(parts.hostname or "") or proxy_bypass(parts.netloc)
+    bypassed = is_here(url) or proxy_bypass(parts.netloc)
     proxy = None if bypassed else getproxies().get(parts.scheme)
     made = aiohttp.ClientSession(
         connector=_Connector(
@@ -67,8 +67,9 @@ class _Connector(aiohttp.TCPConnector):
         return None
 
 
-def _is_here(host: str) -> bool:
-    """Whether it is this machine, which a proxy would take for itself."""
+def is_here(url: str) -> bool:
+    """Whether it leads to this machine, which a proxy would take for itself."""
+    host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:  # a name
