@@ -104,7 +104,7 @@ async def _course(demo: Demo, stack: AsyncExitStack, signals: Interrupts) -> Non
     # It comes up while the company is made.
     bucket = await stack.enter_async_context(storage(folder))
     server = await stack.enter_async_context(_server(folder))
-    say("making a company: 20,000 accounts, 620,000 records of eight years, 2,500 artifacts in a bucket")
+    say("making a company: 20,000 accounts, 620,000 records of eight years, a bucket of 900 artifacts", soft_wrap=True)
     await make_company(server.dsn)
     variables = configuration(server.dsn, folder, await bucket.address())
     app = await stack.enter_async_context(open_app(load(variables), create=True))

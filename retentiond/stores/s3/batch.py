@@ -9,6 +9,7 @@ Delete markers go after the versions of their key, and only where all of those a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -115,7 +116,7 @@ class S3Batch:
             ground.listing(window.walk),
             taken.rows.doomed([*found.due, *found.markers]),
             [*found.labels, *found.marker_labels],
-            [*map(anchors.__getitem__, found.due), *([None] * len(found.markers))],
+            [*map(anchors.__getitem__, found.due), *[None] * len(found.markers)],
             len(found.markers),
         )
         return Intended(len(items), items.document())
@@ -154,10 +155,11 @@ class S3Batch:
         """What it came to: what was kept as it was judged, and what became of the rest."""
         assert look.how is not None
         outcomes, seen = done.outcomes, look.tally()
+        came_to = Counter(each.outcome for each in outcomes)
         went = items.went([i for i, each in enumerate(outcomes) if each.outcome == "erased"], salt)
-        passed = sum(1 for each in outcomes if each.outcome == "failed" and each.code in _PASSES)
-        failed = done.count("failed") + done.count("denied") - passed
-        again = self._locked(items, outcomes)
+        passed = sum(each.code in _PASSES for each in outcomes if each.outcome == "failed") if came_to["failed"] else 0
+        failed = came_to["failed"] + came_to["denied"] - passed
+        again = self._locked(items, outcomes) if came_to["held"] else None
         return replace(
             seen,
             selected=len(items),
@@ -167,11 +169,11 @@ class S3Batch:
             oldest=went.oldest,
             newest=went.newest,
             ids_digest=went.ids_digest,
-            held=seen.held + done.count("held"),
-            gone=done.count("already_gone") + done.count("changed"),
+            held=seen.held + came_to["held"],
+            gone=came_to["already_gone"] + came_to["changed"],
             locked=passed,
             failed=failed,
-            in_doubt=done.count("unknown"),
+            in_doubt=came_to["unknown"],
             next_due=min((each for each in (seen.next_due, again) if each is not None), default=None),
             requests=seen.requests + done.requests,
             verified=_verified(items, look.how),

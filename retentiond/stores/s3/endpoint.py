@@ -33,7 +33,7 @@ from yarl import URL
 from retentiond.errors import Blind, Unreachable
 from retentiond.stores.s3.clock import ServerClock
 from retentiond.stores.s3.errors import TOO_SKEWED, Trouble, Unanswered, Unsent, error_of, trouble_in
-from retentiond.stores.s3.network import session
+from retentiond.stores.s3.network import is_here, session
 from retentiond.stores.s3.signing import Expiry, Fence, Signed, Signer, encoded
 
 Addressing = Literal["auto", "path", "virtual"]
@@ -322,6 +322,7 @@ def _config(access: Access) -> AioConfig:
     return AioConfig(
         connect_timeout=access.connect_seconds,
         read_timeout=access.answer_seconds,
+        proxies={} if access.endpoint_url is not None and is_here(access.endpoint_url) else None,
         retries={"total_max_attempts": 3, "mode": "standard"},
         s3={"addressing_style": access.addressing},
         # Other servers than AWS know none of the newer checksums.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -20,7 +21,8 @@ def session(url: str, *, answer_seconds: float, connections: int, ca_bundle: str
     """A session for requests to an endpoint: each is sent once, and its answer is its own."""
     parts = urlsplit(url)
     # What `trust_env` does as well, but for each request, and with a look at .netrc in a thread.
-    proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+    bypassed = is_here(url) or proxy_bypass(parts.netloc)
+    proxy = None if bypassed else getproxies().get(parts.scheme)
     made = aiohttp.ClientSession(
         connector=_Connector(
             limit=connections,
@@ -63,3 +65,12 @@ class _Connector(aiohttp.TCPConnector):
                 return found
             found.close()
         return None
+
+
+def is_here(url: str) -> bool:
+    """Whether it leads to this machine, which a proxy would take for itself."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
