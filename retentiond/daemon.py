@@ -199,10 +199,8 @@ async def open_app(
         pools = Pools(settings.workers.connections)
         stores = make_stores(spec.targets, given, space=space, secret=secret, pools=pools)
         directory = Directory(settings.accounts) if settings.accounts else None
-        native = {
-            target.name: _native(stores[target.name], target.data_class.name, tools, directory)
-            for target in spec.targets
-        }
+        made = {each.name: _native(stores[each.name], each.data_class.name, tools, directory) for each in spec.targets}
+        native = {name: each for name, each in made.items() if each is not None}
         try:
             yield App(
                 settings,
@@ -229,13 +227,14 @@ async def open_app(
                 await directory.close()
 
 
-def _native(store: AnyStore, class_name: str, tools: Tools, directory: Directory | None) -> NativeHolds | S3NativeHolds:
-    """What keeps holds in a target's store itself."""
+def _native(
+    store: AnyStore, class_name: str, tools: Tools, directory: Directory | None
+) -> NativeHolds | S3NativeHolds | None:
+    """What keeps holds in a target's store itself; None where the store can't."""
     if isinstance(store, S3Store):
         memory = LegalHolds(tools.database, tools.worker, *place_of(store))
         return S3NativeHolds(store, class_name, memory, directory)
-    assert isinstance(store, PostgresStore)
-    return NativeHolds(store, class_name)
+    return NativeHolds(store, class_name) if isinstance(store, PostgresStore) else None
 
 
 def _announcer(database: Database) -> Announce:
