@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from retentiond.errors import RetentiondError
+from retentiond.errors import Refused
 
 Severity = Literal["error", "warning", "info"]
 EXACT_BELOW = 200_000
@@ -165,7 +165,7 @@ class Tally:
     in_doubt: int = 0
     next_due: str | None = None
     requests: int = 0
-    refusal: RetentiondError | None = None
+    refusal: Refused | None = None
 
 
 @dataclass(frozen=True, slots=True)
