@@ -25,9 +25,9 @@ from retentiond.cli.output import EXIT_CODES, as_json, command, json_option
 async def demo(once: bool, evidence: Path | None, time_limit: float, json_: bool) -> int:
     r"""Watch the daemon make the privacy policy true on made data.
 
-    An embedded Postgres gets a company of 20,000 accounts and eight years of records, some of them under a hold. The
-    daemon then erases what is overdue, in about a minute, and goes on serving. Needs no configuration and reads none;
-    works in a temporary folder that it removes.
+    An embedded Postgres gets a company of 20,000 accounts and eight years of records, some of them under a hold, and an
+    S3 server (moto's, in memory) a bucket of artifacts. The daemon then erases what is overdue, in about a minute, and
+    goes on serving. Needs no configuration and reads none; works in a temporary folder that it removes.
 
     Ctrl-C ends it at any moment: with exit code 0 once all promises are kept, with 130 before.
 

@@ -1,14 +1,17 @@
-"""The company of the privacy policy: its database, the daemon's whole configuration for it, and a hold."""
+"""The company of the privacy policy: its database, the daemon's whole configuration, and two holds."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
 from retentiond.control import holds
 from retentiond.control.database import Database
 from retentiond.control.hold_rows import HoldDraft
 from retentiond.daemon import App
+from retentiond.demo.artifacts import BUCKET, HELD_ACCOUNT, KEY
 from retentiond.domain.holds import Hold, Scope
 from retentiond.errors import StillPending
 
@@ -23,14 +26,32 @@ _TARGETS = {
     "audit_log": ("audit_log", "at"),
     "invoices": ("invoices", "issued"),
 }
+ARTIFACTS: Final = "artifacts"
+"""The target that is a bucket."""
 _HELD_ACCOUNTS = 100
 _MAKE_MS = 120_000
+_DRAFTS = (
+    HoldDraft(
+        matter="2026-17",
+        reason="subpoena (made up)",
+        scope=Scope(accounts=tuple(str(number) for number in range(1, _HELD_ACCOUNTS + 1))),
+        review_by=None,
+        notice=None,
+    ),
+    HoldDraft(
+        matter="2026-19",
+        reason="dispute about a licence (made up)",
+        scope=Scope(accounts=(str(HELD_ACCOUNT),), targets=(ARTIFACTS,)),
+        review_by=None,
+        notice=None,
+    ),
+)
 
 
-def configuration(dsn: str, folder: Path) -> dict[str, str]:
+def configuration(dsn: str, folder: Path, storage: str) -> dict[str, str]:
     """The configuration as environment variables: the company's database is the control database as well.
 
-    `folder` is the state folder, for the signing key and the last checkpoint.
+    `folder` is the state folder, for the signing key and the last checkpoint; `storage` the address of the S3 server.
     """
     found = {
         "RETENTIOND_MODE": "enforce",
@@ -52,7 +73,25 @@ def configuration(dsn: str, folder: Path) -> dict[str, str]:
             prefix + "ANCHOR": anchor,
             prefix + "ACCOUNT": "account_id",
         }
-    return found
+    prefix = f"RETENTIOND_TARGETS__{ARTIFACTS.upper()}__"
+    return found | {
+        prefix + "STORE": "s3",
+        prefix + "CLASS": "generated_artifacts",
+        prefix + "BUCKET": BUCKET,
+        prefix + "KEY": KEY,
+        prefix + "ENDPOINT_URL": storage,
+        prefix + "ADDRESSING": "path",
+        prefix + "REGION": "us-east-1",
+        prefix + "ACCESS_KEY_ID": "demo",
+        prefix + "SECRET_ACCESS_KEY": "demo",
+        # moto's server carries out requests that have expired.
+        prefix + "UNFENCED": "true",
+    }
+
+
+def bucket_address(variables: Mapping[str, str]) -> str:
+    """Where the bucket of that configuration answers."""
+    return f"{variables[f'RETENTIOND_TARGETS__{ARTIFACTS.upper()}__ENDPOINT_URL']}/{BUCKET}"
 
 
 async def make_company(dsn: str) -> None:
@@ -65,21 +104,18 @@ async def make_company(dsn: str) -> None:
         await database.close()
 
 
-async def place_hold(app: App) -> Hold:
-    """A legal hold on the first accounts, active when this returns; raises StillPending when it did not become so."""
-    draft = HoldDraft(
-        matter="2026-17",
-        reason="subpoena (made up)",
-        scope=Scope(accounts=tuple(str(number) for number in range(1, _HELD_ACCOUNTS + 1))),
-        review_by=None,
-        notice=None,
-    )
+async def place_holds(app: App) -> list[Hold]:
+    """Legal holds on the first accounts, and on the artifacts of one more; active when this returns.
+
+    Raises StillPending when one did not become so.
+    """
     record = app.hold_recorder(BY)
-    placed = await holds.place(app.database, draft, BY, record=record)
-    for hold in await app.activate_holds(record):
-        if hold.id == placed.id:
-            return hold
-    raise StillPending(f"hold {placed.id} did not become active", remedy="run the demo again")
+    placed = [(await holds.place(app.database, draft, BY, record=record)).id for draft in _DRAFTS]
+    active = {hold.id: hold for hold in await app.activate_holds(record)}
+    for each in placed:
+        if each not in active:
+            raise StillPending(f"hold {each} did not become active", remedy="run the demo again")
+    return [active[each] for each in placed]
 
 
 async def held_record(app: App) -> str:

@@ -23,11 +23,14 @@ from retentiond.control.embedded import EmbeddedPostgres
 from retentiond.control.installation import can_enter, current_account
 from retentiond.daemon import App, open_app
 from retentiond.demo import hints
+from retentiond.demo.artifacts import HELD_KEY
 from retentiond.demo.child import PORT, Child, Reading, running
-from retentiond.demo.company import BY, configuration, held_record, make_company, place_hold
+from retentiond.demo.company import BY, bucket_address, configuration, held_record, make_company, place_holds
 from retentiond.demo.interrupts import Interrupts, interrupts
 from retentiond.demo.standing import Promise, Standing
+from retentiond.demo.storage import forget_aws, require_storage, storage
 from retentiond.demo.view import View, make_view
+from retentiond.domain.holds import Hold
 from retentiond.errors import UsageError
 from retentiond.ledger import kinds
 from retentiond.ledger.export import export
@@ -35,6 +38,10 @@ from retentiond.settings import load
 
 _REFRESH_SECONDS = 1.0
 _HTTP_SECONDS = 10.0
+_UNFENCED = (
+    "the bucket's server is moto's, which carries out requests that have expired: its target is `unfenced` here, "
+    "and should be nowhere else"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +97,20 @@ async def run_demo(demo: Demo) -> int:
 
 async def _course(demo: Demo, stack: AsyncExitStack, signals: Interrupts) -> None:
     _require_writable(demo.options.evidence)
+    require_storage()
+    forget_aws()
     say = demo.console.print
     folder = await stack.enter_async_context(_folder())
+    # It comes up while the company is made.
+    bucket = await stack.enter_async_context(storage(folder))
     server = await stack.enter_async_context(_server(folder))
-    say("making a company: 20,000 accounts, 620,000 records of eight years")
+    say("making a company: 20,000 accounts, 620,000 records of eight years, a bucket of 900 artifacts", soft_wrap=True)
     await make_company(server.dsn)
-    variables = configuration(server.dsn, folder)
+    variables = configuration(server.dsn, folder, await bucket.address())
     app = await stack.enter_async_context(open_app(load(variables), create=True))
-    hold = await place_hold(app)
-    say(f"a legal hold on {len(hold.scope.accounts)} accounts is active: {hold.id}", soft_wrap=True)
+    for hold in await place_holds(app):
+        say(f"a legal hold on {_scope(hold)} is active: {hold.id}", soft_wrap=True)
+    say(_UNFENCED, soft_wrap=True)
     standing = Standing(app)
     await standing.count_all()
     demo.promises = demo.before = standing.promises(Reading({}, {}))
@@ -117,6 +129,12 @@ async def _course(demo: Demo, stack: AsyncExitStack, signals: Interrupts) -> Non
     say("\nall promises are kept")
     if not demo.options.once:
         await _go_on(demo, app, child, folder, variables)
+
+
+def _scope(hold: Hold) -> str:
+    count = len(hold.scope.accounts)
+    whose = f"{count} accounts" if count > 1 else f"account {hold.scope.accounts[0]}"
+    return f"{whose} in {', '.join(hold.scope.targets)}" if hold.scope.targets else whose
 
 
 async def _watch(demo: Demo, standing: Standing, child: Child) -> None:
@@ -157,7 +175,15 @@ async def _go_on(demo: Demo, app: App, child: Child, folder: Path, variables: di
     """Say what to try, and serve until a signal comes; raises what the daemon ended with."""
     environment = folder / "env"
     hints.write_environment(environment, variables)
-    for line in hints.hints(environment, child.address, folder / "evidence", child.log, await held_record(app)):
+    for line in hints.hints(
+        environment,
+        child.address,
+        folder / "evidence",
+        child.log,
+        record=await held_record(app),
+        artifact=HELD_KEY,
+        bucket=bucket_address(variables),
+    ):
         demo.console.print(line, markup=False, soft_wrap=True)
     raise await child.ended()
 

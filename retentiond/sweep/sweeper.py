@@ -16,7 +16,16 @@ from typing import Any
 from retentiond.control import units
 from retentiond.domain.permit import Lease
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Blind, Conflict, EpochMoved, Guarded, Hostile, Locked, Refused
+from retentiond.errors import (
+    Blind,
+    Conflict,
+    EpochMoved,
+    Guarded,
+    Hostile,
+    Locked,
+    NotArchived,
+    Refused,
+)
 from retentiond.stores.base import PARTITIONS, AnyStore, Part, Tally, Way, Window
 from retentiond.sweep.batches import Batches, Carrier
 from retentiond.sweep.by_expiry import ByExpiry
@@ -164,7 +173,7 @@ class Sweeper:
                 await self._carrier.give_up()
                 self._careful = _CAREFUL_BATCHES
                 continue
-            except (Blind, Guarded):
+            except (Blind, Guarded, NotArchived):
                 await self._carrier.give_up()
                 raise
             except Refused as error:

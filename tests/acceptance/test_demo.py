@@ -1,9 +1,11 @@
-"""`retentiond demo`, whole: the real command, its daemon and its Postgres, and what it leaves, which is nothing."""
+"""`retentiond demo`, whole: the real command, its daemon, its Postgres and its bucket, and what it leaves: nothing."""
 
 import asyncio
+import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -23,6 +25,15 @@ from tests.services.postgres import as_account
 from tests.services.process import run_retentiond, start_retentiond
 
 DEADLINE = 300.0
+_CLASSES = (
+    "operational_logs",
+    "build_logs",
+    "audit_log",
+    "invoices",
+    "prompts",
+    "usage_metrics",
+    "generated_artifacts",
+)
 ROOT = Path(__file__).parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another account, which only root can")
 
@@ -76,17 +87,21 @@ async def test_it_ends_when_every_promise_is_kept_and_its_evidence_verifies_offl
     assert result.json["kept"]
     promises = result.json["promises"]
     assert {(each["class"], each["tier"]) for each in promises} >= {
-        (name, tier)
-        for name in ("operational_logs", "build_logs", "audit_log", "invoices", "prompts", "usage_metrics")
-        for tier in ("free", "pro", "enterprise")
+        (name, tier) for name in _CLASSES for tier in ("free", "pro", "enterprise")
     }
     assert all(each["kept"] and each["overdue"] == 0 for each in promises)
-    assert all(each["overdue_before"] > 0 for each in promises)
+    assert all(each["overdue_before"] > 0 or each["term"] == "forever" for each in promises)
     assert sum(each["held"] for each in promises) > 1000
+    # A hold on one account's artifacts.
+    (artifacts,) = [each for each in promises if (each["class"], each["tier"]) == ("generated_artifacts", "free")]
+    assert artifacts["held"] > 30
     verified = await run_retentiond("ledger", "verify", str(evidence))
     assert verified.code == 0, verified.stdout
     leaves = (evidence / "leaves.jsonl").read_text()
     assert re.search(r'"by":"demo"[^}]*"event":"granted"', leaves)
+    erased = sum(each["overdue_before"] for each in promises if each["class"] == "generated_artifacts")
+    outcomes = [json.loads(line) for line in leaves.splitlines() if '"target":"artifacts"' in line]
+    assert sum(each["counts"]["erased"] for each in outcomes if each["kind"] == "outcome") == erased
     assert_nothing_is_left(place)
     assert own_state() == before
 
@@ -144,6 +159,35 @@ async def test_a_signal_in_the_middle_ends_it_and_leaves_nothing(env, place, mom
     assert_nothing_is_left(place, sockets)
 
 
+async def test_a_demo_that_is_killed_takes_its_bucket_along(env, place):
+    async with start_retentiond("demo", "--once", env=env) as demo:
+        await demo.wait_for("making a company")
+        (bucket,) = [each for each in psutil.Process(demo.pid).children() if "storage_server" in each.cmdline()[-1]]
+        demo.send_signal(signal.SIGKILL)
+        await until(lambda: gone(bucket), lambda: "the S3 server outlives the demo")
+    stop_what_is_left(place)
+
+
+async def gone(process):
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def stop_what_is_left(place):
+    """A demo that was killed leaves its Postgres and its folder, as any killed program leaves its servers."""
+    sockets = socket_folders(place)
+    for process in processes(place):
+        process.kill()
+    for folder in sockets:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def test_settings_of_the_aws_libraries_and_a_proxy_dont_reach_the_demo(env, place):
+    elsewhere = {"AWS_PROFILE": "nowhere", "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "http_proxy": "http://127.0.0.1:1"}
+    result = await run_retentiond("demo", "--once", "--json", env=env | elsewhere, deadline=DEADLINE)
+    assert result.code == 0, result.stderr
+    assert_nothing_is_left(place)
+
+
 async def test_it_goes_on_serving_and_what_it_says_to_try_works_also_beside_another_daemon(env, place):
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -183,7 +227,7 @@ async def test_a_daemon_that_ends_by_itself_ends_the_demo_and_is_said(env, place
 
 async def try_out(source, command, place):
     if command.startswith("curl "):
-        async with aiohttp.ClientSession() as session, session.get(command.split()[1]) as answer:
+        async with aiohttp.ClientSession() as session, session.get(shlex.split(command)[1]) as answer:
             assert answer.status == 200, command
             return await answer.text()
     done = await asyncio.to_thread(
@@ -206,7 +250,9 @@ async def check_what_was_said(said):
         return next(text for command, text in said.items() if words in command)
 
     assert re.search(r"state\s+active", of("hold place"))
-    assert re.search(r"verdict\s+held", of("explain"))
+    assert re.search(r"verdict\s+held", of("explain request_logs"))
+    assert re.search(r"verdict\s+held", of("explain artifacts"))
+    assert "<ListVersionsResult" in of("?versions")
     assert "operational_logs" in of("promises")
     assert of("ledger verify").startswith("verified:")
     assert "entries written" in of("ledger export")

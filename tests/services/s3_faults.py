@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from services.s3 import S3Server
 
 Kind = Literal[
-    "denied", "busy", "broken", "error in a 200", "keys busy", "keys broken", "cut", "lost", "never sent", "late",
-    "stopped before", "stopped after",
+    "denied", "busy", "broken", "not found", "error in a 200", "keys busy", "keys broken", "cut", "garbled", "lost",
+    "never sent", "late", "gave up", "a page", "stopped before", "stopped after",
 ]  # fmt: skip
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *[^\r]*", re.IGNORECASE)
@@ -43,12 +43,15 @@ class Asked:
 class Fault:
     """What happens to the next request it is about.
 
-    `denied`, `busy`, `broken`: 403 AccessDenied, 503 SlowDown, 500 InternalError, and the server is not asked. `error in a 200`: the same as a
+    `denied`, `busy`, `broken`: 403 AccessDenied, 503 SlowDown, 500 InternalError, and the server is not asked. `not found`: nor here, but
+    something between says 404, with a page of its own. `error in a 200`: the same as a
     success with `<Error>` for its body. `keys busy`, `keys broken`: the server acts, and the answer says so of the first
     `keys` of a deletion; with `keys` 0 the server is not asked, and it says so of all. `cut`: the server acts, half of the
-    answer comes. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
+    answer comes. `garbled`: all of it comes, with one bit of the body changed. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
     has it. `late`: the connection ends, and the server gets it only when `release` is called. `stopped before`, `stopped after`:
     nothing goes on until `release`, with or without the server having acted; `reached` is set then.
+    `gave up`: as a gateway that does not wait any longer, 504 and a page of its own; the server gets it when `release` is
+    called. `a page`: 200 and a page, as of a proxy that wants to be logged in to; the server is not asked.
     """
 
     kind: Kind
@@ -112,6 +115,8 @@ class Faulty:
         if fault is None:
             return await self._pass(asked, raw)
         self.armed.remove(fault)
+        if fault.kind == "not found":
+            return _answer("404 Not Found", b"<html><title>404</title></html>")
         if fault.kind in {"denied", "busy", "broken", "error in a 200"}:
             code = {"denied": "AccessDenied", "busy": "SlowDown"}.get(fault.kind, "InternalError")
             statuses = {"denied": "403 Forbidden", "busy": "503 Slow Down", "broken": "500 Internal Server Error"}
@@ -120,9 +125,11 @@ class Faulty:
             return _answer(status, b"" if asked.method == "HEAD" else body)
         if fault.kind in {"keys busy", "keys broken"}:
             return await self._keys(asked, raw, fault)
-        if fault.kind == "late":
+        if fault.kind == "a page":
+            return _answer("200 OK", b"<html>Log in</html>")
+        if fault.kind in {"late", "gave up"}:
             self._later.append(asyncio.ensure_future(self._pass_later(asked, raw)))
-            return None
+            return None if fault.kind == "late" else _answer("504 Gateway Timeout", b"<html>waited enough</html>")
         if fault.kind == "never sent":
             return None
         if fault.kind == "stopped before":
@@ -136,6 +143,8 @@ class Faulty:
             await self._released.wait()
             return said
         head = said.find(b"\r\n\r\n") + 4
+        if fault.kind == "garbled":
+            return said[:-1] + bytes([said[-1] ^ 1])
         return None if fault.kind == "lost" else said[: head + (len(said) - head) // 2]
 
     async def _keys(self, asked: Asked, raw: bytes, fault: Fault) -> bytes:
