@@ -170,18 +170,25 @@ class _Counts:
     def judged(self) -> Judged:
         """All of it, with the figures of what is due."""
         self.due.sort()
-        labels = []
+        of, subjects, anchors, sizes = self.of.of(()), self.subjects, self.page.anchors, self.page.sizes
+        alike: defaultdict[Subject, list[int]] = defaultdict(list)
         for index in self.due:
-            ruling, anchor = self._ruling(index), self.page.anchors[index]
-            labels.append(ruling.label)
+            alike[subjects[index]].append(index)
+        for subject, indices in alike.items():
+            ruling = of[subject]
             tier = self.tiers[ruling.label]
-            tier.due += 1
-            tier.bytes += self.page.sizes[index]
-            if anchor is not None:
-                tier.oldest = min(tier.oldest, anchor)
-                tier.newest = max(tier.newest, anchor)
-                tier.first = min(tier.first, anchor)
-            tier.overdue = max(tier.overdue, self.of.past_term(ruling, anchor))
+            tier.due += len(indices)
+            tier.bytes += sum(map(sizes.__getitem__, indices))
+            known = [anchor for index in indices if (anchor := anchors[index]) is not None]
+            if known:
+                first, last = min(known), max(known)
+                tier.oldest, tier.first = min(tier.oldest, first), min(tier.first, first)
+                tier.newest = max(tier.newest, last)
+                # The older the later.
+                tier.overdue = max(tier.overdue, self.of.past_term(ruling, first))
+            if len(known) < len(indices):
+                tier.overdue = max(tier.overdue, self.of.past_term(ruling, None))
+        labels = [of[subjects[index]].label for index in self.due]
         return Judged(tuple(self.due), tuple(labels), self._tally(), None if self.next_due is _LAST else self.next_due)
 
     def _tally(self) -> Tally:

@@ -9,6 +9,7 @@ Delete markers go after the versions of their key, and only where all of those a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -110,7 +111,7 @@ class S3Batch:
             ground.listing(window.walk),
             taken.rows.doomed([*found.due, *found.markers]),
             [*found.labels, *found.marker_labels],
-            [*map(anchors.__getitem__, found.due), *([None] * len(found.markers))],
+            [*map(anchors.__getitem__, found.due), *[None] * len(found.markers)],
             len(found.markers),
         )
         return Intended(len(items), items.document())
@@ -149,10 +150,11 @@ class S3Batch:
         """What it came to: what was kept as it was judged, and what became of the rest."""
         assert look.how is not None
         outcomes, seen = done.outcomes, look.tally()
+        came_to = Counter(each.outcome for each in outcomes)
         went = items.went([i for i, each in enumerate(outcomes) if each.outcome == "erased"], salt)
-        passed = sum(1 for each in outcomes if each.outcome == "failed" and each.code in _PASSES)
-        failed = done.count("failed") + done.count("denied") - passed
-        held = done.count("held")
+        passed = sum(each.code in _PASSES for each in outcomes if each.outcome == "failed") if came_to["failed"] else 0
+        failed = came_to["failed"] + came_to["denied"] - passed
+        held = came_to["held"]
         return replace(
             seen,
             selected=len(items),
@@ -163,10 +165,10 @@ class S3Batch:
             newest=went.newest,
             ids_digest=went.ids_digest,
             held=seen.held + held,
-            gone=done.count("already_gone") + done.count("changed"),
+            gone=came_to["already_gone"] + came_to["changed"],
             locked=passed,
             failed=failed,
-            in_doubt=done.count("unknown"),
+            in_doubt=came_to["unknown"],
             next_due=_again(seen.next_due, self._plan.now) if held else seen.next_due,
             requests=seen.requests + done.requests,
             verified=_verified(items, look.how),

@@ -11,13 +11,16 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
-from retentiond.domain.duration import instant, rfc3339
+from retentiond.domain.duration import rfc3339
 from retentiond.stores.base import Tally
 from retentiond.stores.s3.items import Doomed
 from retentiond.stores.s3.rows import Listing, read_all, written_all
+
+_SIZE = itemgetter(Doomed._fields.index("size"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +40,20 @@ class Items:
         return len(self.doomed)
 
     def document(self) -> Mapping[str, Any]:
-        """As JSON; ids are of versions or uploads."""
-        ids = [each.upload_id or each.version_id or "" for each in self.doomed]
+        """As JSON; ids are of versions or uploads, instants are seconds since 1970."""
+        keys, versions, etags, sizes, modified, uploads = zip(*self.doomed, strict=True)
+        ids = uploads if self.what == "uploads" else versions
+        written = _seconds(modified)
         return {
             "listing": self.what,
-            "keys": written_all([each.key for each in self.doomed]),
+            "keys": written_all(keys),
             "ids": None if self.what == "objects" else written_all(ids),
-            "etags": [each.etag for each in self.doomed],
-            "sizes": [each.size for each in self.doomed],
-            "modified": [each.modified and rfc3339(each.modified) for each in self.doomed],
-            "labels": list(self.labels),
-            "anchors": [anchor and rfc3339(anchor) for anchor in self.anchors],
+            "etags": etags,
+            "sizes": sizes,
+            "modified": written,
+            # Nearly always the same.
+            "anchors": None if self.anchors == [*modified] else _seconds(self.anchors),
+            "labels": self.labels,
             "markers": self.markers,
         }
 
@@ -56,35 +62,38 @@ class Items:
         """From what was written down."""
         what, keys = document["listing"], read_all(document["keys"])
         ids: Sequence[str | None] = read_all(document["ids"]) if document["ids"] is not None else [None] * len(keys)
-        doomed = [
-            Doomed(
-                key,
-                None if what == "uploads" else identity,
-                etag,
-                size,
-                instant(modified) if modified else None,
-                identity if what == "uploads" else None,
-            )
-            for key, identity, etag, size, modified in zip(
-                keys, ids, document["etags"], document["sizes"], document["modified"], strict=True
-            )
-        ]
-        anchors = [instant(anchor) if anchor else None for anchor in document["anchors"]]
+        nothing: Sequence[None] = [None] * len(keys)
+        versions, uploads = (nothing, ids) if what == "uploads" else (ids, nothing)
+        modified = _instants(document["modified"])
+        columns = (keys, versions, document["etags"], document["sizes"], modified, uploads)
+        doomed = [Doomed(*row) for row in zip(*columns, strict=True)]
+        anchors = modified if document["anchors"] is None else _instants(document["anchors"])
         return cls(what, doomed, document["labels"], anchors, document["markers"])
 
     def went(self, gone: Sequence[int], salt: str) -> Tally:
         """What those by these indices come to, now that they are gone."""
         if not gone:
             return Tally()
-        anchors = [anchor for i in gone if (anchor := self.anchors[i]) is not None]
+        every = len(gone) == len(self)
+        doomed = self.doomed if every else [self.doomed[i] for i in gone]
+        labels = self.labels if every else [self.labels[i] for i in gone]
+        anchors = [each for each in (self.anchors if every else [self.anchors[i] for i in gone]) if each is not None]
         return Tally(
             changed=len(gone),
-            by_tier=dict(Counter(self.labels[i] for i in gone)),
-            bytes=sum(self.doomed[i].size for i in gone),
+            by_tier=dict(Counter(labels)),
+            bytes=sum(map(_SIZE, doomed)),
             oldest=rfc3339(min(anchors)) if anchors else None,
             newest=rfc3339(max(anchors)) if anchors else None,
-            ids_digest=_digest([self.doomed[i] for i in gone], salt),
+            ids_digest=_digest(doomed, salt),
         )
+
+
+def _seconds(instants: Sequence[datetime | None]) -> list[float | None]:
+    return [None if each is None else each.timestamp() for each in instants]
+
+
+def _instants(seconds: Sequence[float | None]) -> list[datetime | None]:
+    return [None if each is None else datetime.fromtimestamp(each, UTC) for each in seconds]
 
 
 def _digest(gone: Sequence[Doomed], salt: str) -> str:

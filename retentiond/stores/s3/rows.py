@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import repeat
 from typing import Literal
 from urllib.parse import quote, unquote
@@ -20,6 +21,8 @@ from retentiond.stores.s3.items import Doomed
 
 Position = tuple[str, ...] | None
 Listing = Literal["objects", "versions", "uploads"]
+# As Doomed._make, without a call of Python for each.
+_DOOMED = partial(tuple.__new__, Doomed)
 _KEPT = "".join(map(chr, range(1, 127))).replace("%", "")
 
 
@@ -76,7 +79,7 @@ class Rows:
         )
         ids = repeat(None) if self.ids is None else map(self.ids.__getitem__, indices)
         versions, uploads = (repeat(None), ids) if self.of_uploads else (ids, repeat(None))
-        return list(map(Doomed._make, zip(keys, versions, etags, sizes, modified, uploads)))  # noqa: B905 - of repeat there is no end
+        return list(map(_DOOMED, zip(keys, versions, etags, sizes, modified, uploads)))  # noqa: B905 - of repeat there is no end
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ def read(position: Position) -> Position:
     return None if position is None else tuple(unquote(each, errors="surrogateescape") for each in position)
 
 
-def written_all(texts: list[str]) -> list[str]:
+def written_all(texts: Sequence[str]) -> Sequence[str]:
     """As `written`, for many."""
     together = "".join(texts)
     if "%" not in together and "\0" not in together:

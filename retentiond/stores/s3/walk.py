@@ -7,6 +7,7 @@ key. What was listed and not used stays for the next window, unless it is too ol
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -49,28 +50,36 @@ class Pages:
         self._rows: Rows | None = None
         self._more: Position = None
         self._ended = False
-        self._oldest = float("inf")
+        self._listed: deque[tuple[int, float]] = deque()
         self.over = False
         """Whether the last window was the end of the walk."""
 
     def offset(self, after: Position) -> int | None:
-        """How far into what is at hand the position is; None where it is not there, or too old."""
-        age = time.monotonic() - self._oldest
-        if self._rows is None or age > _FRESH_SECONDS:
+        """How far into what is at hand the position is; None where it is not there."""
+        if self._rows is None:
             return None
-        if after == self._begins and age < _AGAIN_SECONDS:
+        if after == self._begins:
             return 0
         place, offset = self._last
         return offset if after is not None and after == place else None
 
+    def _is_stale(self, offset: int) -> bool:
+        """Whether what is at hand from there on is too old to erase by; a window looked at again is sooner."""
+        age = time.monotonic() - self._listed[0][1] if self._listed else 0.0
+        return age > (_FRESH_SECONDS if offset else _AGAIN_SECONDS)
+
     async def take(self, after: Position, size: int) -> Taken:
         """The next window; raises what listing raises."""
         offset = self.offset(after)
-        if offset is None or self._rows is None:
+        if offset is None or self._rows is None or self._is_stale(offset):
             await self._ahead.close()
-            self._rows, self._more, self._ended, self._oldest = Rows([], [], [], []), read(after), False, float("inf")
+            if offset:
+                # Windows are so slow that what is fetched ahead is wasted.
+                self._ahead = Ahead(self._fetch, 1)
+            self._rows, self._more, self._ended = Rows([], [], [], []), read(after), False
+            self._listed.clear()
         elif offset:
-            self._rows = self._rows.part(offset, len(self._rows))
+            self._drop(offset)
         self._begins, self._last = after, (None, 0)
         wanted = min(size, MOST)
         # One row more tells whether the last key ends there.
@@ -94,14 +103,23 @@ class Pages:
     async def _extend(self) -> None:
         chunk = await self._ahead.page(self._more)
         if time.monotonic() - chunk.at > _FRESH_SECONDS:
-            # Windows are so slow that what is fetched ahead is wasted.
             await self._ahead.close()
             self._ahead = Ahead(self._fetch, 1)
             chunk = await self._ahead.page(self._more)
         assert self._rows is not None
         self._rows = self._rows.plus(chunk.rows)
         self._more, self._ended = chunk.after, chunk.after is None
-        self._oldest = min(self._oldest, chunk.at)
+        self._listed.append((len(chunk.rows), chunk.at))
+
+    def _drop(self, count: int) -> None:
+        """Forget the first rows of what is at hand."""
+        assert self._rows is not None
+        self._rows = self._rows.part(count, len(self._rows))
+        while count and self._listed:
+            rows, at = self._listed.popleft()
+            if rows > count:
+                self._listed.appendleft((rows - count, at))
+            count -= min(rows, count)
 
     async def _fetch(self, after: Position) -> Chunk:
         self._asked += 1
