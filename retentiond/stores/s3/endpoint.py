@@ -159,7 +159,7 @@ class Endpoint:
         given = self.access.endpoint_url
         if given is None or _host(given) == _host(url):
             return "check endpoint_url and the network"
-        return f"set addressing to path where only {_host(given)} is a known name, or check endpoint_url and the network"
+        return f"set addressing to path where only {_host(given)} is a known name; or check endpoint_url, network"
 
     async def _open(self) -> None:
         access = self.access
