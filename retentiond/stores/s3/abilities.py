@@ -46,6 +46,13 @@ class Abilities:
         return How(self.fence, self.conditional, self.checksum, concurrency=concurrency)
 
 
+async def unproved(bucket: Bucket) -> Abilities:
+    """What can be told without the right to delete: the bucket's settings, as far as those may be asked."""
+    notes: list[str] = []
+    versioning, lock = await _versioning(bucket, notes), await _lock(bucket, notes)
+    return Abilities(Fence.NONE, conditional=False, checksum="md5", versioning=versioning, lock=lock, page_size=0)
+
+
 async def probe(bucket: Bucket, prefix: str = "") -> Abilities:
     """Find it out; raises Blind where listing or deleting is not allowed, or there is no bucket, and Unreachable."""
     scratch = f"{prefix}.retentiond-probe-{uuid.uuid4().hex}/"

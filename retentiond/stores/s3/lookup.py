@@ -48,7 +48,10 @@ async def record(ground: Ground, plan: TargetPlan, text: str) -> tuple[RecordFac
     if rows is None and version is not None:
         key, rows = text, await _rows_of(ground, text, None)
     if rows is None:
-        raise NotFound(f"target {ground.name} has no record {text}")
+        raise NotFound(
+            f"target {ground.name} has no record {text}",
+            remedy="give the whole key as the bucket has it, prefix and all; or it is erased already",
+        )
     page = ground.reading.page(rows)
     account = page.accounts[0]
     rulings = Rulings(plan)
