@@ -21,9 +21,10 @@ from retentiond import __version__
 from retentiond.control import approvals, flags, holds, meta, policies, units
 from retentiond.control.database import Database, Tx
 from retentiond.control.holds import FenceProbe, OnWait, Recorder
+from retentiond.control.legal_holds import LegalHolds
 from retentiond.control.natives import NativeStep
 from retentiond.control.workers import Role, Worker
-from retentiond.daemon_spec import make_spec, make_store
+from retentiond.daemon_spec import make_spec, make_stores
 from retentiond.domain.change import Evaded, evaded, newly_erases
 from retentiond.domain.holds import Hold
 from retentiond.domain.permit import Unit
@@ -32,10 +33,13 @@ from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
 from retentiond.ledger.keys import KEY_FILE, SigningKey, origin_of
 from retentiond.settings import Settings
+from retentiond.stores.base import AnyStore
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.native import NativeHolds
 from retentiond.stores.postgres.pools import Pools
 from retentiond.stores.postgres.store import PostgresStore
+from retentiond.stores.s3.native import S3NativeHolds, place_of
+from retentiond.stores.s3.store import S3Store
 from retentiond.sweep.engine import Announce, Engine
 from retentiond.sweep.events import Observer, ignore
 from retentiond.sweep.plans import Tools
@@ -65,7 +69,7 @@ class App:
     engine: Engine
     texts_key: bytes
     document: dict[str, object]
-    native: Mapping[str, NativeHolds]
+    native: Mapping[str, NativeHolds | S3NativeHolds]
 
     @property
     def spec(self) -> Spec:
@@ -93,8 +97,8 @@ class App:
         return Worker(worker, socket.gethostname(), os.getpid(), __version__, role, self.settings.mode)
 
     def natives(self) -> dict[str, NativeStep]:
-        """For each target whose own database keeps holds, what brings it in step."""
-        return {name: each for name, each in self.native.items() if each.store.config.native_holds}
+        """For each target whose store keeps holds itself, what brings it in step; of a bucket any hold may ask it."""
+        return {name: each for name, each in self.native.items() if each.always or isinstance(each, S3NativeHolds)}
 
     def hold_recorder(self, by: str) -> Recorder:
         """Writes each change of a hold into the ledger, in the transaction that makes it."""
@@ -193,11 +197,12 @@ async def open_app(
         tools = Tools(database, journal, spec, keys["evidence"], worker_name(), observer)
         given, space, secret = settings.targets, control_id, keys["accounts"]
         pools = Pools(settings.workers.connections)
-        stores = {
-            target.name: make_store(given[target.name], target, space=space, secret=secret, pools=pools)
+        stores = make_stores(spec.targets, given, space=space, secret=secret, pools=pools)
+        directory = Directory(settings.accounts) if settings.accounts else None
+        native = {
+            target.name: _native(stores[target.name], target.data_class.name, tools, directory)
             for target in spec.targets
         }
-        directory = Directory(settings.accounts) if settings.accounts else None
         try:
             yield App(
                 settings,
@@ -213,17 +218,24 @@ async def open_app(
                 ),
                 keys["texts"],
                 document,
-                {
-                    target.name: NativeHolds(store, target.data_class.name)
-                    for target in spec.targets
-                    if isinstance(store := stores[target.name], PostgresStore)
-                },
+                native,
             )
         finally:
+            for each in native.values():
+                await each.leave()
             for store in stores.values():
                 await store.close()
             if directory is not None:
                 await directory.close()
+
+
+def _native(store: AnyStore, class_name: str, tools: Tools, directory: Directory | None) -> NativeHolds | S3NativeHolds:
+    """What keeps holds in a target's store itself."""
+    if isinstance(store, S3Store):
+        memory = LegalHolds(tools.database, tools.worker, *place_of(store))
+        return S3NativeHolds(store, class_name, memory, directory)
+    assert isinstance(store, PostgresStore)
+    return NativeHolds(store, class_name)
 
 
 def _announcer(database: Database) -> Announce:

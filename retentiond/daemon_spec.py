@@ -6,7 +6,7 @@ The one place that knows each kind of store; from here on there are only targets
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from retentiond.stores.base import AnyStore
 from retentiond.stores.config import TargetConfig
 from retentiond.stores.health import Health as HealthConfig
 from retentiond.stores.postgres.config import PostgresTarget
+from retentiond.stores.postgres.paired import Pair, PairedRows
 from retentiond.stores.postgres.pools import Pools
 from retentiond.stores.postgres.store import PostgresStore
 from retentiond.stores.s3.archive import S3Archive
@@ -58,7 +59,7 @@ def make_spec(settings: Settings, document: dict[str, object]) -> Spec:
 def make_target(settings: Settings, name: str, config: TargetConfig) -> Target:
     """One target as the sweep layer takes it."""
     data_class = settings.policy.classes[config.class_name]
-    facts = _kind(config).facts(config)
+    facts = _kind(config).facts(config, settings.targets)
     source: TierSource = "directory"
     if config.tier is not None:
         source = "constant"
@@ -125,7 +126,8 @@ class Shared:
     pools: Pools
 
 
-def _table_facts(config: PostgresTarget) -> Facts:
+def _table_facts(config: PostgresTarget, others: Mapping[str, TargetConfig]) -> Facts:
+    del others  # a row says for itself what it is
     return Facts(
         has_account=config.account is not None,
         has_tier=config.tier_column is not None,
@@ -140,8 +142,10 @@ def _table(config: PostgresTarget, target: Target, shared: Shared) -> AnyStore:
     return PostgresStore(target.name, config, action=target.action, space=space, secret=secret, pools=pools, sink=sink)
 
 
-def _object_facts(config: S3Target) -> Facts:
-    return Facts(has_account=config.knows_account, has_tier=config.has_tier)
+def _object_facts(config: S3Target, others: Mapping[str, TargetConfig]) -> Facts:
+    rows = others.get(config.pairs_with or "")
+    by_row = isinstance(rows, PostgresTarget) and rows.tier_column is not None and config.tier is None
+    return Facts(has_account=config.knows_account, has_tier=config.has_tier or by_row)
 
 
 def _objects(config: S3Target, target: Target, shared: Shared) -> AnyStore:
@@ -149,11 +153,28 @@ def _objects(config: S3Target, target: Target, shared: Shared) -> AnyStore:
     return S3Store(target.name, config, action=target.action, data_class=target.data_class)
 
 
+def make_stores(
+    targets: Sequence[Target], given: Mapping[str, TargetConfig], *, space: str, secret: bytes, pools: Pools
+) -> dict[str, AnyStore]:
+    """The stores of all targets, those that are paired put together."""
+    made = {each.name: make_store(given[each.name], each, space=space, secret=secret, pools=pools) for each in targets}
+    for name, objects in made.items():
+        if not isinstance(objects, S3Store) or objects.config.pairs_with is None:
+            continue
+        rows = made[objects.config.pairs_with]
+        assert isinstance(rows, PostgresStore)
+        assert objects.config.pair_key is not None
+        pair = Pair(objects.config.pair_key, f"targets.{name}.pair_key", objects)
+        rows.pair(pair)
+        objects.pair(PairedRows(rows, pair))
+    return made
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How a kind of store is composed; each is given the configuration model that it is listed under."""
 
-    facts: Callable[[Any], Facts]
+    facts: Callable[[Any, Mapping[str, TargetConfig]], Facts]
     store: Callable[[Any, Target, Shared], AnyStore]
 
 

@@ -91,6 +91,7 @@ class Metrics:
     def _make_target_gauges(self) -> None:
         self._held = self._of_target("records_held", "Due records that a hold keeps, at the last sweep")
         self._unresolved = self._of_target("records_unresolved", "Records that can't be resolved and are kept")
+        self._orphans = self._of_target("orphans", "Objects that no row of the paired target owns, at the last sweep")
         self._overdue = self._of_target("overdue_records", "Records due and not erased, as last counted")
         self._behind = self._of_target(
             "overdue_seconds", "How far the oldest unheld expired record is past its term, at the last sweep"
@@ -137,7 +138,7 @@ class Metrics:
             for counter in (self._erased, self._anonymised, self._archived):
                 counter.labels(name, target.data_class.name, tier)
         self._bytes.labels(name, target.data_class.name)
-        of_records = (self._held, self._unresolved, self._overdue, self._behind)
+        of_records = (self._held, self._unresolved, self._orphans, self._overdue, self._behind)
         gauges = (*of_records, self._success, self._batch_records, self._overhead)
         for series in (*gauges, self._sweeps, self._batches):
             series.labels(name)
@@ -217,6 +218,7 @@ class Metrics:
         if drained or left:
             self._held.labels(target).set(_number(outcome.get("held")))
             self._unresolved.labels(target).set(_number(outcome.get("unresolved")))
+            self._orphans.labels(target).set(_number(outcome.get("orphans")))
             self._overdue.labels(target).set(left)
         behind = outcome.get("overdue_seconds")
         if isinstance(behind, (int, float)):

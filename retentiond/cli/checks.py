@@ -28,6 +28,8 @@ from retentiond.stores.base import Finding, Severity, Store
 from retentiond.stores.postgres import native_check, pooler
 from retentiond.stores.postgres.config import database_of
 from retentiond.stores.postgres.store import PostgresStore
+from retentiond.stores.s3 import native_check as legal_holds
+from retentiond.stores.s3.native import S3NativeHolds
 from retentiond.sweep import native_expiry, promql
 from retentiond.sweep.parts import left_behind
 
@@ -149,7 +151,7 @@ async def _holds(app: App, found: _Found) -> None:
 
 
 async def _natives(app: App, found: _Found) -> None:
-    """Whether each target's own database keeps what it is to keep, and nothing that it is not to."""
+    """Whether each target's own store keeps what it is to keep, and nothing that it is not to."""
     try:
         async with app.database.transaction(read_only=True) as tx:
             known = await holds.list_all(tx)
@@ -158,7 +160,10 @@ async def _natives(app: App, found: _Found) -> None:
         return
     for name, native in app.native.items():
         try:
-            found.findings += await native_check.findings(native, known)
+            if isinstance(native, S3NativeHolds):
+                found.findings += await legal_holds.findings(native, known)
+            else:
+                found.findings += await native_check.findings(native, known)
         except Exception as error:
             found.broken(name, error)
 

@@ -20,6 +20,7 @@ from retentiond.daemon import App, open_app
 from retentiond.domain.duration import instant, rfc3339
 from retentiond.domain.holds import Hold, Scope
 from retentiond.errors import InvalidScope, StillPending, UsageError
+from retentiond.stores.s3.native import S3NativeHolds
 
 _SHOWN = (
     "id",
@@ -49,7 +50,7 @@ def hold() -> None:
 
     A hold is pending until no batch from before it can still take effect, then active; released, it still holds for
     the release grace. Backups, WAL and replicas don't know these holds; nor do other programs' deletes, unless a
-    target's own database refuses them (native_holds).
+    target's own store refuses them (native_holds, --native).
 
     \b
     Examples:
@@ -92,6 +93,7 @@ def _mapping(name: str, items: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
 @click.option("--everything", is_flag=True, help="Hold all records of all targets.")
 @click.option("--review-by", metavar="INSTANT", help="Reported when past; a hold never ends by itself.")
 @click.option("--no-notice", "notice", metavar="TEXT", help="The prohibition to notify the account's owner.")
+@click.option("--native", is_flag=True, help="Let buckets with Object Lock keep it too, by legal holds of their own.")
 @click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds to wait until it is active.")
 @json_option
 @command
@@ -108,6 +110,7 @@ async def place(
     everything: bool,
     review_by: str | None,
     notice: str | None,
+    native: bool,
     timeout: float,
     json_: bool,
 ) -> int:
@@ -117,6 +120,9 @@ async def place(
     --account 1 --account 2 --class invoices holds the invoices of both accounts. Where a target can't tell (it does
     not know its records' accounts, a record has no anchor), the record is held. Then it says how many records match,
     due or not, and warns at none. With nothing to narrow it, say --everything.
+
+    With --native a legal hold of Object Lock is written on every version that it covers, before it is active, in the
+    targets' buckets; those that come later get one within minutes. A target with native_holds does that for each hold.
 
     \b
     Examples:
@@ -147,7 +153,7 @@ async def place(
     if not math.isfinite(timeout) or timeout < 0:
         raise UsageError(f"--timeout {timeout} is no time to wait", remedy="give seconds, 0 or more, such as 120")
     review = instant(review_by) if review_by is not None else None
-    draft = HoldDraft(matter=matter, reason=reason, scope=scope, review_by=review, notice=notice)
+    draft = HoldDraft(matter=matter, reason=reason, scope=scope, review_by=review, notice=notice, native=native)
     async with open_app(settings(), create=False) as app:
         _check_names(app, scope)
         # First of all: no target that is slow to answer keeps it from being placed, nor from being active.
@@ -166,7 +172,11 @@ async def place(
         _show(active)
         show_matched(matched)
     warn_of_matched(matched)
-    but = f" (but on {', '.join(sorted(app.natives()))}, whose database refuses them)" if app.natives() else ""
+    for name, each in app.native.items():
+        if native and isinstance(each, S3NativeHolds) and not each.can:
+            note(f"warning: the bucket of target {name} has no Object Lock, so that only our own sweeps mind the hold")
+    keep = sorted(name for name, each in app.native.items() if each.always or (native and each.concerned([active])))
+    but = f" (but on {', '.join(keep)}, whose store refuses them)" if keep else ""
     note(f"Other programs' deletes{but}, backups, WAL and replicas don't know this hold.")
     return 0
 

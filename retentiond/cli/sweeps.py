@@ -78,8 +78,9 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
 
     \b
     JSON: {"sweep", "mode", "now", "targets": {T: {"outcome", "erased", "anonymised", "archived", "bytes", "held",
-      "minimum", "unresolved", "blocked", "locked", "failed", "in_doubt", "batches", "seconds", "overdue_seconds",
-      "oldest", "newest", "error", "upkeep", "by_tier", in plan mode also "would_erase", "would_erase_bytes"}}}
+      "minimum", "unresolved", "blocked", "orphans", "locked", "failed", "in_doubt", "batches", "seconds",
+      "overdue_seconds", "oldest", "newest", "error", "upkeep", "by_tier", in plan mode also "would_erase",
+      "would_erase_bytes"}}}
       "outcome" is drained, capped (stopped early), paused, guarded (waits for `retentiond approve`), blind (can't be
       judged) or failed; "overdue_seconds" is null where it is not known. "upkeep", after a sweep that erased many, has
       "dead_rows", "live_rows", "indexes", "vacuumed", "advice" (SQL), "error", "remedy"; else it is null.
@@ -127,6 +128,8 @@ def _show_outcomes(documents: dict[str, dict[str, object]], *, plan_mode: bool) 
         columns.insert(1, "would_erase")
     table("sweep", ["target", *columns], [[name, *(d[c] for c in columns)] for name, d in documents.items()])
     for name, document in documents.items():
+        if document["orphans"]:
+            note(f"{name}: {document['orphans']} objects have no row of the paired target that owns them, and are kept")
         error = document["error"]
         if isinstance(error, dict):
             note(f"{name}: {error['message']}")

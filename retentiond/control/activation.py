@@ -190,7 +190,7 @@ async def _report(
         earlier = (permit.number for permit in open_now if permit.epoch < row["epoch"])
         reasons.extend(reason for number in earlier if (reason := answers.get(number)))
         reasons.extend(
-            Waiting("native", target=target, detail=f"not in force in the database itself: {lacking[row['id']]}")
+            Waiting("native", target=target, detail=f"not in force in the store itself: {lacking[row['id']]}")
             for target, lacking in missing.items()
             if row["id"] in lacking
         )

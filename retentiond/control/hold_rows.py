@@ -20,7 +20,7 @@ Recorder = Callable[[Tx, Hold, str], Awaitable[None]]
 
 COLUMNS = (
     "id, matter, reason, scope::text, state, epoch, placed_by, placed_at, effective_at, review_by, notice, released_by,"
-    " released_at, release_reason, erasable_at"
+    " released_at, release_reason, erasable_at, native"
 )
 
 
@@ -38,6 +38,7 @@ class HoldDraft:
     review_by: datetime | None = None
     notice: str | None = None
     id: str | None = None
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,8 @@ async def insert(tx: Tx, hold_id: str, draft: HoldDraft, by: str, epoch: int) ->
     """Insert it as pending, under the epoch that its placement made."""
     row = await tx.fetchrow(
         "INSERT INTO retentiond.holds"
-        " (id, matter, reason, scope, state, epoch, placed_by, placed_at, review_by, notice)"
-        " VALUES ($1, $2, $3, $4::text::jsonb, 'pending', $5, $6, pg_catalog.clock_timestamp(), $7, $8)"
+        " (id, matter, reason, scope, state, epoch, placed_by, placed_at, review_by, notice, native)"
+        " VALUES ($1, $2, $3, $4::text::jsonb, 'pending', $5, $6, pg_catalog.clock_timestamp(), $7, $8, $9)"
         f" RETURNING {COLUMNS}",
         hold_id,
         draft.matter,
@@ -69,6 +70,7 @@ async def insert(tx: Tx, hold_id: str, draft: HoldDraft, by: str, epoch: int) ->
         by,
         draft.review_by,
         draft.notice,
+        draft.native,
     )
     if row is None:
         raise NotFound(f"hold {hold_id} was not inserted")
@@ -127,4 +129,5 @@ def from_row(row: asyncpg.Record) -> Hold:
         released_at=row["released_at"],
         release_reason=row["release_reason"],
         erasable_at=row["erasable_at"],
+        native=row["native"],
     )

@@ -98,7 +98,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A hold as the control database has it; all instants in UTC."""
+    """A hold as the control database has it; all instants in UTC. `native`: stores that can are to keep it too."""
 
     id: str
     matter: str
@@ -114,6 +114,7 @@ class Hold:
     released_at: datetime | None = None
     release_reason: str | None = None
     erasable_at: datetime | None = None
+    native: bool = False
 
     @property
     def holds(self) -> bool:
@@ -137,6 +138,7 @@ class Hold:
             "released_at": _shown(self.released_at),
             "release_reason": self.release_reason,
             "erasable_at": _shown(self.erasable_at),
+            "native": self.native,
         }
 
 

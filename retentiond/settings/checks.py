@@ -136,10 +136,17 @@ def two_targets_over_the_same_records(merged: Merged, targets: Mapping[str, Targ
 
 
 def pairs(merged: Merged, targets: Mapping[str, TargetConfig]) -> Iterator[Problem]:
-    """Targets that are paired with what is no table."""
-    given = section(merged, "targets")
+    """Targets that are paired with what is no table, or with one that another is paired with: keys have one meaning."""
+    given, taken = section(merged, "targets"), dict[str, str]()
     for name, target in targets.items():
         other = getattr(target, "pairs_with", None)
+        if other is not None and other in taken:
+            key = f"targets.{name}.pairs_with"
+            message = f"targets.{taken[other]} is paired with {shown(other, (key,))} already"
+            remedy = "make a target over a table of its own, or a partition, for each bucket"
+            yield Problem(key, message, remedy, merged.source_of(key))
+        if other is not None:
+            taken[other] = name
         if other is None or section(merged, "targets", other).get("store") == "postgres":
             continue
         key = f"targets.{name}.pairs_with"

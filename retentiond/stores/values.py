@@ -153,6 +153,7 @@ class Tally:
     not answered: it may still go, so the permit must not end before it can't. `next_due` is the earliest instant at
     which something that was seen and is not due yet can become so, as far as it depends on what was seen (None: never);
     only stores that `rest` fill it in. `requests`: how many calls to the server it took, where those are counted.
+    `orphans`: those that no record of the target that they are paired with owns.
     `refusal`: why those that `failed` did, where the server said it.
     """
 
@@ -181,6 +182,7 @@ class Tally:
     in_doubt: int = 0
     next_due: str | None = None
     requests: int = 0
+    orphans: int = 0
     refusal: Refused | None = None
 
 

@@ -19,9 +19,9 @@ class Outcome:
 
     `oldest` and `newest` are anchors of what is due (or was erased), RFC 3339 in UTC. `tiers` are filled
     in by counting alone, `overdue_seconds` by that and by what batches left blocked; in a sweep that erases, `counted`
-    is what its guard counted before the first batch. `gone` and `requests` are as in a `Tally`, and so is `next_due`,
-    the earliest of all windows. `basis` is what the verdicts rested on (`sweep.rest`); None: on more than one thing, or
-    that is not told.
+    is what its guard counted before the first batch. `gone`, `requests` and `orphans` are as in a `Tally`, and so is
+    `next_due`, the earliest of all windows. `basis` is what the verdicts rested on (`sweep.rest`); None: on more than
+    one thing, or that is not told.
     `trace` is where an unexpected error came from, `upkeep` what a large sweep left to be vacuumed.
     """
 
@@ -41,6 +41,7 @@ class Outcome:
     in_doubt: int = 0
     gone: int = 0
     requests: int = 0
+    orphans: int = 0
     next_due: str | None = None
     basis: str | None = None
     batches: int = 0
@@ -116,6 +117,7 @@ class Outcome:
         # What an earlier version has left has none of these.
         self.gone += shown.get("already_gone", 0)
         self.requests += shown.get("requests", 0)
+        self.orphans += shown.get("orphans", 0)
         self.next_due = earliest(self.next_due, shown.get("next_due"))
         if self.basis != shown.get("basis"):
             self.basis = None
@@ -123,7 +125,7 @@ class Outcome:
     def kept_as(self, counted: Outcome) -> None:
         """Nothing was due: what was kept is as it was counted."""
         self.held, self.minimum = counted.held, counted.minimum
-        self.unresolved, self.blocked = counted.unresolved, counted.blocked
+        self.unresolved, self.blocked, self.orphans = counted.unresolved, counted.blocked, counted.orphans
         self.overdue_seconds = counted.overdue_seconds
         self.requests += counted.requests
         self.next_due = counted.next_due
@@ -132,6 +134,7 @@ class Outcome:
         """Nothing can be due yet: what is kept is as the last sweep has found it."""
         for name in ("held", "minimum", "unresolved", "blocked"):
             setattr(self, name, shown[name])
+        self.orphans = shown.get("orphans", 0)
         self.overdue_seconds = shown["overdue_seconds"] or 0.0
 
     def broken(self, error: RetentiondError, outcome: str) -> None:
@@ -167,6 +170,7 @@ class Outcome:
             "minimum": self.minimum,
             "unresolved": self.unresolved,
             "blocked": self.blocked,
+            "orphans": self.orphans,
             "locked": self.locked,
             "failed": self.failed,
             "in_doubt": self.in_doubt,
@@ -215,6 +219,7 @@ class Outcome:
         self.unresolved += found.unresolved
         self.blocked += found.blocked
         self.requests += found.requests
+        self.orphans += found.orphans
         self.next_due = earliest(self.next_due, found.next_due)
         self.oldest = earliest(self.oldest, found.oldest)
         self.newest = latest(self.newest, found.newest)

@@ -139,9 +139,11 @@ class Sweeper:
         # This pass meets again what the first one has counted, so only what it erases is added.
         self.outcome.locked = self.outcome.failed = 0
         kept = (self.outcome.held, self.outcome.minimum, self.outcome.unresolved, self.outcome.blocked)
+        orphans = self.outcome.orphans
         for leg in legs:
             await self._walk(leg, Way.PATIENT)
         self.outcome.held, self.outcome.minimum, self.outcome.unresolved, self.outcome.blocked = kept
+        self.outcome.orphans = orphans
         if self.outcome.locked:
             why, remedy = self._carrier.passed_over
             self.outcome.broken(

@@ -70,7 +70,7 @@ class KeepsakeSubject(Subject):
 @pytest.fixture
 async def subject(apart, monkeypatch):
     kind = daemon_spec.Kind(
-        lambda config: daemon_spec.Facts(has_account=True, has_tier=False),
+        lambda config, others: daemon_spec.Facts(has_account=True, has_tier=False),
         lambda config, target, shared: Keepsake(target.name, config, target.action),
     )
     monkeypatch.setattr(

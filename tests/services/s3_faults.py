@@ -18,7 +18,7 @@ from services.s3 import S3Server
 
 Kind = Literal[
     "denied", "busy", "broken", "not found", "error in a 200", "keys busy", "keys broken", "cut", "garbled", "lost",
-    "never sent", "late", "gave up", "a page", "stopped before", "stopped after",
+    "never sent", "late", "gave up", "a page", "stopped before", "stopped after", "pretends",
 ]  # fmt: skip
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *[^\r]*", re.IGNORECASE)
@@ -48,8 +48,9 @@ class Fault:
     success with `<Error>` for its body. `keys busy`, `keys broken`: the server acts, and the answer says so of the first
     `keys` of a deletion; with `keys` 0 the server is not asked, and it says so of all. `cut`: the server acts, half of the
     answer comes. `garbled`: all of it comes, with one bit of the body changed. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
-    has it. `late`: the connection ends, and the server gets it only when `release` is called. `stopped before`, `stopped after`:
-    nothing goes on until `release`, with or without the server having acted; `reached` is set then.
+    has it. `pretends`: a 204, and the server is not asked. `late`: the connection ends, and the server gets it only when
+    `release` is called. `stopped before`, `stopped after`: nothing goes on until `release`, with or without the server
+    having acted; `reached` is set then.
     `gave up`: as a gateway that does not wait any longer, 504 and a page of its own; the server gets it when `release` is
     called. `a page`: 200 and a page, as of a proxy that wants to be logged in to; the server is not asked.
     """
@@ -123,6 +124,8 @@ class Faulty:
             status = statuses.get(fault.kind, "200 OK")
             body = f"<Error><Code>{code}</Code><Message>armed</Message></Error>".encode()
             return _answer(status, b"" if asked.method == "HEAD" else body)
+        if fault.kind == "pretends":
+            return _answer("204 No Content", b"")
         if fault.kind in {"keys busy", "keys broken"}:
             return await self._keys(asked, raw, fault)
         if fault.kind == "a page":

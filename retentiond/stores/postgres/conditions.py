@@ -5,10 +5,12 @@ Each mirrors a step of `verdict.judge`. Where one can't be told it is false or n
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from retentiond.domain.holds import TargetHold
 from retentiond.domain.plan import TargetPlan
-from retentiond.stores.postgres.catalog import Child, quote
-from retentiond.stores.postgres.shape import Params, Shape, anchor_expression, before, same_as_any
+from retentiond.stores.postgres.catalog import Child, Column, quote
+from retentiond.stores.postgres.shape import Context, Params, Shape, anchor_expression, before, same_as_any
 
 
 def expired(shape: Shape, plan: TargetPlan, cutoff: str, deleted: str = "a.deleted_at") -> str:
@@ -46,9 +48,27 @@ def covers(shape: Shape, hold: TargetHold, params: Params, alias: str = "r") -> 
     return f"({' AND '.join(parts) or 'true'})"
 
 
-def blocked(shape: Shape) -> str:
-    """Whether a child still refers to the record: a cascade would ignore the child's own term and holds."""
-    return f"({' OR '.join(refers(child) for child in shape.table.children) or 'false'})"
+def can_be_blocked(shape: Shape) -> bool:
+    """Whether anything can keep a record that is due and under no hold."""
+    return bool(shape.table.children) or shape.pair is not None
+
+
+def blocked(shape: Shape, context: Context, params: Params) -> str:
+    """Whether a child still refers to the record: a cascade would ignore the child's own term and holds.
+
+    Or its object may still be there, which goes first.
+    """
+    told = [refers(child) for child in shape.table.children]
+    if shape.pair is not None:
+        told.append(waits(shape.pair, context.gone, params))
+    return f"({' OR '.join(told) or 'false'})"
+
+
+def waits(pair: Column, gone: Collection[str] | None, params: Params) -> str:
+    """Whether the record's object may still be there: it is not among those that are gone."""
+    column = f"r.{quote(pair.name)}"
+    there = f"{column}::text <> ALL({params.add(list(gone), 'text[]')})" if gone else "true"
+    return f"({column} IS NOT NULL AND {there})"
 
 
 def refers(child: Child) -> str:

@@ -22,7 +22,7 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.stores.base import Tally
 from retentiond.stores.postgres.anonymise import Change
 from retentiond.stores.postgres.catalog import quote
-from retentiond.stores.postgres.conditions import blocked, erasing, held
+from retentiond.stores.postgres.conditions import blocked, can_be_blocked, erasing, held
 from retentiond.stores.postgres.missing import directory_has, missing_rows
 from retentiond.stores.postgres.queries import own_tier
 from retentiond.stores.postgres.rows import instant_sql
@@ -205,8 +205,8 @@ class Erasing:
             tests.append(f"NOT {held(self.shape, self.plan, self.params)}")
         if self.change is not None:
             tests.append(f"NOT {self.change.done(self.params)}")
-        elif self.shape.table.children:
-            tests.append(f"NOT {blocked(self.shape)}")
+        elif can_be_blocked(self.shape):
+            tests.append(f"NOT {blocked(self.shape, self.context, self.params)}")
         return " AND ".join(tests)
 
     def _chosen(self, locked: Places | None) -> str:

@@ -27,7 +27,7 @@ async def read_record(connection: Connection, target: str, shape: Shape, key: st
     )
     account = canonical(shape.account, f"r.{quote(shape.account.name)}") if shape.account else "NULL::text"
     tier = f"r.{quote(shape.tier.name)}::text" if shape.tier else "NULL::text"
-    children = shape.table.children if plan.action == "delete" else ()
+    children = shape.table.children if plan.action != "anonymise" else ()
     named = (f"CASE WHEN {refers(child)} THEN {params.add(child.table, 'text')} END" for child in children)
     sql = (
         f"SELECT ARRAY[{', '.join(named)}]::text[] AS referring,"

@@ -103,6 +103,14 @@ class NativeHolds:
         """The names of what is ours there."""
         self.names = Names.of(self.store.space, self.store.name)
 
+    @property
+    def always(self) -> bool:
+        """Whether the database is to keep holds at all."""
+        return self.store.config.native_holds
+
+    async def leave(self) -> None:
+        """Nothing is under way between two calls of `settle`."""
+
     async def settle(self, known: Sequence[Hold]) -> dict[str, str]:
         """Bring what is in force in step with `known`, all holds that the control database has.
 

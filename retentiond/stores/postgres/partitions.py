@@ -35,8 +35,12 @@ class PostgresPartitions:
 
     @property
     def wanted(self) -> bool:
-        """Whether the configuration lets whole ones go: only what is deleted, for what is dropped is read by nobody."""
-        return self._store.config.partitions == "drop" and self._store.action == "delete"
+        """Whether the configuration lets whole ones go: only what is deleted, for what is dropped is read by nobody.
+
+        Nor where rows wait for their objects.
+        """
+        store = self._store
+        return store.config.partitions == "drop" and store.action == "delete" and not store.paired
 
     async def due(self, plan: Callable[[], TargetPlan]) -> AsyncIterator[tuple[Part, ...]]:
         """Partitions before the plan's horizon in which all is due, as it looks without a lock."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from retentiond.domain.plan import TargetPlan
 from retentiond.stores.postgres.anonymise import Change
 from retentiond.stores.postgres.catalog import quote
-from retentiond.stores.postgres.conditions import blocked, erasing, expired, held
+from retentiond.stores.postgres.conditions import blocked, can_be_blocked, erasing, expired, held
 from retentiond.stores.postgres.missing import missing_rows
 from retentiond.stores.postgres.shape import Context, Params, Shape, anchor_expression, stored_bytes
 from retentiond.stores.postgres.terms import UNTOLD, Terms, accounts_sql, number_sql, number_terms
@@ -21,8 +21,20 @@ _NO_ACCOUNTS = (
 )
 
 
-def judged(shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: Context, change: Change | None) -> str:
-    """A relation of the walk's records: anchor, cutoff, deleted_at, size in bytes, label (the tier) and state."""
+def judged(
+    shape: Shape,
+    plan: TargetPlan,
+    params: Params,
+    walk: Walk,
+    context: Context,
+    change: Change | None,
+    *,
+    more: str = "",
+) -> str:
+    """A relation of the walk's records: anchor, cutoff, deleted_at, size in bytes, label (the tier) and state.
+
+    `more` are further columns of `r`.
+    """
     terms = number_terms(plan)
     accounts = accounts_sql(shape, plan, params, context)
     account = f"r.{quote(shape.account.name)}" if accounts and shape.account else None
@@ -33,11 +45,12 @@ def judged(shape: Shape, plan: TargetPlan, params: Params, walk: Walk, context: 
         deleted = "CASE WHEN a.id IS NULL THEN m.since ELSE a.deleted_at END"
     number = _number(shape, plan, terms, params, context, joined=accounts is not None)
     cutoff = cutoff_sql(plan, terms, "y.n", params)
+    state = _state(shape, plan, params, context, cutoff, deleted, change)
     # OFFSET 0 keeps the planner from copying the CASE of the number into every place that uses it.
     return (
         f"SELECT {anchor_expression(shape)} AS anchor, {cutoff} AS cutoff, {deleted} AS deleted_at,"
         f" {stored_bytes(shape.table)} AS size,"
-        f" {terms.label('y.n', params)} AS label, {_state(shape, plan, params, cutoff, deleted, change)} AS state"
+        f" {terms.label('y.n', params)} AS label, {state} AS state{more}"
         f" FROM {shape.table.sql} r LEFT JOIN ({accounts or _NO_ACCOUNTS}) a ON {match}{lost}"
         f" CROSS JOIN LATERAL (SELECT {number} AS n OFFSET 0) y WHERE {walk.condition}"
     )
@@ -78,7 +91,9 @@ def _number(shape: Shape, plan: TargetPlan, terms: Terms, params: Params, contex
     )
 
 
-def _state(shape: Shape, plan: TargetPlan, params: Params, cutoff: str, deleted: str, change: Change | None) -> str:
+def _state(
+    shape: Shape, plan: TargetPlan, params: Params, context: Context, cutoff: str, deleted: str, change: Change | None
+) -> str:
     over = expired(shape, plan, cutoff, deleted)
     going = erasing(plan, params, deleted)
     due = over if plan.data_class.minimum else f"({over} OR {going})"
@@ -90,7 +105,9 @@ def _state(shape: Shape, plan: TargetPlan, params: Params, cutoff: str, deleted:
         early = f" OR {anchor} < {params.moment(horizon)}" if horizon else ""
         untold = f"({untold} OR {anchor} IS NULL) AND ({anchor} IS NULL{early})"
     steps = [] if change is None else [f"WHEN {change.done(params)} THEN {KEEP}"]
-    blocks = f" WHEN {blocked(shape)} THEN {BLOCKED}" if plan.action == "delete" and shape.table.children else ""
+    blocks = ""
+    if plan.action != "anonymise" and can_be_blocked(shape):
+        blocks = f" WHEN {blocked(shape, context, params)} THEN {BLOCKED}"
     steps.append(f"WHEN {due} THEN CASE WHEN {hold} THEN {HELD}{blocks} ELSE {DUE} END")
     if plan.data_class.minimum:
         steps.append(f"WHEN {going} THEN CASE WHEN {hold} THEN {HELD} ELSE {MINIMUM} END")

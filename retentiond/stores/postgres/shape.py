@@ -89,17 +89,18 @@ class Context:
 
     `recent` are accounts whose tier changed within the downgrade grace by our own memory; `since` is the first
     transaction, as an xid, that the survey may not have seen (None: its rows carry no such mark); `looked` stands in
-    for a directory of another database.
+    for a directory of another database. `gone` are keys of objects that are there no more (None: nobody has looked).
     """
 
     recent: tuple[str, ...] = ()
     since: str | None = None
     looked: Looked | None = None
+    gone: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The columns of a target that enter its SQL."""
+    """The columns of a target that enter its SQL; `pair` has the keys of objects that its rows own."""
 
     table: Table
     anchor: Column
@@ -108,6 +109,7 @@ class Shape:
     timezone: str
     unit: str | None
     directory: DirectorySource | None
+    pair: Column | None = None
 
     def key_of(self, alias: str) -> str:
         """The record's id as text: a JSON array of texts for a composite key."""

@@ -47,6 +47,7 @@ from retentiond.stores.postgres.extent import Extent, read_extent, require_local
 from retentiond.stores.postgres.fate import fate
 from retentiond.stores.postgres.lookup import next_expiry, read_record
 from retentiond.stores.postgres.missing import due_missing
+from retentiond.stores.postgres.paired import MOST, Pair, column_of, with_gone
 from retentiond.stores.postgres.partbatch import PartBatch
 from retentiond.stores.postgres.partitions import PostgresPartitions
 from retentiond.stores.postgres.partitions import findings as partition_findings
@@ -95,6 +96,7 @@ class PostgresStore:
         self.directory: Directory | None = None
         self._reader = health.Reader(self._database, config.table, config.pace.health.ignore_replicas)
         self.change: Change | None = None
+        self._pair: Pair | None = None
         self.partitions: PostgresPartitions | None = PostgresPartitions(self, self._database)
         dsn = config.dsn.get_secret_value()
         self.address = f"{config.store}:{hashlib.sha256(dsn.encode()).hexdigest()}"
@@ -119,6 +121,15 @@ class PostgresStore:
     def rests(self) -> bool:
         """A look at an index costs little."""
         return False
+
+    def pair(self, pair: Pair) -> None:
+        """From now on rows own objects, which go first; before it is opened."""
+        self._pair = pair
+
+    @property
+    def paired(self) -> bool:
+        """Whether rows own objects."""
+        return self._pair is not None
 
     async def close(self) -> None:
         """Give up all connections."""
@@ -171,6 +182,7 @@ class PostgresStore:
             timezone=config.timezone,
             unit=config.unit,
             directory=directory.source if directory is not None and local else None,
+            pair=column_of(table, self._pair) if self._pair is not None and self.action != "anonymise" else None,
         )
         change: Change | None = None
         if self.action == "anonymise":
@@ -218,9 +230,10 @@ class PostgresStore:
 
     @property
     def children(self) -> frozenset[tuple[str, ...]]:
-        """The tables that refer to this one by a foreign key; none known before it is open."""
+        """The tables that refer to this one by a foreign key, none known before it is open; objects that rows own."""
         tables = self._shape.table.children if self._shape else ()
-        return frozenset((*self.records[:-2], *child.place) for child in tables)
+        owned = {self._pair.objects.records} if self._pair is not None else set[tuple[str, ...]]()
+        return frozenset({*owned, *((*self.records[:-2], *child.place) for child in tables)})
 
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
@@ -356,7 +369,11 @@ class PostgresStore:
 
     async def piece(self, connection: Connection, plan: TargetPlan, window: Window) -> Piece | None:
         """Where the window ends, and what the directory says of its accounts; None where nothing is left."""
-        return await find_piece(connection, self.shape, self.directory, plan, window)
+        if self.shape.pair is None or self._pair is None:
+            return await find_piece(connection, self.shape, self.directory, plan, window)
+        window = replace(window, size=min(window.size, MOST))
+        piece = await find_piece(connection, self.shape, self.directory, plan, window)
+        return None if piece is None else await with_gone(connection, piece, self._pair.objects)
 
     async def judge(self, connection: Connection, piece: Piece) -> Tally:
         """The states of a piece's records as they are now."""
@@ -487,6 +504,6 @@ class PostgresStore:
 
 def _columns(shape: Shape, change: Change | None) -> set[str]:
     """The columns that verdicts and changes rest on."""
-    named = {column.name for column in (shape.anchor, shape.account, shape.tier) if column}
+    named = {column.name for column in (shape.anchor, shape.account, shape.tier, shape.pair) if column}
     changed = {column.name for column, _ in change.columns} if change else set()
     return {*shape.table.key, *named, *changed}

@@ -21,21 +21,21 @@ from retentiond.errors import Refused
 from retentiond.stores.base import AccountDirectory, Intended, Tally, Window
 from retentiond.stores.rulings import Rulings
 from retentiond.stores.s3 import errors
-from retentiond.stores.s3.deleting import delete
+from retentiond.stores.s3.deleting import PARTS_LEFT, delete
 from retentiond.stores.s3.endpoint import Bucket
 from retentiond.stores.s3.intent import Items
-from retentiond.stores.s3.items import Deletion, Gone, How
+from retentiond.stores.s3.items import LOCK_NOT_TOLD, Deletion, Gone, How
+from retentiond.stores.s3.locks import Locks
 from retentiond.stores.s3.place import Place
 from retentiond.stores.s3.reading import Found, Reading, accounts_of
 from retentiond.stores.s3.rows import Listing
 from retentiond.stores.s3.signing import Expiry
+from retentiond.stores.s3.sources import Sources
 from retentiond.stores.s3.walk import UPLOADS, Taken, Walks
 
 _MARGIN = timedelta(seconds=2)
 """Between the requests' expiry and the permit's deadline: a signature has whole seconds."""
-_LOCKED_FOR = timedelta(days=1)
-"""After which what Object Lock keeps is asked for again."""
-_PASSES = errors.THROTTLED | errors.LATE | {"RequestExpired", "Unreachable", "NotAsked"}
+_PASSES = errors.THROTTLED | errors.LATE | {"RequestExpired", "Unreachable", "NotAsked", PARTS_LEFT}
 """Codes of what was surely not done and may go later."""
 
 
@@ -47,6 +47,8 @@ class Ground:
     place: Place
     walks: Walks
     reading: Reading
+    sources: Sources
+    locks: Locks
     directory: AccountDirectory | None
     looking: Callable[[TargetPlan], Rulings]
     seen: Callable[[Window, Taken, Found], None]
@@ -86,25 +88,28 @@ class S3Batch:
         bucket = await ground.place.bucket()
         async with ground.walks.at(bucket, ground.listing(window.walk), window.after, window.until) as pages:
             taken = await pages.take(window.after, window.size)
-        page = ground.reading.page(taken.rows)
+        page = await ground.sources.page(bucket, taken.rows)
         await self._rulings.ask(accounts_of(page), ground.directory)
         found = ground.reading.found(self._rulings, page, taken.rows, taken.torn)
         ground.seen(window, taken, found)
+        found = ground.locks.apart(self._rulings, found, taken.rows, self._plan.now)
         how = (await ground.place.abilities()).how() if found.tally.selected else None
         # The permit is asked for after this.
         self._look = look = _Look(taken, found, bucket.endpoint.clock.earliest(), how)
         return look.tally()
 
     async def intended(self, permit: Permit, window: Window) -> Intended:
-        """Judge it once more, by what the directory says now."""
+        """Judge it once more, by what the directory, tags and owning rows say now."""
         assert permit.epoch == self._plan.epoch
         assert self._look is not None, "it was not looked at"
         ground, taken, found = self._ground, self._look.taken, self._look.found
-        accounts, fresh = accounts_of(found.page), Rulings(self._plan)
+        page = await ground.sources.again(await ground.place.bucket(), taken.rows, found.page, found.due)
+        accounts, fresh = accounts_of(page), Rulings(self._plan)
         await fresh.ask(accounts, ground.directory)
         # By the same rules and the same facts the verdicts are the same.
-        if not fresh.knows_the_same(self._rulings, accounts):
-            found = ground.reading.found(fresh, found.page, taken.rows, taken.torn)
+        if page is not found.page or not fresh.knows_the_same(self._rulings, accounts):
+            found = ground.reading.found(fresh, page, taken.rows, taken.torn)
+            found = ground.locks.apart(fresh, found, taken.rows, self._plan.now)
             self._look = replace(self._look, found=found)
         anchors = found.page.anchors
         self._items = items = Items(
@@ -154,7 +159,7 @@ class S3Batch:
         went = items.went([i for i, each in enumerate(outcomes) if each.outcome == "erased"], salt)
         passed = sum(each.code in _PASSES for each in outcomes if each.outcome == "failed") if came_to["failed"] else 0
         failed = came_to["failed"] + came_to["denied"] - passed
-        held = came_to["held"]
+        again = self._locked(items, outcomes) if came_to["held"] else None
         return replace(
             seen,
             selected=len(items),
@@ -164,22 +169,26 @@ class S3Batch:
             oldest=went.oldest,
             newest=went.newest,
             ids_digest=went.ids_digest,
-            held=seen.held + held,
+            held=seen.held + came_to["held"],
             gone=came_to["already_gone"] + came_to["changed"],
             locked=passed,
             failed=failed,
             in_doubt=came_to["unknown"],
-            next_due=_again(seen.next_due, self._plan.now) if held else seen.next_due,
+            next_due=min((each for each in (seen.next_due, again) if each is not None), default=None),
             requests=seen.requests + done.requests,
             verified=_verified(items, look.how),
             refusal=_refusal(self._ground.name, items.what, outcomes) if failed else None,
         )
 
-
-def _again(next_due: str | None, now: datetime) -> str:
-    """When to look again at what a lock keeps."""
-    again = rfc3339(now + _LOCKED_FOR)
-    return again if next_due is None else min(next_due, again)
+    def _locked(self, items: Items, outcomes: Sequence[Gone]) -> str | None:
+        """Remember what Object Lock keeps; when to ask for the first of it again."""
+        locks, now = self._ground.locks, self._plan.now
+        again = [
+            locks.found(each.key, each.version_id, gone.lock, now)
+            for each, gone in zip(items.doomed, outcomes, strict=True)
+            if gone.outcome == "held"
+        ]
+        return rfc3339(min(again)) if again else None
 
 
 def _verified(items: Items, how: How) -> str:
@@ -197,6 +206,11 @@ def _refusal(name: str, what: Listing, outcomes: Sequence[Gone]) -> Refused:
         "versions": "s3:DeleteObjectVersion",
         "uploads": "s3:AbortMultipartUpload",
     }[what]
+    if any(each.code == LOCK_NOT_TOLD for each in outcomes):
+        return Refused(
+            f"target {name}: erasing is refused, and whether Object Lock is why may not be seen",
+            remedy="grant s3:GetObjectLegalHold and s3:GetObjectRetention on all keys of the target",
+        )
     if denied is not None:
         return Refused(
             f"target {name}: erasing is not allowed ({denied.code}), and no lock explains it: {right} is missing",

@@ -23,15 +23,18 @@ from retentiond.stores.s3.bodies import body_of, checksum, fits, read_answer
 from retentiond.stores.s3.documents import Malformed
 from retentiond.stores.s3.endpoint import Bucket, Reply
 from retentiond.stores.s3.errors import Unanswered, Unsent
-from retentiond.stores.s3.items import ERASED, Deletion, Doomed, Gone, How
+from retentiond.stores.s3.items import ERASED, LOCK_NOT_TOLD, Deletion, Doomed, Gone, How
+from retentiond.stores.s3.locking import LocksNotTold, lock_of
 from retentiond.stores.s3.looking import outcome_by_looking
-from retentiond.stores.s3.objects import head
 from retentiond.stores.s3.signing import Expiry
 from retentiond.stores.s3.throttle import Throttle
+from retentiond.stores.s3.uploading import parts_left
 
 _TRIES = 8
 _LOOKS = 16
 """How many HEADs at a time."""
+PARTS_LEFT = "PartsLeft"
+"""The code of an upload that was aborted, and still has parts."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 3.0
 
 
@@ -129,12 +132,22 @@ class _Work:
                 if reply.trouble is not None:
                     self._note(reply.trouble, [item])
                 said = self._outcome_of_single(each, reply)
+                if said is ERASED and each.upload_id is not None:
+                    said = await self._aborted(each.key, each.upload_id)
                 if isinstance(said, Gone):
                     self.outcomes[item] = said
                     return
                 last = said
             await asyncio.sleep(_wait(attempt))
         self._give_up([item], "RequestExpired" if self._late() else last)
+
+    async def _aborted(self, key: str, upload_id: str) -> Gone | str:
+        """What an upload that was aborted comes to: gone, or to be aborted again, since a part came late."""
+        try:
+            left = await parts_left(self.bucket, key, upload_id)
+        except RetentiondError:
+            return Gone("unknown", "NotVerified")
+        return PARTS_LEFT if left else ERASED
 
     async def tell_locks(self) -> None:
         """Tell what a lock keeps from what a right is missing for."""
@@ -212,15 +225,16 @@ class _Work:
         each, said = self.items[item], self.outcomes[item]
         assert said is not None
         try:
-            found = await head(self.bucket, each.key, each.version_id)
+            lock = await lock_of(self.bucket, each.key, each.version_id)
+        except LocksNotTold:
+            self.outcomes[item] = Gone("denied", LOCK_NOT_TOLD)
+            return
         except RetentiondError:
             return
-        if found.state == "absent":
+        if lock == "absent":
             self.outcomes[item] = Gone("already_gone", said.code)
-            return
-        now = self.bucket.endpoint.clock.earliest()
-        if found.lock is not None and found.lock.holds(now):
-            self.outcomes[item] = Gone("held", said.code)
+        elif lock is not None and lock.holds(self.bucket.endpoint.clock.earliest()):
+            self.outcomes[item] = Gone("held", said.code, lock)
 
     def _note(self, trouble: errors.Trouble, pending: Sequence[int]) -> None:
         """What a refusal says of the load, and of what may come after it."""

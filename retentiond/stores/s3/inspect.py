@@ -125,9 +125,15 @@ class _Look:
         now = self.bucket.endpoint.clock.earliest()
         absent = Doomed(self.scratch, upload_id=uuid.uuid4().hex)
         done = await delete(self.bucket, [absent], expiry=Expiry(now, now + _SOON), how=self.found.how())
+        told = []
         if done.count("denied"):
-            return [self._lacking("s3:AbortMultipartUpload", "unfinished uploads can't be erased")]
-        return []
+            told.append(self._lacking("s3:AbortMultipartUpload", "unfinished uploads can't be erased"))
+        asked = await self.bucket.ask("GET", self.scratch, [("uploadId", absent.upload_id or ""), ("max-parts", "1")])
+        if asked.status == 403:
+            right = "s3:ListMultipartUploadParts"
+            message = f"{right} is not granted: that no part of an aborted upload is left can't be verified"
+            told.append(Finding("warning", self.name, message, f"grant {right} on {self.config.bucket}/*"))
+        return told
 
     async def lock(self) -> list[Finding]:
         """Object Lock: that it can be told from a missing right, and how it stands to the term."""

@@ -10,6 +10,8 @@ from retentiond.stores.s3.signing import Fence
 
 NULL = "null"
 """The id of a version that was made while the bucket kept none: another object may take its place."""
+LOCK_NOT_TOLD = "LockNotTold"
+"""The code of what was refused, and whether a lock keeps it may not be seen."""
 Checksum = Literal["md5", "crc32"]
 Outcome = Literal["erased", "already_gone", "changed", "held", "denied", "failed", "unknown"]
 
@@ -35,14 +37,29 @@ class Doomed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Lock:
+    """What Object Lock keeps a version by; `until` is the end of its retention (UTC)."""
+
+    legal_hold: bool = False
+    mode: str | None = None
+    until: datetime | None = None
+
+    def holds(self, now: datetime) -> bool:
+        """Whether the version can't be erased at that instant (aware)."""
+        return self.legal_hold or (self.until is not None and self.until > now)
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """What became of one item, and the server's code where it said one.
 
-    `changed`: there is another object of that key now. `held`: Object Lock keeps it. `unknown`: it may be gone, or go.
+    `changed`: there is another object of that key now. `held`: Object Lock keeps it, by `lock`. `unknown`: it may be
+    gone, or go.
     """
 
     outcome: Outcome
     code: str = ""
+    lock: Lock | None = None
 
 
 ERASED = Gone("erased")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 
 import orjson
 
@@ -15,9 +14,9 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import NotFound
 from retentiond.stores.base import Matches
-from retentiond.stores.judging import Page
 from retentiond.stores.rulings import Rulings, Untold
 from retentiond.stores.s3.batch import Ground
+from retentiond.stores.s3.covering import covered
 from retentiond.stores.s3.rows import Position, Rows, fetch
 from retentiond.stores.s3.walk import KEYS, Taken
 
@@ -52,7 +51,7 @@ async def record(ground: Ground, plan: TargetPlan, text: str) -> tuple[RecordFac
             f"target {ground.name} has no record {text}",
             remedy="give the whole key as the bucket has it, prefix and all; or it is erased already",
         )
-    page = ground.reading.page(rows)
+    page = await ground.sources.page(await ground.place.bucket(), rows)
     account = page.accounts[0]
     rulings = Rulings(plan)
     await rulings.ask([account], ground.directory)
@@ -67,26 +66,15 @@ async def matches(
 ) -> Matches:
     """How many records the hold covers, whatever their verdict; those met by then where there is no time for all."""
     found, until = 0, time.monotonic() + seconds
+    bucket = await ground.place.bucket()
     for walk in listed:
         async with aclosing(walk):
             async for taken in walk:
-                found += await _covered(ground, hold, ground.reading.page(taken.rows))
+                page = await ground.sources.page(bucket, taken.rows)
+                found += sum(await covered([hold], page, ground.directory))
                 if time.monotonic() > until and taken.after is not None:
                     return Matches(found, exact=False)
     return Matches(found, exact=True)
-
-
-async def _covered(ground: Ground, hold: TargetHold, page: Page) -> int:
-    texts = {each for each in page.accounts if isinstance(each, str)} if hold.accounts is not None else set()
-    canonical = await ground.directory.canonical(texts) if ground.directory is not None and texts else {}
-    found = 0
-    for key, anchor, account in zip(page.keys, page.anchors, page.accounts, strict=True):
-        if isinstance(account, Untold):
-            found += replace(hold, accounts=None).matches(account=None, key=key, anchor=anchor)
-        else:
-            text = None if account is None else canonical.get(account, account)
-            found += hold.matches(account=text, key=key, anchor=anchor)
-    return found
 
 
 async def _rows_of(ground: Ground, key: str, version: str | None) -> Rows | None:

@@ -18,6 +18,7 @@ from retentiond.stores.s3.bodies import checksum
 from retentiond.stores.s3.documents import XMLNS, child, name_of, parse, rows
 from retentiond.stores.s3.endpoint import Bucket, Query
 from retentiond.stores.s3.errors import ABSENT, error_of
+from retentiond.stores.s3.items import Lock
 
 State = Literal["present", "absent", "marker", "denied"]
 _PIECE = 4 * 2**20
@@ -27,17 +28,8 @@ _MODE = "x-amz-object-lock-mode"
 _NO_LOCK = frozenset({"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"})
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
-    """What Object Lock keeps a version by; `until` is the end of its retention (UTC)."""
-
-    legal_hold: bool = False
-    mode: str | None = None
-    until: datetime | None = None
-
-    def holds(self, now: datetime) -> bool:
-        """Whether the version can't be erased at that instant (aware)."""
-        return self.legal_hold or (self.until is not None and self.until > now)
+class Absent(Refused):
+    """There is no such object, or version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +129,8 @@ async def legal_hold(bucket: Bucket, key: str, version_id: str | None) -> bool:
     trouble = reply.trouble
     if trouble is not None and trouble.code in _NO_LOCK:
         return False
+    if trouble is not None and (trouble.code in ABSENT or (reply.status, trouble.code) == (404, "NotFound")):
+        raise Absent(f"bucket {bucket.name}: there is no such version")
     return child(parse(bucket.require(reply, "reading a legal hold", "s3:GetObjectLegalHold").body), "Status") == "ON"
 
 

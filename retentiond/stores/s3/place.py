@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
+from contextlib import suppress
 
 from retentiond.domain.clock import ClockReading
 from retentiond.errors import Blind, Refused
@@ -32,6 +33,7 @@ class Place:
         self._versioning: buckets.Versioning | None = None
         self._abilities: Abilities | None = None
         self.throttle = Throttle()
+        self.has_lock = False
 
     @property
     def address(self) -> str:
@@ -63,8 +65,10 @@ class Place:
         """See whether the bucket keeps versions, and that a lock can be told from a missing right."""
         bucket = await self.bucket()
         versioning = await _versioning(bucket)
-        if await _has_lock(bucket):
+        locks = await _has_lock(bucket)
+        if locks is not False:
             await _require_locks_told(bucket, self._config.template().head)
+        self.has_lock = locks is True
         if versioning != self._versioning:
             self._abilities = None
         self._versioning = versioning
@@ -105,19 +109,20 @@ async def _versioning(bucket: Bucket) -> buckets.Versioning:
         return "suspended"
 
 
-async def _has_lock(bucket: Bucket) -> bool:
+async def _has_lock(bucket: Bucket) -> bool | None:
+    """Whether it has Object Lock; None where that may not be seen, so that it may: then locks have to be told."""
     try:
         return (await buckets.lock(bucket)).enabled
     except Blind:
-        return True  # it may have one: then locks have to be told
+        return None
 
 
 async def _require_locks_told(bucket: Bucket, head: str) -> None:
-    """Raise Blind where a legal hold could not be seen: its absence in an answer would say nothing."""
-    try:
-        await objects.legal_hold(bucket, f"{head}.retentiond-check-{uuid.uuid4().hex}", None)
-    except Refused:
-        return  # there is no such object, and it is allowed to ask
+    """Raise Blind where a lock could not be seen: its absence in an answer would say nothing."""
+    scratch = f"{head}.retentiond-check-{uuid.uuid4().hex}"
+    for ask in (objects.legal_hold, objects.retention):
+        with suppress(Refused):  # there is no such object, and it is allowed to ask
+            await ask(bucket, scratch, None)
 
 
 def _access(config: S3Target) -> Access:

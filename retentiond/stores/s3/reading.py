@@ -14,7 +14,7 @@ from datetime import datetime
 from retentiond.domain.duration import rfc3339
 from retentiond.stores.base import Tally, TierTally
 from retentiond.stores.judging import Page, judge_page, later
-from retentiond.stores.rulings import Account, Rulings, Subject
+from retentiond.stores.rulings import Account, Rulings, Subject, Untold
 from retentiond.stores.s3.config import S3Target
 from retentiond.stores.s3.rows import Rows
 
@@ -48,7 +48,15 @@ class Reading:
         return Page(rows.keys, later(rows.modified, said.until), rows.sizes, said.accounts, said.tiers)
 
     def found(self, rulings: Rulings, page: Page, rows: Rows, torn: frozenset[str]) -> Found:
-        """The verdicts; `rulings` must have been told of the accounts. Rows of keys in `torn` are not all there."""
+        """The verdicts, and the orphans; `rulings` must have been told of the accounts.
+
+        Rows of keys in `torn` are not all there.
+        """
+        found = self._judged(rulings, page, rows, torn)
+        orphans = page.accounts.count(Untold.OWNER)
+        return replace(found, tally=replace(found.tally, orphans=orphans)) if orphans else found
+
+    def _judged(self, rulings: Rulings, page: Page, rows: Rows, torn: frozenset[str]) -> Found:
         if rows.markers is None or True not in rows.markers:
             judged = judge_page(rulings, page)
             next_due = rfc3339(judged.next_due) if judged.next_due is not None else None
@@ -148,6 +156,7 @@ def plus(one: Tally, other: Tally) -> Tally:
         after=other.after,
         next_due=min((each for each in (one.next_due, other.next_due) if each is not None), default=None),
         requests=one.requests + other.requests,
+        orphans=one.orphans + other.orphans,
     )
 
 

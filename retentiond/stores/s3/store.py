@@ -15,19 +15,21 @@ from retentiond.domain.native_expiry import NativeRule
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.policy import DataClass
 from retentiond.domain.verdict import RecordFacts
-from retentiond.errors import Blind
 from retentiond.stores.base import AccountDirectory, Fate, Finding, Matches, Tally, TierTally, Vitals, Window
 from retentiond.stores.holding import target_hold
 from retentiond.stores.rulings import Rulings
-from retentiond.stores.s3 import inspect, lookup
+from retentiond.stores.s3 import inspect, lookup, orphans
 from retentiond.stores.s3.aftermath import looked_for
 from retentiond.stores.s3.batch import Ground, S3Batch
 from retentiond.stores.s3.census import Census
 from retentiond.stores.s3.config import S3Target
 from retentiond.stores.s3.cuts import shards
 from retentiond.stores.s3.lifecycle import native_rules
+from retentiond.stores.s3.locks import LONGEST, OURS, Locks
 from retentiond.stores.s3.place import Place
+from retentiond.stores.s3.presence import absent
 from retentiond.stores.s3.reading import Found, Reading, accounts_of, plus
+from retentiond.stores.s3.sources import Owners, Sources
 from retentiond.stores.s3.walk import KEYS, MOST, UPLOADS, Taken, Walks
 
 _PLANS = 8
@@ -63,9 +65,16 @@ class S3Store:
         self.place = Place(name, config)
         self._walks = Walks(self._head)
         self._reading = Reading(config)
+        self._owners: Owners | None = None
+        self._sources = Sources(config, self._reading)
         self._directory: AccountDirectory | None = None
         self._looking: list[Rulings] = []
+        self._locks = Locks(OURS if config.native_holds else LONGEST)
         self._census = Census()
+
+    def pair(self, owners: Owners) -> None:
+        """From now on each object is owned by one of these rows; before it is opened."""
+        self._owners, self._sources = owners, Sources(self.config, self._reading, owners)
 
     @property
     def kind(self) -> str:
@@ -109,14 +118,14 @@ class S3Store:
 
     async def open(self, accounts: AccountDirectory | None) -> None:
         """See that the bucket can be read; raises Blind, Unreachable."""
-        for asked in ("tags", "pairs_with", "native_holds"):
-            if getattr(self.config, asked):
-                raise Blind(
-                    f"targets.{self.name}.{asked} can't be carried out yet",
-                    remedy=f"take targets.{self.name}.{asked} out",
-                )
+        if self._owners is not None:
+            await self._owners.open(accounts)
         self._directory = accounts
         await self.place.open()
+
+    async def absent(self, keys: Collection[str]) -> frozenset[str]:
+        """Which of these keys have nothing any more; also before it is opened. Raises Blind, Unreachable."""
+        return await absent(self.place, keys)
 
     async def close(self) -> None:
         """Give up all connections."""
@@ -134,7 +143,10 @@ class S3Store:
 
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
-        return await inspect.findings(await self.place.bucket(), self.config, self.name, self._data_class)
+        found = await inspect.findings(await self.place.bucket(), self.config, self.name, self._data_class)
+        if self._owners is not None:
+            found += await orphans.findings(await self.place.bucket(), self.config, self.name, self._owners)
+        return found
 
     async def native_rules(self) -> Sequence[NativeRule]:
         """The bucket's lifecycle rules."""
@@ -150,9 +162,11 @@ class S3Store:
 
     async def hold(self, hold: Hold) -> TargetHold:
         """The hold as keys and accounts are compared here; one on a single version is on its key."""
-        found = await target_hold(
-            hold, target=self.name, knows_account=self.config.knows_account, directory=self._directory
-        )
+        return await self.hold_by(hold, self._directory)
+
+    async def hold_by(self, hold: Hold, directory: AccountDirectory | None) -> TargetHold:
+        """The same, by this directory, for who asks before the target is opened."""
+        found = await target_hold(hold, target=self.name, knows_account=self.config.knows_account, directory=directory)
         if found.records is None:
             return found
         return replace(found, records=found.records | {each for text in found.records for each in lookup.keys_in(text)})
@@ -195,16 +209,17 @@ class S3Store:
     async def count(self, plan: TargetPlan, window: Window) -> Tally:
         """Judge a window without touching it."""
         total, after, rest = Tally(), window.after, window.size
-        ground = self._ground()
+        ground = self.ground()
         bucket = await self.place.bucket()
         async with self._walks.at(bucket, ground.listing(window.walk), after, window.until) as pages:
             while True:
                 taken = await pages.take(after, min(rest, MOST))
-                page = self._reading.page(taken.rows)
+                page = await self._sources.page(bucket, taken.rows)
                 rulings = self._rulings(plan)
                 await rulings.ask(accounts_of(page), self._directory)
                 found = self._reading.found(rulings, page, taken.rows, taken.torn)
                 self._seen(replace(window, after=after), taken, found)
+                found = await self._without_locked(plan, rulings, found, taken)
                 one = replace(found.tally, after=taken.after, next_due=found.next_due, requests=taken.requests)
                 total = plus(total, one)
                 after, rest = taken.after, rest - len(taken.rows)
@@ -217,7 +232,7 @@ class S3Store:
 
     async def matches(self, hold: TargetHold, *, seconds: float) -> Matches:
         """How many records the hold covers; those met by then where there is no time for all."""
-        return await lookup.matches(self._ground(), hold, [self._listed(walk) for walk in self._all_walks()], seconds)
+        return await lookup.matches(self.ground(), hold, [self._listed(walk) for walk in self._all_walks()], seconds)
 
     async def beyond(self, plan: TargetPlan) -> Tally | None:  # noqa: ARG002 - a walk has seen all, whatever the plan
         """The oldest anchor of each tier, by the last walk over all records."""
@@ -231,7 +246,7 @@ class S3Store:
 
     async def record(self, plan: TargetPlan, key: str) -> tuple[RecordFacts, AccountFacts]:
         """One object by its key, or one version by the JSON array of key and version id; raises NotFound."""
-        return await lookup.record(self._ground(), plan, key)
+        return await lookup.record(self.ground(), plan, key)
 
     async def next_expiry(self, plan: TargetPlan) -> datetime | None:  # noqa: ARG002 - each window tells it
         """Told by the windows of a sweep."""
@@ -258,13 +273,24 @@ class S3Store:
     @asynccontextmanager
     async def batch(self, plan: TargetPlan) -> AsyncIterator[S3Batch]:
         """One window under the plan."""
-        yield S3Batch(self._ground(), plan)
+        yield S3Batch(self.ground(), plan)
 
     def _all_walks(self) -> tuple[str, ...]:
         return (KEYS, UPLOADS) if self.config.uploads else (KEYS,)
 
-    def _ground(self) -> Ground:
-        return Ground(self.name, self.place, self._walks, self._reading, self._directory, self._rulings, self._seen)
+    def ground(self) -> Ground:
+        """What batches, questions about single objects and native holds stand on."""
+        return Ground(
+            self.name,
+            self.place,
+            self._walks,
+            self._reading,
+            self._sources,
+            self._locks,
+            self._directory,
+            self._rulings,
+            self._seen,
+        )
 
     def _rulings(self, plan: TargetPlan) -> Rulings:
         """The rulings that looks under the plan go by; what they know of accounts is as of when it was asked."""
@@ -275,13 +301,19 @@ class S3Store:
             self._looking.append(found)
         return found
 
+    async def _without_locked(self, plan: TargetPlan, rulings: Rulings, found: Found, taken: Taken) -> Found:
+        """The verdicts, with what Object Lock keeps of what is due among the held."""
+        if self.place.has_lock and found.due:
+            await self._locks.look(await self.place.bucket(), taken.rows, found.due, plan.now)
+        return self._locks.apart(rulings, found, taken.rows, plan.now)
+
     def _seen(self, window: Window, taken: Taken, found: Found) -> None:
         self._census.seen(self._all_walks(), window, taken, found)
 
     async def _listed(self, walk: str) -> AsyncGenerator[Taken, None]:
         """All of a walk, judged by nobody."""
         bucket, after = await self.place.bucket(), None
-        async with self._walks.at(bucket, self._ground().listing(walk), None, None) as pages:
+        async with self._walks.at(bucket, self.ground().listing(walk), None, None) as pages:
             while True:
                 taken = await pages.take(after, MOST)
                 yield taken

@@ -106,7 +106,7 @@ async def test_a_hold_placed_by_the_command_is_in_force_natively_when_it_returns
     env = company.environment()
     result = await run_retentiond("hold", "place", "--matter", "2026-17", "--reason", "x", "--account", "1", env=env)
     assert result.code == 0, result.stderr
-    assert "but on logs, whose database refuses them" in result.stderr
+    assert "but on logs, whose store refuses them" in result.stderr
     assert "2026-17" in str(await refused(company.db, "DELETE FROM logs WHERE id = 1"))
     checked = await run_retentiond("check", "--json", env=env)
     assert not [each for each in checked.json["findings"] if each["severity"] == "error"], checked.stdout
@@ -125,7 +125,7 @@ async def test_a_hold_that_waits_for_a_writer_is_said_to_by_the_command_and_carr
         given = ("--matter", "m", "--reason", "r", "--account", "1", "--timeout", "0")
         result = await run_retentiond("hold", "place", *given, env=env)
         assert result.code == 4
-        assert f"target logs: not in force in the database itself: backends {writer.get_server_pid()}" in result.stderr
+        assert f"target logs: not in force in the store itself: backends {writer.get_server_pid()}" in result.stderr
         await writer.execute("COMMIT")
     finally:
         await writer.close()
