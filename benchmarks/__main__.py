@@ -20,8 +20,20 @@ from benchmarks import (
     workers,
 )
 
-_ALL = ("erase", "nothing", "idle", "shards", "workers", "beside", "native", "partitions", "s3_client", "s3_slow",
-        "s3_rest", "s3_ceph")
+_ALL = (
+    "erase",
+    "nothing",
+    "idle",
+    "shards",
+    "workers",
+    "beside",
+    "native",
+    "partitions",
+    "s3_client",
+    "s3_slow",
+    "s3_rest",
+    "s3_ceph",
+)
 
 
 async def main(names: list[str], given: argparse.Namespace) -> None:
