@@ -56,11 +56,11 @@ async def main(names: list[str], given: argparse.Namespace) -> None:
     if "s3_client" in names:
         await s3_client.run(given.s3_keys, given.s3_rounds)
     if "s3_slow" in names:
-        await s3_slow.run(given.slow_keys, given.s3_rounds)
+        await s3_slow.run(given.slow_keys, given.sweep_rounds)
     if "s3_rest" in names:
         await s3_rest.run(given.rest_keys)
     if "s3_ceph" in names:
-        await s3_ceph.run(given.ceph_keys, given.s3_rounds)
+        await s3_ceph.run(given.ceph_keys, given.sweep_rounds)
 
 
 if __name__ == "__main__":
@@ -76,7 +76,8 @@ if __name__ == "__main__":
     parser.add_argument("--parted-rows", type=int, default=10_000_000, help="of the table in 40 partitions")
     parser.add_argument("--s3-keys", type=int, default=200_000, help="listed and deleted; ten times as many for memory")
     parser.add_argument("--s3-rounds", type=int, default=3, help="runs of each client")
-    parser.add_argument("--slow-keys", type=int, default=400_000, help="swept on an endpoint that is slow")
+    parser.add_argument("--slow-keys", type=int, default=1_000_000, help="swept on an endpoint that is slow")
+    parser.add_argument("--sweep-rounds", type=int, default=1, help="of s3_slow and s3_ceph: runs of each program")
     parser.add_argument("--rest-keys", type=int, default=100_000, help="of the bucket with nothing due")
     parser.add_argument("--ceph-keys", type=int, default=100_000, help="written, and swept on Ceph; for each run anew")
     given = parser.parse_args()

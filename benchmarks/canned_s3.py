@@ -3,7 +3,7 @@
 List pages are made once, and every deletion succeeds at once, with nothing deleted: only what is put is kept, and goes.
 What a client may find out about an endpoint this one has: it refuses requests that have expired and compares ETags; it
 keeps no versions, has no locks and no uploads. Prints `ready`; `GET /_asked` tells how many requests of each kind have
-come. Two more arguments are the seconds that a deletion does not take and that one takes. `Date` is the real one.
+come. Two more arguments are the seconds that a request takes which is no deletion, and those of a deletion.
 """
 
 from __future__ import annotations
