@@ -53,7 +53,6 @@ class _Found:
         if finding not in self.findings:
             self.findings.append(finding)
 
-
     def explains(self, target: str, error: RetentiondError) -> bool:
         """Whether an error of the target has been found that this one only repeats."""
         errors = {each.message for each in self.findings if (each.subject, each.severity) == (target, "error")}

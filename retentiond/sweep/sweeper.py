@@ -190,10 +190,12 @@ class Sweeper:
             self._heed(found)
             self._aside = retries = 0
             seconds = time.monotonic() - began
-            self._pacer.after(seconds)
+            # A slow listing makes no batch too large, and no smaller one makes it quicker.
+            work = max(seconds - self._batches.looking, 0.0)
+            self._pacer.after(work)
             self._tools.observer(Overhead(self._target, self._pacer.overhead))
             if way is not Way.PATIENT:  # which waits for others' locks
-                self._yielder.took(max(seconds - self._pacer.overhead, 0.0))
+                self._yielder.took(max(work - self._pacer.overhead, 0.0))
             after = found.after
             if after is None:
                 return

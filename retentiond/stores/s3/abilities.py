@@ -41,7 +41,7 @@ class Abilities:
     page_size: int
     notes: tuple[str, ...] = ()
 
-    def how(self, *, concurrency: int = 4) -> How:
+    def how(self, *, concurrency: int = 12) -> How:
         """As `deleting` needs to know it."""
         return How(self.fence, self.conditional, self.checksum, concurrency=concurrency)
 

@@ -57,7 +57,7 @@ class Access:
     addressing: Addressing = "auto"
     connect_seconds: float = 5.0
     answer_seconds: float = 20.0
-    connections: int = 32
+    connections: int = 64
     tries: int = 3
 
 

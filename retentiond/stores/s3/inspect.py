@@ -88,9 +88,7 @@ class _Look:
             Finding("warning", self.name, note, "grant the right, so that it can be told") for note in self.found.notes
         ]
         if self.found.fence is Fence.NONE:
-            remedy = (
-                f"use an endpoint that honours X-Amz-Expires, or accept it with targets.{self.name}.unfenced: true"
-            )
+            remedy = f"use an endpoint that honours X-Amz-Expires, or accept it with targets.{self.name}.unfenced: true"
             told.append(Finding("warning" if self.config.unfenced else "error", self.name, _UNFENCED, remedy))
         if self.found.versioning != "enabled" and not self.found.conditional:
             told.append(Finding("info", self.name, _UNCONDITIONAL, _OWN_KEYS))
