@@ -5,9 +5,35 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from benchmarks import beside, erase, idle, native, nothing, partitions, s3_client, shards, workers
+from benchmarks import (
+    beside,
+    erase,
+    idle,
+    native,
+    nothing,
+    partitions,
+    s3_ceph,
+    s3_client,
+    s3_rest,
+    s3_slow,
+    shards,
+    workers,
+)
 
-_ALL = ("erase", "nothing", "idle", "shards", "workers", "beside", "native", "partitions", "s3_client")
+_ALL = (
+    "erase",
+    "nothing",
+    "idle",
+    "shards",
+    "workers",
+    "beside",
+    "native",
+    "partitions",
+    "s3_client",
+    "s3_slow",
+    "s3_rest",
+    "s3_ceph",
+)
 
 
 async def main(names: list[str], given: argparse.Namespace) -> None:
@@ -29,6 +55,12 @@ async def main(names: list[str], given: argparse.Namespace) -> None:
         await partitions.run(given.parted_rows)
     if "s3_client" in names:
         await s3_client.run(given.s3_keys, given.s3_rounds)
+    if "s3_slow" in names:
+        await s3_slow.run(given.slow_keys, given.sweep_rounds)
+    if "s3_rest" in names:
+        await s3_rest.run(given.rest_keys)
+    if "s3_ceph" in names:
+        await s3_ceph.run(given.ceph_keys, given.sweep_rounds)
 
 
 if __name__ == "__main__":
@@ -44,6 +76,10 @@ if __name__ == "__main__":
     parser.add_argument("--parted-rows", type=int, default=10_000_000, help="of the table in 40 partitions")
     parser.add_argument("--s3-keys", type=int, default=200_000, help="listed and deleted; ten times as many for memory")
     parser.add_argument("--s3-rounds", type=int, default=3, help="runs of each client")
+    parser.add_argument("--slow-keys", type=int, default=1_000_000, help="swept on an endpoint that is slow")
+    parser.add_argument("--sweep-rounds", type=int, default=1, help="of s3_slow and s3_ceph: runs of each program")
+    parser.add_argument("--rest-keys", type=int, default=100_000, help="of the bucket with nothing due")
+    parser.add_argument("--ceph-keys", type=int, default=100_000, help="written, and swept on Ceph; for each run anew")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(_ALL)):
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(_ALL)}")

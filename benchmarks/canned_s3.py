@@ -1,17 +1,22 @@
 """An S3 endpoint that costs nothing: `python -m benchmarks.canned_s3 PORT KEYS`. For measuring clients, not servers.
 
-It keeps no state: list pages are made once, and every deletion succeeds at once, with nothing deleted. A page is found
-by the marker that a client sends, whichever of the three kinds of listing it uses. Prints `ready`; `GET /_asked` tells
-how many requests of each kind have come. Two more arguments are the seconds that a GET and that all else take.
+List pages are made once, and every deletion succeeds at once, with nothing deleted: only what is put is kept, and goes.
+What a client may find out about an endpoint this one has: it refuses requests that have expired and compares ETags; it
+keeps no versions, has no locks and no uploads. Prints `ready`; `GET /_asked` tells how many requests of each kind have
+come. Two more arguments are the seconds that a request takes which is no deletion, and those of a deletion.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, quote, unquote
 
 import uvloop
 
@@ -20,13 +25,20 @@ _SPACE = ' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 _DATE = "2024-05-06T07:08:09.000Z"
 _ETAG = "&quot;9dd4e461268c8034f5c8564e155c67a6&quot;"
 _PAGE = 1000
+_MONTHS = 8
+_ETAG_OF_ALL = "9dd4e461268c8034f5c8564e155c67a6"
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
+_EMPTY = {
+    "location": "LocationConstraint",
+    "versioning": "VersioningConfiguration",
+    "uploads": "ListMultipartUploadsResult",
+}
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 def keys(count: int) -> list[str]:
     """Keys as an application's logs have them, in order."""
-    each = count // 12 + 1
+    each = -(-count // _MONTHS)
     return sorted(
         f"logs/2025/{i // each + 1:02}/{i // 500 % 28 + 1:02}/app-{i % 7:03}/part-{i:08}.json.gz" for i in range(count)
     )
@@ -48,35 +60,61 @@ class Pages:
 
     def __init__(self, names: list[str]) -> None:
         self._names = names
-        self._starts = {name: i // _PAGE + 1 for i, name in enumerate(names) if i % _PAGE == _PAGE - 1}
-        self._made: dict[tuple[str, bool, int], bytes] = {}
+        self._made: dict[tuple[str, bool, int, int], bytes] = {}
 
     def page(self, kind: str, query: dict[str, list[str]]) -> bytes:
         """The answer to a listing."""
         encoded = query.get("encoding-type") == ["url"]
+        begins, ends = self._range(query.get("prefix", [""])[0])
         marker = next((query[n][0] for n in ("start-after", "key-marker", "marker") if query.get(n, [""])[0]), "")
         token = query.get("continuation-token", [""])[0]
-        at = int(token) if token else self._starts.get(marker, 0)
-        found = self._made.get((kind, encoded, at))
+        at = int(token) if token else max(begins, bisect_right(self._names, marker) if marker else 0)
+        if kind == "folders":
+            return answer(self._folders(query["prefix"][0], at, ends).encode())
+        stop = max(at, min(ends, at + min(_PAGE, int(query.get("max-keys", [_PAGE])[0]))))
+        which = (kind, encoded, at, stop)
+        found = self._made.get(which)
         if found is None:
-            found = self._made[kind, encoded, at] = answer(self._body(kind, encoded, at).encode())
+            found = self._made[which] = answer(self._body(kind, encoded, at, stop, more=stop < ends).encode())
         return found
 
-    def _body(self, kind: str, encoded: bool, at: int) -> str:
-        names = self._names[at * _PAGE : (at + 1) * _PAGE]
+    def has(self, name: str) -> bool:
+        """Whether there is such a key."""
+        at = bisect_left(self._names, name)
+        return at < len(self._names) and self._names[at] == name
+
+    def _range(self, prefix: str) -> tuple[int, int]:
+        """Of the keys that begin with that, the first and the one after the last."""
+        begins = bisect_left(self._names, prefix)
+        return begins, bisect_left(self._names, True, lo=begins, key=lambda name: not name.startswith(prefix))
+
+    def _folders(self, prefix: str, at: int, ends: int) -> str:
+        found = []
+        while at < ends:
+            name = self._names[at]
+            cut = name.find("/", len(prefix))
+            if cut < 0:
+                at += 1
+                continue
+            found.append(name[: cut + 1])
+            at = bisect_left(self._names, f"{name[:cut]}0", lo=at)
+        rows = "".join(f"<CommonPrefixes><Prefix>{each}</Prefix></CommonPrefixes>" for each in found)
+        return f"{_XML}<ListBucketResult{_SPACE}><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>"
+
+    def _body(self, kind: str, encoded: bool, at: int, stop: int, *, more: bool) -> str:
+        names = self._names[at:stop]
         names = [quote(name, safe="") for name in names] if encoded else names
-        more = (at + 1) * _PAGE < len(self._names)
         root = "ListVersionsResult" if kind == "versions" else "ListBucketResult"
         parts = [_XML, f"<{root}{_SPACE}><Name>bench</Name><Prefix></Prefix><MaxKeys>1000</MaxKeys>"]
         parts += ["<EncodingType>url</EncodingType>"] if encoded else []
-        parts += [f"<IsTruncated>{str(more).lower()}</IsTruncated>", self._next(kind, names, at) if more else ""]
+        parts += [f"<IsTruncated>{str(more).lower()}</IsTruncated>", self._next(kind, names, stop) if more else ""]
         form = self._version if kind == "versions" else self._object
         return "".join([*parts, *(form(name) for name in names), f"</{root}>"])
 
     @staticmethod
-    def _next(kind: str, names: list[str], at: int) -> str:
+    def _next(kind: str, names: list[str], stop: int) -> str:
         if kind == "v2":
-            return f"<KeyCount>{len(names)}</KeyCount><NextContinuationToken>{at + 1}</NextContinuationToken>"
+            return f"<KeyCount>{len(names)}</KeyCount><NextContinuationToken>{stop}</NextContinuationToken>"
         if kind == "v1":
             return f"<NextMarker>{names[-1]}</NextMarker>"
         return f"<NextKeyMarker>{names[-1]}</NextKeyMarker><NextVersionIdMarker>v</NextVersionIdMarker>"
@@ -97,11 +135,19 @@ class Pages:
         )
 
 
+@dataclass(slots=True)
+class State:
+    """What is remembered: how many requests of each kind have come, and the keys that were put."""
+
+    asked: dict[str, int] = field(default_factory=dict)
+    put: set[str] = field(default_factory=set)
+
+
 class Server(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, pages: Pages, asked: dict[str, int], delays: tuple[float, float]) -> None:
-        self._pages, self._asked, self._delays = pages, asked, delays
+    def __init__(self, pages: Pages, state: State, delays: tuple[float, float]) -> None:
+        self._pages, self._state, self._delays = pages, state, delays
         self._had = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -120,7 +166,7 @@ class Server(asyncio.Protocol):
             body, self._had = self._had[end + 4 : end + 4 + size], self._had[end + 4 + size :]
             method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
             said = dated(self._answer(method, target, body))
-            delay = self._delays[0] if method == "GET" else self._delays[1]
+            delay = self._delays[method == "DELETE" or (method == "POST" and "delete" in target)]
             if delay:
                 asyncio.get_running_loop().call_later(delay, self._transport.write, said)
             else:
@@ -130,40 +176,76 @@ class Server(asyncio.Protocol):
         path, _, text = target.partition("?")
         query = parse_qs(text, keep_blank_values=True)
         if path == "/_asked":
-            return answer(repr(self._asked).encode())
+            return answer(json.dumps(self._state.asked).encode())
         kind = self._kind(method, query)
-        self._asked[kind] = self._asked.get(kind, 0) + 1
-        if kind == "delete many":
-            quiet = b"<Quiet>true" in body
-            gone = b"" if quiet else b"".join(b"<Deleted><Key>%s</Key></Deleted>" % key for key in _KEY.findall(body))
-            return answer(f"{_XML}<DeleteResult{_SPACE}>".encode() + gone + b"</DeleteResult>")
-        if kind == "delete":
-            return answer(b"", "204 No Content")
-        if kind == "head":
-            return answer(b"", extra='ETag: "9dd4e461268c8034f5c8564e155c67a6"\r\n')
-        if kind == "location":
-            return answer(f"{_XML}<LocationConstraint{_SPACE}></LocationConstraint>".encode())
+        self._state.asked[kind] = self._state.asked.get(kind, 0) + 1
+        if _expired(query):
+            return _error("403 Forbidden", "AccessDenied", "Request has expired")
         if path == "/":
             bucket = f"<Bucket><Name>bench</Name><CreationDate>{_DATE}</CreationDate></Bucket>"
-            return answer(
-                f"{_XML}<ListAllMyBucketsResult{_SPACE}><Buckets>{bucket}</Buckets></ListAllMyBucketsResult>".encode()
-            )
+            buckets = f"<Buckets>{bucket}</Buckets>"
+            return answer(f"{_XML}<ListAllMyBucketsResult{_SPACE}>{buckets}</ListAllMyBucketsResult>".encode())
+        if kind in _EMPTY:
+            return answer(f"{_XML}<{_EMPTY[kind]}{_SPACE}></{_EMPTY[kind]}>".encode())
+        if kind == "object-lock":
+            return _error("404 Not Found", "ObjectLockConfigurationNotFoundError", "There is none")
+        if method != "GET":
+            return self._on_object(kind, unquote(path).removeprefix("/bench").removeprefix("/"), body)
         return self._pages.page(kind, query)
+
+    def _on_object(self, kind: str, key: str, body: bytes) -> bytes:
+        state = self._state
+        if kind == "delete many":
+            return self._delete_many(body)
+        if kind == "delete":
+            state.put.discard(key)
+            return answer(b"", "204 No Content")
+        if kind == "put":
+            state.put.add(key)
+        elif key and key not in state.put and not self._pages.has(key):
+            return answer(b"", "404 Not Found")
+        written = f"Last-Modified: {formatdate(usegmt=True)}\r\n" if key in state.put else ""
+        return answer(b"", extra=f'ETag: "{_ETAG_OF_ALL}"\r\n{written}')
+
+    def _delete_many(self, body: bytes) -> bytes:
+        faults = b""
+        for key in [each for each in self._state.put if each.encode() in body]:
+            if b"<ETag>" in body and _ETAG_OF_ALL.encode() not in body:
+                faults += f"<Error><Key>{key}</Key><Code>PreconditionFailed</Code></Error>".encode()
+            else:
+                self._state.put.discard(key)
+        quiet = b"<Quiet>true" in body
+        gone = b"" if quiet else b"".join(b"<Deleted><Key>%s</Key></Deleted>" % key for key in _KEY.findall(body))
+        return answer(f"{_XML}<DeleteResult{_SPACE}>".encode() + gone + faults + b"</DeleteResult>")
 
     @staticmethod
     def _kind(method: str, query: dict[str, list[str]]) -> str:
         if method == "POST":
             return "delete many"
-        if method in {"DELETE", "HEAD"}:
+        if method != "GET":
             return method.lower()
-        if "location" in query:
-            return "location"
+        if setting := next((each for each in (*_EMPTY, "object-lock") if each in query), None):
+            return setting
+        if "delimiter" in query:
+            return "folders"
         return "versions" if "versions" in query else "v2" if "list-type" in query else "v1"
 
 
+def _error(status: str, code: str, message: str) -> bytes:
+    return answer(f"{_XML}<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode(), status)
+
+
+def _expired(query: dict[str, list[str]]) -> bool:
+    """Whether the request is signed by query string, and its time is over."""
+    if "X-Amz-Expires" not in query:
+        return False
+    signed = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%S%z")
+    return datetime.now(UTC) > signed + timedelta(seconds=int(query["X-Amz-Expires"][0]))
+
+
 async def main(port: int, count: int, delays: tuple[float, float]) -> None:
-    pages, asked = Pages(keys(count)), {}
-    server = await asyncio.get_running_loop().create_server(lambda: Server(pages, asked, delays), "127.0.0.1", port)
+    pages, state = Pages(keys(count)), State()
+    server = await asyncio.get_running_loop().create_server(lambda: Server(pages, state, delays), "127.0.0.1", port)
     print("ready", flush=True)
     await server.serve_forever()
 

@@ -21,6 +21,7 @@ from retentiond.control import detached, holds, permits
 from retentiond.control.database import Database
 from retentiond.daemon import EVADED_REMEDY, App, evaded_holds
 from retentiond.domain.clock import ClockReading, skew
+from retentiond.errors import RetentiondError, Unreachable
 from retentiond.settings import Settings
 from retentiond.stores.accounts import Rules
 from retentiond.stores.base import Finding, Severity, Store
@@ -51,6 +52,11 @@ class _Found:
         finding = Finding("error", subject, ours.message, ours.remedy or "")
         if finding not in self.findings:
             self.findings.append(finding)
+
+    def explains(self, target: str, error: RetentiondError) -> bool:
+        """Whether an error of the target has been found that this one only repeats."""
+        errors = {each.message for each in self.findings if (each.subject, each.severity) == (target, "error")}
+        return error.message in errors or (bool(errors) and isinstance(error, Unreachable))
 
 
 @click.command(epilog=EXIT_CODES)
@@ -89,10 +95,10 @@ async def check(json_: bool) -> int:
             await _pooler(configured.control.dsn.get_secret_value(), "control", found)
         known = await _directory(app, found)
         await _natives(app, found)
-        await _native_expiry(app, found)
         queries = {target.name: target.health.query for target in app.spec.targets if target.health.query is not None}
         found.findings += await promql.findings(queries)
         opened = [store for store in app.engine.stores.values() if await _target(app, store, found, directory=known)]
+        await _native_expiry(app, found)
         found.findings += _order([store for store in opened if isinstance(store, PostgresStore)])
     if not configured.targets:
         found.findings.append(Finding("error", "targets", _NOTHING, _DRAFT))
@@ -170,7 +176,8 @@ async def _native_expiry(app: App, found: _Found) -> None:
         found.broken("control", error)
         return
     for each in await native_expiry.look(app.spec.targets, app.engine.stores, known):
-        found.findings += each.findings()
+        if each.error is None or not found.explains(each.target, each.error):
+            found.findings += each.findings()
 
 
 async def _forgotten(app: App, found: _Found) -> None:

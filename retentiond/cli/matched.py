@@ -94,4 +94,4 @@ def warn_of_matched(matched: Mapping[str, object]) -> None:
         note(f"warning: {', '.join(blind)} can't be read now and is not counted; the hold covers it all the same")
     if not matched["records_matched"] and not matched["records_matched_estimate"]:
         note("warning: the hold matches no record that there is now")
-        note("  remedy: compare its scope with the ids in the database; it holds what may come, until it is released")
+        note("  remedy: compare its scope with the ids of records; it holds what may come, until it is released")

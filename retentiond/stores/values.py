@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from retentiond.errors import RetentiondError
+from retentiond.errors import Refused
 
 Severity = Literal["error", "warning", "info"]
 EXACT_BELOW = 200_000
@@ -183,7 +183,7 @@ class Tally:
     next_due: str | None = None
     requests: int = 0
     orphans: int = 0
-    refusal: RetentiondError | None = None
+    refusal: Refused | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ class Carrier(Protocol):
 class Batches:
     """The batches of one sweep under one lease: `plan` as it is now, and `permit` of the one that is not over.
 
-    `bound`: how many records the sweep may act on (None: any number).
+    `bound`: how many records the sweep may act on (None: any number). `looking`: of the seconds that the last batch
+    took, those before its permit was asked for, where it looks without one; no batch size is to answer for them.
     """
 
     tools: Tools
@@ -79,6 +80,7 @@ class Batches:
     outcome: Outcome
     bound: int | None = None
     permit: Permit | None = None
+    looking: float = 0.0
 
     @property
     def left(self) -> int | None:

@@ -53,6 +53,7 @@ class ByExpiry:
         """One window, and the batch where something is due in it."""
         del way  # nobody else's transactions are in the way
         batches, began, self._sent = self._batches, time.monotonic(), False
+        batches.looking = 0.0
         async with self._store.batch(batches.plan) as batch:
             seen = await batch.looked(window)
             if (left := batches.left) is not None and seen.selected > left:
@@ -60,6 +61,7 @@ class ByExpiry:
                     return None
                 window = replace(window, size=left, end=None)
                 seen = await batch.looked(window)
+            batches.looking = time.monotonic() - began
             if not seen.selected:
                 await self._pass(window, seen)
                 return seen

@@ -25,7 +25,6 @@ from retentiond.errors import (
     Locked,
     NotArchived,
     Refused,
-    RetentiondError,
 )
 from retentiond.stores.base import PARTITIONS, AnyStore, Part, Tally, Way, Window
 from retentiond.sweep.batches import Batches, Carrier
@@ -71,9 +70,9 @@ class Sweeper:
         self._lease = lease
         self._pacer = Pacer(target.pace.share(shards))
         self._now, self._began = now, time.monotonic()
-        self._aside = 0
+        self._aside = self._denied = 0
         self._careful = 0
-        self._last_refusal: RetentiondError | None = None
+        self._last_refusal: Refused | None = None
         self.outcome = outcome
         self.stop = asyncio.Event()
         self._batches = Batches(tools, store, target, plan, lease, sweep, outcome, bound)
@@ -188,18 +187,27 @@ class Sweeper:
                 continue
             if found is None:
                 break
-            self._last_refusal = found.refusal or self._last_refusal
+            self._heed(found)
             self._aside = retries = 0
             seconds = time.monotonic() - began
-            self._pacer.after(seconds)
+            # A slow listing makes no batch too large, and no smaller one makes it quicker.
+            work = max(seconds - self._batches.looking, 0.0)
+            self._pacer.after(work)
             self._tools.observer(Overhead(self._target, self._pacer.overhead))
             if way is not Way.PATIENT:  # which waits for others' locks
-                self._yielder.took(max(seconds - self._pacer.overhead, 0.0))
+                self._yielder.took(max(work - self._pacer.overhead, 0.0))
             after = found.after
             if after is None:
                 return
             await self._rest(seconds, found.changed)
         self.outcome.outcome = "capped"
+
+    def _heed(self, found: Tally) -> None:
+        """Remember why records of a batch did not go; raise it where so many in a row did not that it is not them."""
+        self._last_refusal = found.refusal or self._last_refusal
+        self._denied = 0 if found.changed else self._denied + found.failed
+        if found.refusal is not None and self._denied > _MOST_ASIDE:
+            raise found.refusal
 
     async def _may_go_on(self) -> bool:
         """Whether a batch may begin; else, and where Strained is raised, the sweep is cut short."""

@@ -41,9 +41,16 @@ class Abilities:
     page_size: int
     notes: tuple[str, ...] = ()
 
-    def how(self, *, concurrency: int = 4) -> How:
+    def how(self, *, concurrency: int = 12) -> How:
         """As `deleting` needs to know it."""
         return How(self.fence, self.conditional, self.checksum, concurrency=concurrency)
+
+
+async def unproved(bucket: Bucket) -> Abilities:
+    """What can be told without the right to delete: the bucket's settings, as far as those may be asked."""
+    notes: list[str] = []
+    versioning, lock = await _versioning(bucket, notes), await _lock(bucket, notes)
+    return Abilities(Fence.NONE, conditional=False, checksum="md5", versioning=versioning, lock=lock, page_size=0)
 
 
 async def probe(bucket: Bucket, prefix: str = "") -> Abilities:

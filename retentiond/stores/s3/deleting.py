@@ -8,7 +8,7 @@ then; what was *not* answered never is: it may take effect yet, so it is `unknow
 middle of a request: that is asked for again, but whatever is said then, the first may still be carried out after it.
 
 An object that has no version is erased only if it is the one that was judged: by its ETag where the server compares it
-(`How.conditional`), else by a HEAD right before. A governance bypass is never sent.
+(`How.conditional`), else by looking right before. A governance bypass is never sent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from retentiond.stores.s3.endpoint import Bucket, Reply
 from retentiond.stores.s3.errors import Unanswered, Unsent
 from retentiond.stores.s3.items import ERASED, LOCK_NOT_TOLD, Deletion, Doomed, Gone, How
 from retentiond.stores.s3.locking import LocksNotTold, lock_of
-from retentiond.stores.s3.looking import outcome_by_looking
+from retentiond.stores.s3.looking import outcome_by_looking, outcomes_by_listing
 from retentiond.stores.s3.signing import Expiry
 from retentiond.stores.s3.throttle import Throttle
 from retentiond.stores.s3.uploading import parts_left
@@ -211,14 +211,17 @@ class _Work:
 
     async def _confirmed(self, pending: list[int]) -> list[int]:
         """Those that are still what was judged, looked at now where the server won't compare; the rest is settled."""
-        unsure = [i for i in pending if i in self.unsure]
+        unsure, seen = [i for i in pending if i in self.unsure], set[int]()
         if not unsure:
             return pending
+        for at, said in (await outcomes_by_listing(self.bucket, [self.items[i] for i in unsure])).items():
+            self.outcomes[unsure[at]] = said
+            seen.add(unsure[at])
 
         async def look(i: int) -> None:
             self.outcomes[i] = await outcome_by_looking(self.bucket, self.items[i])
 
-        await _several([look(i) for i in unsure], _LOOKS)
+        await _several([look(i) for i in unsure if i not in seen], _LOOKS)
         return [i for i in pending if self.outcomes[i] is None]
 
     async def _tell_lock(self, item: int) -> None:

@@ -57,7 +57,7 @@ class Access:
     addressing: Addressing = "auto"
     connect_seconds: float = 5.0
     answer_seconds: float = 20.0
-    connections: int = 32
+    connections: int = 64
     tries: int = 3
 
 
@@ -98,7 +98,11 @@ class Endpoint:
     @classmethod
     async def open(cls, access: Access) -> Self:
         """Find credentials and region; raises Unreachable where there are none. Nothing is sent to the endpoint."""
-        self = cls(access, aws_session())
+        try:
+            session = aws_session()
+        except BotoCoreError as error:  # a profile that there is not, a file that can't be read
+            raise _unusable(error) from error
+        self = cls(access, session)
         try:
             await self._open()
         except BaseException:
@@ -160,14 +164,19 @@ class Endpoint:
                 return Reply(response.status, {k.lower(): v for k, v in response.headers.items()}, content)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             # Nothing of a request goes out before there is a connection.
-            raise Unsent(
-                f"S3 at {_host(signed.url)}: {_why(error)}", remedy="check endpoint_url and the network"
-            ) from error
+            raise Unsent(f"S3 at {_host(signed.url)}: {_why(error)}", remedy=self.remedy(signed.url)) from error
         except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError) as error:
             raise Unanswered(
                 f"S3 at {_host(signed.url)}: no whole answer to a request: {_why(error)}",
                 remedy="check the network and the endpoint",
             ) from error
+
+    def remedy(self, url: str) -> str:
+        """What may help where no connection to that address can be made."""
+        given = self.access.endpoint_url
+        if given is None or _host(given) == _host(url):
+            return "check endpoint_url and the network"
+        return f"set addressing to path where only {_host(given)} is a known name; or check endpoint_url, network"
 
     async def _open(self) -> None:
         access = self.access
@@ -188,7 +197,7 @@ class Endpoint:
                 )
             )
         except (BotoCoreError, ValueError) as error:
-            raise Unreachable(f"S3: {error}", remedy="check endpoint_url, region and the AWS configuration") from error
+            raise _unusable(error) from error
         self.region = self.client.meta.region_name
         ca_bundle = self._session.get_config_variable("ca_bundle")
         self._http = await self._exit.enter_async_context(
@@ -284,7 +293,7 @@ class Bucket:
             raise error_of(trouble, self.name, asked, right) from error
         except (BotoCoreError, aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unreachable(
-                f"bucket {self.name}: {asked}: {type(error).__name__}", remedy="check endpoint_url and the network"
+                f"S3 at {_host(self.address)}: {_why(error)}", remedy=self.endpoint.remedy(self.address)
             ) from error
         return found
 
@@ -335,12 +344,18 @@ def _now(clock: ServerClock) -> datetime:
     return clock.latest() if clock.known else datetime.now(UTC)
 
 
+def _unusable(error: Exception) -> Unreachable:
+    return Unreachable(f"S3: {error}", remedy="check endpoint_url, region and the AWS configuration")
+
+
 def _host(url: str) -> str:
     return urlsplit(url).netloc
 
 
 def _why(error: BaseException) -> str:
     """What the network said, without the address, which holds a key and a signature."""
+    # botocore wraps what the network said, and the network's client what the system did.
+    error = getattr(error, "kwargs", {}).get("error") or error
     inner = getattr(error, "os_error", None)
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror

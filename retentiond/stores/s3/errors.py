@@ -154,6 +154,11 @@ def error_of(trouble: Trouble, bucket: str, asked: str, right: str = "") -> Rete
             f"bucket {bucket}: there is no such bucket at this endpoint",
             remedy="check bucket, endpoint_url and region, or create the bucket",
         )
+    if trouble.status == 404 and code in {"NotFound", "404"}:
+        return Blind(
+            f"{what}: what answers there is no S3, or not at this path",
+            remedy="check endpoint_url, with its port and path, and addressing",
+        )
     if code in _CREDENTIALS:
         return Unreachable(f"{what}: {_CREDENTIALS[code]}", remedy="check the target's credentials, or renew them")
     if code in _ELSEWHERE:

@@ -15,6 +15,7 @@ _FORMS: Final = tuple(
         "year=%Y/month=%m/day=%d", "%Y/%m/%d", "%Y/%m", "dt=%Y-%m-%d", "date=%Y-%m-%d", "%Y-%m-%d", "%Y%m%d", "%Y-%m",
     )
 )  # fmt: skip
+_FEW: Final = 20
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 _ID: Final = re.compile(r"[0-9]+|[0-9a-fA-F]{16,}|[A-Za-z]{1,16}[-_:]?(?=[A-Za-z]*[0-9])[0-9A-Za-z]+", re.ASCII)
 
@@ -22,10 +23,12 @@ _ID: Final = re.compile(r"[0-9]+|[0-9a-fA-F]{16,}|[A-Za-z]{1,16}[-_:]?(?=[A-Za-z
 def guess(keys: Sequence[str], tiers: Collection[str]) -> str:
     """The template of keys, of which there is at least one; what it can't tell is a part without a meaning.
 
-    The first part that looks like ids in every key is taken for the account.
+    The first part that looks like ids in every key is taken for the account. One key in twenty may lie higher up than
+    the others: it then fits no template that tells anything of those.
     """
-    rows = [key.split("/") for key in keys]
-    depth = min(len(row) for row in rows) - 1
+    parts_of = [key.split("/") for key in keys]
+    depth = sorted(len(row) for row in parts_of)[len(parts_of) // _FEW] - 1
+    rows = [row for row in parts_of if len(row) > depth]
     columns = [[row[at] for row in rows] for at in range(depth)]
     out: list[str] = []
     used: set[str] = set()

@@ -39,12 +39,17 @@ _SOON = timedelta(seconds=60)
 
 async def findings(bucket: Bucket, config: S3Target, name: str, data_class: DataClass) -> list[Finding]:
     """All that is to be said of the target `name` over this bucket; what can't be looked at is an error among it."""
+    told: list[Finding] = []
     try:
         found = await abilities.probe(bucket, config.template().head)
-    except RetentiondError as error:
+        looked = _Look(bucket, config, name, data_class, found)
+        told += looked.of_abilities()
+    except Unreachable as error:
         return [_broken(name, error)]
-    looked = _Look(bucket, config, name, data_class, found)
-    told = list(looked.of_abilities())
+    except RetentiondError as error:
+        # A right is missing, or the bucket is: which others are as well is to be said with it.
+        told.append(_broken(name, error))
+        looked = _Look(bucket, config, name, data_class, await abilities.unproved(bucket))
     for each in (
         looked.keys,
         looked.versions,
@@ -55,7 +60,7 @@ async def findings(bucket: Bucket, config: S3Target, name: str, data_class: Data
         looked.place,
     ):
         told += await _told(name, each)
-    return told
+    return list(dict.fromkeys(told))
 
 
 async def _told(name: str, look: Callable[[], Awaitable[Sequence[Finding]]]) -> Sequence[Finding]:
@@ -83,7 +88,7 @@ class _Look:
             Finding("warning", self.name, note, "grant the right, so that it can be told") for note in self.found.notes
         ]
         if self.found.fence is Fence.NONE:
-            remedy = "use an endpoint that honours X-Amz-Expires, or accept it with unfenced: true"
+            remedy = f"use an endpoint that honours X-Amz-Expires, or accept it with targets.{self.name}.unfenced: true"
             told.append(Finding("warning" if self.config.unfenced else "error", self.name, _UNFENCED, remedy))
         if self.found.versioning != "enabled" and not self.found.conditional:
             told.append(Finding("info", self.name, _UNCONDITIONAL, _OWN_KEYS))

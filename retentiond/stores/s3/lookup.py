@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
 
 import orjson
 
@@ -46,7 +47,10 @@ async def record(ground: Ground, plan: TargetPlan, text: str) -> tuple[RecordFac
     if rows is None and version is not None:
         key, rows = text, await _rows_of(ground, text, None)
     if rows is None:
-        raise NotFound(f"target {ground.name} has no record {text}")
+        raise NotFound(
+            f"target {ground.name} has no record {text}",
+            remedy="give the whole key as the bucket has it, prefix and all; or it is erased already",
+        )
     page = await ground.sources.page(await ground.place.bucket(), rows)
     account = page.accounts[0]
     rulings = Rulings(plan)
@@ -57,21 +61,24 @@ async def record(ground: Ground, plan: TargetPlan, text: str) -> tuple[RecordFac
     return RecordFacts(key, page.anchors[0], canonical, tier, fault=fault), facts
 
 
-async def matches(ground: Ground, hold: TargetHold, listed: Sequence[AsyncIterator[Taken]], seconds: float) -> Matches:
+async def matches(
+    ground: Ground, hold: TargetHold, listed: Sequence[AsyncGenerator[Taken, None]], seconds: float
+) -> Matches:
     """How many records the hold covers, whatever their verdict; those met by then where there is no time for all."""
     found, until = 0, time.monotonic() + seconds
     bucket = await ground.place.bucket()
     for walk in listed:
-        async for taken in walk:
-            page = await ground.sources.page(bucket, taken.rows)
-            found += sum(await covered([hold], page, ground.directory))
-            if time.monotonic() > until and taken.after is not None:
-                return Matches(found, exact=False)
+        async with aclosing(walk):
+            async for taken in walk:
+                page = await ground.sources.page(bucket, taken.rows)
+                found += sum(await covered([hold], page, ground.directory))
+                if time.monotonic() > until and taken.after is not None:
+                    return Matches(found, exact=False)
     return Matches(found, exact=True)
 
 
 async def _rows_of(ground: Ground, key: str, version: str | None) -> Rows | None:
-    """The current object of a key, or that version of it, as a listing has it."""
+    """The newest version of a key that is no delete marker, or that version of it, as a listing has it."""
     what = ground.listing(KEYS)
     bucket = await ground.place.bucket()
     after: Position = None
@@ -79,7 +86,10 @@ async def _rows_of(ground: Ground, key: str, version: str | None) -> Rows | None
         chunk = await fetch(bucket, what, key, after)
         rows = chunk.rows
         for i, each in enumerate(rows.keys):
-            if each == key and (version is None or (rows.ids is not None and rows.ids[i] == version)):
+            if each != key:
+                continue
+            marker = rows.markers is not None and rows.markers[i]
+            if not marker if version is None else rows.ids is not None and rows.ids[i] == version:
                 return rows.part(i, i + 1)
         after = chunk.after
         if after is None or rows.keys[-1] != key:

@@ -29,6 +29,7 @@ class Place:
         self._name, self._config = name, config
         self._access = _access(config)
         self._lock = asyncio.Lock()
+        self._probing = asyncio.Lock()
         self._bucket: Bucket | None = None
         self._versioning: buckets.Versioning | None = None
         self._abilities: Abilities | None = None
@@ -82,16 +83,19 @@ class Place:
     async def abilities(self) -> Abilities:
         """What erasing can rely on; raises Blind where it is not allowed, or where late requests are carried out."""
         bucket = await self.bucket()
-        if self._abilities is None:
-            self._abilities = await abilities.probe(bucket, self._config.template().head)
-        if self._abilities.fence is Fence.NONE and not self._config.unfenced:
+        # Shards begin at the same time, and one answer does for all of them.
+        async with self._probing:
+            if self._abilities is None:
+                self._abilities = await abilities.probe(bucket, self._config.template().head)
+            found = self._abilities
+        if found.fence is Fence.NONE and not self._config.unfenced:
             raise Blind(
                 f"bucket {self._config.bucket}: this endpoint carries out requests that have expired, so that what was "
                 "sent under an old permit may erase after a hold has become active",
                 remedy="use an endpoint that honours X-Amz-Expires, or accept it with "
                 f"targets.{self._name}.unfenced: true",
             )
-        return self._abilities
+        return found
 
     async def close(self) -> None:
         """Give up all connections."""

@@ -18,9 +18,10 @@ from retentiond.stores.s3.rows import Chunk, Listing, Position, Rows, fetch, rea
 
 KEYS, UPLOADS = "keys", "uploads"
 """The walks: over objects (or all their versions), and over uploads that nobody completed."""
-MOST = 8000
+MOST = 12_000
 """Rows of a window at most, so that memory does not depend on how many records there are."""
-_AHEAD = 4
+_AHEAD = 12
+"""Pages: a window's worth, so that listing goes on all the while that a window is erased."""
 _FRESH_SECONDS = 30.0
 """How old a listing may be that is erased by."""
 _AGAIN_SECONDS = 5.0

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from retentiond.stores.s3 import listing, objects
+from retentiond.errors import Blind
+from retentiond.stores.s3 import listing, looking, objects
 from retentiond.stores.s3.bodies import body_of, checksum
 from retentiond.stores.s3.deleting import delete
 from retentiond.stores.s3.items import Doomed, How
@@ -109,6 +110,49 @@ async def test_what_is_gone_already_is_told_apart(ground, key):
     [item] = (await listing.objects(ground.bucket)).items()
     await ground.client.delete_object(Bucket=ground.name, Key=key)
     assert told(await erase(ground, [item])) == ["already_gone"]
+
+
+async def test_of_many_each_newer_object_stays_and_each_that_is_gone_is_told(ground):
+    keys = [f"k{i:02}" for i in range(40)]
+    await ground.put(*keys)
+    items = [each for each in (await listing.objects(ground.bucket)).items() if each.key not in ("k05", "k39")]
+    await ground.put("k00", "k20", "k38", body=b"newer")
+    for key in ("k10", "k30"):
+        await ground.client.delete_object(Bucket=ground.name, Key=key)
+    done = await erase(ground, items)
+    outcomes = dict(zip([each.key for each in items], told(done), strict=True))
+    assert {key for key, said in outcomes.items() if said == "changed"} == {"k00", "k20", "k38"}
+    assert {key for key, said in outcomes.items() if said == "already_gone"} == {"k10", "k30"}
+    assert await ground.keys() == ["k00", "k05", "k20", "k38", "k39"]
+
+
+async def test_many_that_lie_together_are_looked_at_by_one_list(ground):
+    await ground.put(*(f"k{i:02}" for i in range(40)))
+    done = await erase(ground, (await listing.objects(ground.bucket)).items())
+    assert told(done) == ["erased"] * 40
+    assert done.requests == 3, "the list, a HEAD of the first, and the deletion"
+
+
+async def test_many_are_looked_at_one_by_one_where_they_can_not_be_listed(ground, monkeypatch):
+    await ground.put(*(f"k{i:02}" for i in range(20)))
+    items = (await listing.objects(ground.bucket)).items()
+    await ground.put("k07", body=b"newer")
+
+    async def denied(*_, **__):
+        raise Blind("no", remedy="no")
+
+    monkeypatch.setattr(looking.listing, "objects", denied)
+    assert [each == "changed" for each in told(await erase(ground, items))] == [i == 7 for i in range(20)]
+
+
+async def test_few_among_many_others_are_not_looked_for_in_all_of_the_listing(ground):
+    await ground.put(*(f"k{i:04}" for i in range(1200)))
+    page = await listing.objects(ground.bucket)
+    wanted = [*page.items()[:1], *(await listing.objects(ground.bucket, after=page.after)).items()[-20:]]
+    done = await erase(ground, wanted)
+    assert told(done) == ["erased"] * 21
+    assert done.requests == 1 + 21 + 1, "one page, that had none of them, then each by itself"
+    assert len(await ground.keys()) == 1200 - 21
 
 
 async def test_a_null_marker_goes_and_a_newer_null_object_stays(versioned):

@@ -121,6 +121,22 @@ async def test_each_right_that_is_missing_is_named(moto_server, name):
     assert right in found[0][1]
 
 
+async def test_all_rights_that_are_missing_are_named_together(moto_server):
+    def about(asked):
+        return asked.erases or "uploads" in asked.target or "replication" in asked.target
+
+    async with moto_server.bucket() as made, faulty(moto_server) as proxy:
+        endpoint = await Endpoint.open(proxy.server.access())
+        try:
+            proxy.arm(*[Fault("denied", about)] * 20)
+            found = await told(await endpoint.locate(made.name), target(made))
+        finally:
+            await endpoint.close()
+    assert {severity for severity, _ in found} == {"error"}
+    for right in ("s3:DeleteObject", "s3:ListBucketMultipartUploads", "s3:GetReplicationConfiguration"):
+        assert any(right in message for _, message in found)
+
+
 async def test_looking_at_single_objects_needs_a_right_where_etags_are_not_compared(moto_server):
     async with moto_server.bucket() as made, faulty(moto_server) as proxy:
         endpoint = await Endpoint.open(proxy.server.access())

@@ -88,7 +88,26 @@ async def test_a_request_that_is_carried_out_late_goes_before_any_hold_is_active
     await subject.rig.require_settled()
 
 
-@pytest.mark.parametrize("kind", ["busy", "broken", "error in a 200", "keys busy", "keys broken"])
+@pytest.mark.parametrize("kind", ["broken", "error in a 200", "gave up"])
+async def test_what_the_server_failed_in_the_middle_of_is_asked_for_again_and_its_permit_outlasts_the_first(
+    subject, kind
+):
+    subject.proxy.arm(Fault(kind, about=of_a_sweep))
+    sweep = asyncio.create_task(subject.rig.only())
+    async for _ in looks("the deletion is not sent again"):
+        if len([*filter(of_a_sweep, subject.proxy.seen)]) == 2:
+            break
+    await asyncio.sleep(0.5)
+    assert (sweep.done(), await subject.left()) == (False, {1001, 1002, 1003})
+    await subject.proxy.release()
+    await subject.let_time_pass()
+    outcome = await sweep
+    assert (outcome.outcome, outcome.changed, outcome.failed) == ("drained", 5, 0)
+    await subject.rig.require_told(logs=5)
+    await subject.rig.require_settled()
+
+
+@pytest.mark.parametrize("kind", ["busy", "keys busy", "keys broken"])
 async def test_what_the_server_refused_is_asked_for_again_and_goes(subject, kind):
     subject.proxy.arm(Fault(kind, about=of_a_sweep))
     outcome = await subject.rig.only()

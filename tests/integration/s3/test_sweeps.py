@@ -1,17 +1,22 @@
 """Sweeps of objects: what goes of versions, markers and uploads, what stays, and what is said of it."""
 
+import asyncio
 import json
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
 from retentiond.domain.verdict import Kind
 from retentiond.errors import NotFound
 from retentiond.stores.base import Window
-from retentiond.stores.s3 import deleting, objects
+from retentiond.stores.s3 import abilities, deleting, objects
+from retentiond.stores.s3.batch import S3Batch
 from retentiond.stores.s3.walk import UPLOADS
+from retentiond.sweep import by_expiry, sweeper
 from tests.services.buckets import PREFIX, prepared
 from tests.services.s3_faults import Fault, faulty
 from tests.services.s3_keys import storable
@@ -314,6 +319,19 @@ async def test_a_missing_right_to_erase_is_told_and_fails_the_sweep(versioned):
         assert (await versioned.rig.only()).changed == 5
 
 
+async def test_a_sweep_that_may_erase_nothing_ends_before_it_has_asked_for_all(plain):
+    for number in range(1, 201):
+        await plain.add(number)
+    async with faulty(plain.ground.server) as proxy:
+        plain.rig.targets["logs"]["endpoint_url"] = proxy.server.url
+        denied = Fault("denied", about=lambda asked: asked.erases and b"probe" not in asked.body)
+        proxy.arm(*[denied] * 20)
+        outcome = await plain.rig.only()
+    assert (outcome.outcome, outcome.failed) == ("failed", 110)
+    assert "s3:DeleteObject is missing" in outcome.error["message"]
+    await plain.rig.require_settled()
+
+
 async def test_what_a_busy_server_did_not_do_is_left_for_a_later_sweep(plain, monkeypatch):
     monkeypatch.setattr(deleting, "_TRIES", 1)
     await plain.records()
@@ -341,3 +359,36 @@ async def test_a_guard_counts_the_total_by_the_same_walk(plain):
     outcome = await plain.rig.only()
     assert (outcome.outcome, outcome.changed) == ("guarded", 0)
     assert "would delete 20 records, more than 5" in outcome.error["message"]
+
+
+async def test_a_listing_that_takes_long_makes_no_batch_smaller(plain, monkeypatch):
+    await plain.records(due=30)
+    looked, late, sizes = S3Batch.looked, [0.0], []
+
+    async def slow(each, window):
+        sizes.append(window.size)
+        late[0] += 60.0
+        return await looked(each, window)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late[0])
+    monkeypatch.setattr(S3Batch, "looked", slow)
+    monkeypatch.setattr(by_expiry, "time", clock)
+    monkeypatch.setattr(sweeper, "time", clock)
+    assert (await plain.rig.only()).changed == 30
+    assert set(sizes) == {10}
+
+
+async def test_shards_that_begin_together_probe_their_endpoint_once(plain, monkeypatch):
+    probe, probed = abilities.probe, []
+
+    async def counted(*given):
+        probed.append(given)
+        return await probe(*given)
+
+    monkeypatch.setattr(abilities, "probe", counted)
+    async with plain.rig.app() as app:
+        store = app.engine.stores["logs"]
+        await store.open(app.engine.directory)
+        found = await asyncio.gather(*(store.place.abilities() for _ in range(3)))
+    assert found[0] == found[1] == found[2]
+    assert len(probed) == 1

@@ -28,6 +28,7 @@ UUIDS = ["3f2504e0-4f89-41d3-9a0c-0305e82c3301", "6F9619FF-8B86-D011-B42D-00C04F
         (["20260517/x", "20261399/y"], "{account}/{file:path}"),
         (["2026/05/x", "2026/06/y"], "{date:%Y/%m}/{file:path}"),
         (["a.txt", "b/c.txt"], "{file:path}"),
+        (["index.html", *(f"{i}/x" for i in range(30))], "{account}/{file:path}"),
         (["a{b}/x", "a{b}/y"], "a{{b}}/{file:path}"),
         (["en/x", "de/y"], "{part1}/{file:path}"),
         (["free/x", "gold/y"], "{part1}/{file:path}"),

@@ -11,6 +11,7 @@ def xml(code, more=""):
 
 
 CASES = [
+    (404, "NotFound", Blind, "no S3", "endpoint_url"),
     (404, "NoSuchBucket", Blind, "there is no such bucket", "endpoint_url"),
     (403, "AccessDenied", Blind, "it needs s3:ListBucket", "grant s3:ListBucket"),
     (403, "InvalidAccessKeyId", Unreachable, "access key id is not known", "credentials"),
