@@ -22,6 +22,7 @@ from retentiond.stores.health import Health as HealthConfig
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.pools import Pools
 from retentiond.stores.postgres.store import PostgresStore
+from retentiond.stores.s3.archive import S3Archive
 from retentiond.stores.s3.config import S3Target
 from retentiond.stores.s3.store import S3Store
 from retentiond.sweep.spec import Health, Limits, Pace, Query, Spec, Target
@@ -135,7 +136,8 @@ def _table_facts(config: PostgresTarget) -> Facts:
 
 def _table(config: PostgresTarget, target: Target, shared: Shared) -> AnyStore:
     space, secret, pools = shared.space, shared.secret, shared.pools
-    return PostgresStore(target.name, config, action=target.action, space=space, secret=secret, pools=pools)
+    sink = S3Archive(config.archive) if config.archive is not None else None
+    return PostgresStore(target.name, config, action=target.action, space=space, secret=secret, pools=pools, sink=sink)
 
 
 def _object_facts(config: S3Target) -> Facts:

@@ -21,6 +21,7 @@ LOOK = "look"
 """The part of a target's check that a look at it fails, when there was no sweep yet."""
 
 _BROKEN = ("guarded", "blind", "failed")
+_TOLD = ("outcome", "erased", "anonymised", "archived", "held", "unresolved", "seconds")
 
 
 class Watch:
@@ -73,7 +74,7 @@ class Watch:
         self._patience.swept(name, outcome)
         for part in ("", LOOK):
             self.clear(target_check(name), part)
-        told = {key: outcome[key] for key in ("outcome", "erased", "anonymised", "held", "unresolved", "seconds")}
+        told = {key: outcome[key] for key in _TOLD}
         log.info("sweep done", sweep=event.sweep, target=name, **told)
         if upkeep := outcome.get("upkeep"):
             log.info("upkeep", sweep=event.sweep, target=name, **dict(upkeep) if isinstance(upkeep, Mapping) else {})

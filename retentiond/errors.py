@@ -109,6 +109,10 @@ class StillPending(Unreachable):
     """The hold is placed but not active yet."""
 
 
+class NotArchived(Unreachable):
+    """The archive can't be written, or does not have what was written; nothing was deleted."""
+
+
 class Blind(RetentiondError):
     """The target can't be judged, so nothing in it is erased."""
 

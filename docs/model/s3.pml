@@ -30,7 +30,12 @@ bit permitted, prepared, ended, placed, promised;
 #ifdef WAITS_FOR_EVERY_ANSWER
 #define ATTEMPT_OVER(a) (attempt[a] == UNSENT || attempt[a] == ANSWERED)
 #else
+#ifdef A_GATEWAYS_ANSWER_COUNTS
+bit gateway[ATTEMPTS];     /* it has answered that it waits no longer for the server behind it */
+#define ATTEMPT_OVER(a) (attempt[a] == UNSENT || attempt[a] == ANSWERED || gateway[a] || PAST)
+#else
 #define ATTEMPT_OVER(a) (attempt[a] == UNSENT || attempt[a] == ANSWERED || PAST)
+#endif
 #endif
 
 /* The clock does not pass the instant by which a server has to have carried out what it accepted. */
@@ -42,6 +47,12 @@ end:	do
 
 /* One attempt on its way: it may come late, or never, or be refused; and its answer may never come. */
 proctype Request(byte a) {
+#ifdef A_GATEWAYS_ANSWER_COUNTS
+	if
+	:: gateway[a] = 1
+	:: skip
+	fi;
+#endif
 	if
 	:: atomic { now <= expiry[a] + behind -> attempt[a] = ACCEPTED; accepted_at[a] = now }
 	:: atomic { now > expiry[a] + behind -> attempt[a] = ANSWERED; goto end }

@@ -109,7 +109,7 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
 
 
 async def _swept(app: App, target: Target, sweep_id: str, progress: Progress) -> Outcome:
-    acted = "erased" if target.action == "delete" else "anonymised"
+    acted = {"anonymise": "anonymised", "archive": "archived"}.get(target.action, "erased")
     if app.spec.enforce:
         progress.begin(target.name, "sweeping", acted)
     else:
@@ -121,8 +121,8 @@ async def _swept(app: App, target: Target, sweep_id: str, progress: Progress) ->
 
 
 def _show_outcomes(documents: dict[str, dict[str, object]], *, plan_mode: bool) -> None:
-    columns = ["outcome", "erased", "anonymised", "held", "minimum", "unresolved", "blocked", "locked", "failed"]
-    columns += ["batches", "seconds"]
+    columns = ["outcome", "erased", "anonymised", "archived", "held", "minimum", "unresolved", "blocked", "locked"]
+    columns += ["failed", "batches", "seconds"]
     if plan_mode:
         columns.insert(1, "would_erase")
     table("sweep", ["target", *columns], [[name, *(d[c] for c in columns)] for name, d in documents.items()])

@@ -31,8 +31,8 @@ async def workers(json_: bool) -> int:
 
     \b
     JSON: {"workers": [{"name", "host", "pid", "version", "role", "mode", "alive", "started_at", "seen_at",
-      "works": [{"target", "shard", "sweep", "erased", "anonymised", "held", "batches", "at", "lease_seconds",
-      "crashes"}]}]}
+      "works": [{"target", "shard", "sweep", "erased", "anonymised", "archived", "held", "batches", "at",
+      "lease_seconds", "crashes"}]}]}
       "shard" is empty for a whole target; "at" is the anchor that its walk has come to, where it goes by anchors.
     """
     async with open_view(settings()) as app, app.database.transaction(read_only=True) as tx:
@@ -51,7 +51,7 @@ async def workers(json_: bool) -> int:
         head = [each.worker.name, each.worker.role, each.worker.version, _state(each, now)]
         for work in document["works"] or [{}]:
             unit = f"{work['target']} {work['shard']}".strip() if work else "-"
-            done = work["erased"] + work["anonymised"] if work else ""
+            done = work["erased"] + work["anonymised"] + work["archived"] if work else ""
             rows.append([*head, unit, done, work.get("batches", ""), work.get("at") or ""])
             head = ["", "", "", ""]
     table("workers", ["worker", "role", "version", "seen", "at work on", "records", "batches", "come to"], rows)
@@ -86,7 +86,7 @@ def _work(work: Work, anchor: str | None) -> dict[str, Any]:
         "target": work.unit.target,
         "shard": work.unit.shard,
         "sweep": (work.sweep or {}).get("sweep"),
-        **{name: so_far.get(name, 0) for name in ("erased", "anonymised", "held", "batches")},
+        **{name: so_far.get(name, 0) for name in ("erased", "anonymised", "archived", "held", "batches")},
         "at": _position(cursor, anchor),
         "lease_seconds": round(work.lease_seconds, 1),
         "crashes": work.crashes,

@@ -24,7 +24,7 @@ from retentiond.control import barrier, hold_rows, natives, permits
 from retentiond.control.database import Database, Tx
 from retentiond.control.hold_rows import Recorder
 from retentiond.control.natives import NativeStep
-from retentiond.control.permits import OpenPermit
+from retentiond.control.outstanding import OpenPermit
 from retentiond.domain.holds import Hold
 from retentiond.domain.permit import Outstanding
 from retentiond.errors import RetentiondError, quoted
@@ -66,7 +66,8 @@ async def activate_pending(
     """Make active every pending hold that can be, once; returns those that this call made active. Event: `activated`.
 
     `fences` has a probe for each configured target; a permit of another target keeps a hold pending, unless its fence
-    is an expiry: that is over `grace_seconds` (`holds.late_effect_grace`) after its deadline. `native` has those
+    is an expiry: that is over `grace_seconds` (`holds.late_effect_grace`) after its deadline, or by the permit's own
+    grace, where that is longer. `native` has those
     whose own database keeps holds; of them those that a pending hold bears on are brought in step. `on_wait` gets each
     hold that stays pending, with the reasons. After a change of server none is activated for `permit_seconds` and
     `grace_seconds` together.
@@ -122,7 +123,7 @@ async def _ask(
 def _expiry(permit: OpenPermit, grace: float) -> Waiting | None:
     if permit.outstanding.expired(grace):
         return None
-    left = max(grace - permit.past, 0.0)
+    left = max(permit.outstanding.left(grace), 0.0)
     told = f"requests of batch {permit.batch} have no outcome yet, and may take effect for {left:.0f} s more"
     return Waiting("expiry", permit.number, permit.target, told)
 

@@ -115,6 +115,20 @@ async def read(tx: Tx, after: int, limit: int, kinds: Collection[str] | None = N
     return [Row(r["seq"], r["month"], r["kind"], _utc(r["at"]), r["leaf"], r["hash"]) for r in records]
 
 
+async def batches_told(tx: Tx, batches: Collection[str]) -> set[str]:
+    """Those of the batches that have an outcome in the ledger, or whose fate nobody knows.
+
+    All outcomes are read: for a command, not for a sweep.
+    """
+    records = await tx.fetch(
+        "SELECT DISTINCT e.entry->>'batch' AS batch FROM (SELECT kind, convert_from(leaf, 'UTF8')::jsonb AS entry"
+        " FROM retentiond.ledger_entries WHERE kind IN ('outcome', 'in_doubt')) e"
+        " WHERE e.entry->>'batch' = ANY($1::text[]) AND (kind = 'outcome' OR e.entry->>'found' <> 'nothing')",
+        sorted(batches),
+    )
+    return {record["batch"] for record in records}
+
+
 async def read_to(tx: Tx, after: int, until: int) -> AsyncIterator[list[Row]]:
     """All entries after one number up to and with another, in pages, in the caller's transaction."""
     while after < until:

@@ -8,7 +8,7 @@ is written; a hold that was placed after it waits for that, or for proof that th
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,15 +17,18 @@ import asyncpg
 from retentiond.control import barrier, units
 from retentiond.control.database import TRANSACTION_MS, CommitUnknown, Database, Tx
 from retentiond.control.entries import LEDGER_WRITABLE, ledger_refusals, ledger_writable
+from retentiond.control.host import uptime
 from retentiond.control.identity import line_sql
+from retentiond.control.outstanding import COLUMNS, OpenPermit, from_row
 from retentiond.control.rows import from_json, to_json
-from retentiond.domain.permit import Fence, Lease, Outstanding, Permit, Unit
+from retentiond.domain.permit import Lease, Permit, Unit
 from retentiond.errors import (
     EpochMoved,
     NotFound,
     Paused,
     PlanMode,
     PolicySuperseded,
+    Refused,
     RetentiondError,
     StateMissing,
 )
@@ -34,10 +37,6 @@ PERMIT_SECONDS = 30.0
 """A permit's life: 4-safety.md says 30 s, by the control database's clock."""
 
 _UNSET = datetime.min.replace(tzinfo=UTC)
-_COLUMNS = (
-    "number, target, shard, owner, fence, epoch, digest, batch, intent::text, prepared::text, issued_at, deadline,"
-    " extract(epoch FROM pg_catalog.clock_timestamp() - deadline)::float8 AS past"
-)
 # The names of records are kept for no longer than somebody may have to look for them.
 _FORGOTTEN = "prepared = prepared - 'intended'"
 
@@ -51,43 +50,6 @@ class PermitOpen(RetentiondError):
 
 class PermitEnded(RetentiondError):
     """The permit has ended already."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenPermit:
-    """A permit without an outcome. `prepared` is what its batch has written down before it took effect.
-
-    `past`: seconds since the deadline (`Outstanding`).
-    """
-
-    number: int
-    target: str
-    shard: str
-    owner: str
-    fence: int
-    epoch: int
-    digest: str
-    batch: str
-    intent: dict[str, Any]
-    prepared: dict[str, Any] | None
-    issued_at: datetime
-    deadline: datetime
-    past: float
-
-    @property
-    def unit(self) -> Unit:
-        """The unit that it was issued for."""
-        return Unit(self.target, self.shard)
-
-    @property
-    def fenced_by(self) -> Fence:
-        """What makes its batch harmless; permits of before there was a choice are of transactions."""
-        return "expiry" if self.intent.get("fence") == "expiry" else "transaction"
-
-    @property
-    def outstanding(self) -> Outstanding:
-        """What is asked about it."""
-        return Outstanding(self.number, self.issued_at, self.deadline, self.past, self.fenced_by, self.prepared)
 
 
 async def reserve(database: Database) -> int:
@@ -124,6 +86,9 @@ async def issue(
     unknown outcome it asks again: the same number for the same batch gives the same permit.
     """
     sought = Permit(number, lease, expected_epoch, digest, str(intent.get("batch", "")), _UNSET, _UNSET)
+    if intent.get("fence") == "expiry":
+        # Read before the first attempt, so that no request is younger than it says.
+        intent = {**intent, "up": uptime()}
 
     async def attempt() -> Permit | None:
         async with database.transaction(timeout_ms=timeout_ms, total_ms=timeout_ms) as tx:
@@ -150,23 +115,33 @@ async def issue(
     return permit
 
 
-async def prepare(database: Database, permit: Permit, result: Mapping[str, Any]) -> None:
+async def prepare(database: Database, permit: Permit, result: Mapping[str, Any], *, in_time: bool = False) -> None:
     """Write, before a batch takes effect, what it is about to do: between DELETE and COMMIT, or before any request.
 
     What names records is under `intended`, and is forgotten when the permit ends. Raises Fenced when the lease is over
-    or the permit was ended by somebody else: the batch must then be rolled back, or nothing be sent.
+    or the permit was ended by somebody else: the batch must then be rolled back, or nothing be sent. With `in_time` it
+    raises Refused when the permit's deadline is past: the server would refuse what is sent then, if its clock is right.
     """
     async with database.transaction() as tx:
         await units.stay(tx, permit.lease)
         done = await tx.fetchval(
             "UPDATE retentiond.permits SET prepared = $6::text::jsonb WHERE number = $5 AND ended_at IS NULL"
+            " AND (NOT $7 OR deadline > pg_catalog.clock_timestamp())"
             f" AND EXISTS (SELECT FROM retentiond.units WHERE {units.MINE}) RETURNING true",
             *units.key(permit.lease),
             permit.number,
             to_json(result),
+            in_time,
         )
-        if not done:
-            raise units.fenced(permit.lease)
+        if done:
+            return
+        await units.require(tx, permit.lease)
+        if in_time and await outcome_of(tx, permit.number) is None:
+            raise Refused(
+                f"the time of permit {permit.number} was over before anything was asked for under it",
+                remedy="nothing to do: smaller batches follow; see whether the account directory is slow",
+            )
+        raise units.fenced(permit.lease)
 
 
 async def end(tx: Tx, permit: Permit, outcome: str, *, cursor: Mapping[str, Any] | None = None) -> None:
@@ -227,14 +202,14 @@ async def prepared_of(tx: Tx, permit: Permit) -> dict[str, Any] | None:
 async def open_permits(tx: Tx, *, unit: Unit | None = None, before: int | None = None) -> list[OpenPermit]:
     """The permits without an outcome, of one unit or all; with `before`, those issued under an earlier epoch."""
     rows = await tx.fetch(
-        f"SELECT {_COLUMNS} FROM retentiond.permits WHERE ended_at IS NULL"
+        f"SELECT {COLUMNS} FROM retentiond.permits WHERE ended_at IS NULL"
         " AND ($1::text IS NULL OR (target = $1 AND shard = $2)) AND ($3::bigint IS NULL OR epoch < $3)"
         " ORDER BY issued_at, number",
         unit.target if unit else None,
         unit.shard if unit else None,
         before,
     )
-    return [_open_permit(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 async def any_open(tx: Tx, target: str) -> bool:
@@ -248,8 +223,8 @@ async def any_open(tx: Tx, target: str) -> bool:
 
 async def still_open(tx: Tx, number: int) -> OpenPermit | None:
     """That permit as it is now; None where it has ended."""
-    row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM retentiond.permits WHERE ended_at IS NULL AND number = $1", number)
-    return None if row is None else _open_permit(row)
+    row = await tx.fetchrow(f"SELECT {COLUMNS} FROM retentiond.permits WHERE ended_at IS NULL AND number = $1", number)
+    return None if row is None else from_row(row)
 
 
 async def prune(tx: Tx, *, keep_seconds: float = 30 * 86_400.0, limit: int = 10_000) -> int:
@@ -357,22 +332,4 @@ async def _ended(tx: Tx, number: int, outcome: str) -> bool:
             number,
             outcome,
         )
-    )
-
-
-def _open_permit(row: asyncpg.Record) -> OpenPermit:
-    return OpenPermit(
-        number=row["number"],
-        target=row["target"],
-        shard=row["shard"],
-        owner=row["owner"],
-        fence=row["fence"],
-        epoch=row["epoch"],
-        digest=row["digest"],
-        batch=row["batch"],
-        intent=from_json(row["intent"]) or {},
-        prepared=from_json(row["prepared"]),
-        issued_at=row["issued_at"],
-        deadline=row["deadline"],
-        past=min(row["past"], (datetime.now(UTC) - row["deadline"]).total_seconds()),
     )

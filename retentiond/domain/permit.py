@@ -59,10 +59,11 @@ class Permit:
 class Outstanding:
     """A permit without an outcome, as it is asked about: can its batch still take effect?
 
-    `past`: how many seconds ago its deadline was, negative before it, by the control database's clock and this host's,
-    whichever is behind: one that jumped must not make a request look over which a server still accepts. `fence` is what
-    its store had when it was issued, whatever is configured now. `prepared` is what the batch has written down before
-    its effect; None: it never came to that.
+    `past`: how many seconds ago its deadline was, negative before it, by the control database's clock, this host's, and
+    where this is the machine that asked for it by how long it has been up: whichever is behind, since one that jumped
+    must not make a request look over which a server still accepts. `fence` is what its store had when it was issued,
+    whatever is configured now, and `grace` how many seconds its worker said that the server may take. `prepared` is
+    what the batch has written down before its effect; None: it never came to that.
     """
 
     number: int
@@ -71,10 +72,16 @@ class Outstanding:
     past: float
     fence: Fence = "transaction"
     prepared: Mapping[str, Any] | None = None
+    grace: float = 0.0
 
     def expired(self, grace: float) -> bool:
         """Whether no request under it can take effect any more, where that is settled by time.
 
-        `grace`: seconds that a server may take to carry out what it had accepted in time (`holds.late_effect_grace`).
+        `grace`: seconds that a server may take to carry out what it had accepted in time, by the configuration of who
+        asks (`holds.late_effect_grace`); the permit's own counts where it is longer.
         """
-        return self.fence == "expiry" and self.past > grace
+        return self.fence == "expiry" and self.left(grace) < 0
+
+    def left(self, grace: float) -> float:
+        """For how many seconds more a request under it may take effect; negative when it is over."""
+        return max(grace, self.grace) - self.past

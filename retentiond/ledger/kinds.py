@@ -116,6 +116,7 @@ class Result:
 
     `verified` says how it is known, such as `returning` (the deleting statement itself) or `looked` (seen afterwards).
     `partitions` has the bounds of partitions that were dropped whole: then there is no digest of ids (ADR 5).
+    `archive` says which object has the records that went, and its checksums.
     """
 
     counts: Counts
@@ -127,6 +128,7 @@ class Result:
     newest: datetime | None = None
     ids_digest: str | None = None
     partitions: tuple[str, ...] = ()
+    archive: Mapping[str, Json] | None = None
 
     def document(self) -> dict[str, Json]:
         """The result as JSON; a tier has only the counts that are not 0."""
@@ -140,6 +142,7 @@ class Result:
             "newest": _moment(self.newest),
             "ids_digest": self.ids_digest,
             **({"partitions": list(self.partitions)} if self.partitions else {}),
+            **({"archive": self.archive} if self.archive is not None else {}),
             "verified": self.verified,
             "milliseconds": self.milliseconds,
         }

@@ -27,6 +27,7 @@ from retentiond.stores.accounts import AccountDirectory, AccountRow, Known, Surv
 from retentiond.stores.values import (
     EXACT_BELOW,
     PARTITIONS,
+    Archived,
     Fate,
     Finding,
     Index,
@@ -51,6 +52,7 @@ __all__ = [
     "AccountDirectory",
     "AccountRow",
     "AnyStore",
+    "Archived",
     "Batch",
     "Expiring",
     "ExpiringBatch",
@@ -320,6 +322,12 @@ class Transactional(Store, Protocol):
 
     async def fence_passed(self, permit: Outstanding) -> bool:
         """Whether the transaction of that permit is over; raises Unreachable."""
+
+    async def clear(self, batch: str, issued_at: datetime) -> None:
+        """Remove what a batch has written elsewhere that surely took no effect, by its id and its permit's instant.
+
+        What can't be removed now is left, and raises nothing.
+        """
 
 
 class Expiring(Store, Protocol):

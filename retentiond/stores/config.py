@@ -48,8 +48,17 @@ def _time_of_day(value: object) -> object:
 # AWS: us-east-1, eu-central-1, us-gov-west-1. Other services name theirs as they like (`auto`).
 _REGION: Final = re.compile(r"(us-gov|us-iso[a-z]?|[a-z]{2})-[a-z]+-[0-9]+", re.ASCII)
 
+# What those names hide: London and Zurich are not in the EU.
+_NOT_AS_NAMED: Final = {"eu-west-2": "uk", "eu-central-2": "ch"}
+
 RegionGroup = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 TimeOfDay = Annotated[time, BeforeValidator(_time_of_day)]
+
+
+def group_of(region: str | None) -> str | None:
+    """The group that an AWS region is of: what its name begins with, such as `eu` or `us`; None for other names."""
+    found = _REGION.fullmatch(region or "")
+    return _NOT_AS_NAMED.get(found[0], found[1]) if found else None
 
 
 class Window(BaseModel):
@@ -173,11 +182,8 @@ class TargetConfig(BaseModel):
         return self.records() == other.records()
 
     def group_of_regions(self) -> str | None:
-        """The regions that its data may lie in: as given, else what the region's name begins with; None: unknown."""
-        if self.region_group is not None:
-            return self.region_group
-        found = _REGION.fullmatch(self.region or "")
-        return found[1] if found else None
+        """The regions that its data may lie in: as given, else those of the region's group; None: unknown."""
+        return self.region_group or group_of(self.region)
 
     def refuse(self, action: str) -> Unfit | None:
         """Why the target can't carry out the action that applies to it (its own or the class's); None: it can."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from retentiond.errors import RetentiondError
+from retentiond.errors import Refused
 
 Severity = Literal["error", "warning", "info"]
 EXACT_BELOW = 200_000
@@ -126,13 +126,28 @@ class Matches:
 
 
 @dataclass(frozen=True, slots=True)
+class Archived:
+    """An object that has a batch's records: where it is, and the SHA-256 (hexadecimal) of it and of its manifest.
+
+    `version`: its version id, None where the bucket keeps none. `size` in bytes, as it is stored.
+    """
+
+    bucket: str
+    key: str
+    version: str | None
+    size: int
+    sha256: str
+    manifest_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """What a window held. `by_tier` counts what is due (or was erased); instants are RFC 3339 texts in UTC.
 
     `after` is where the walk goes on, None when it is at its end; `changed` counts records acted on. Only counting
     fills in `tiers` and `overdue_seconds`: how far the oldest unheld due record is past its term (or its account past
     the grace of its deletion), 0.0 where nothing is due. `verified` says how it is known what went; `whole` has the
-    bounds of partitions that went as such.
+    bounds of partitions that went as such, `archived` the object that has what went.
 
     `gone` counts what was due and was not there any more when it was to go. `in_doubt` counts what was asked for and
     not answered: it may still go, so the permit must not end before it can't. `next_due` is the earliest instant at
@@ -161,11 +176,12 @@ class Tally:
     transaction: str | None = None
     verified: str = "returning"
     whole: tuple[str, ...] = ()
+    archived: Archived | None = None
     gone: int = 0
     in_doubt: int = 0
     next_due: str | None = None
     requests: int = 0
-    refusal: RetentiondError | None = None
+    refusal: Refused | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class Batches:
 
     async def issue(self, number: int, batch: str, window: Window) -> Permit:
         """The permit of a batch, under the holds of the plan; raises EpochMoved and what else stands against it."""
-        intent = {
+        intent: dict[str, Any] = {
             "sweep": self.sweep,
             "batch": batch,
             "walk": window.walk,
@@ -95,6 +95,9 @@ class Batches:
             "store": self.store.kind,
             "fence": self.store.fence,
         }
+        if self.store.fence == "expiry":
+            # Whoever places a hold may be configured otherwise: what this batch's server may take is said with it.
+            intent["grace"] = self.tools.spec.late_effect_grace.total_seconds()
         self.permit = await permits.issue(
             self.tools.database,
             number=number,

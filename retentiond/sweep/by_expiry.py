@@ -67,6 +67,9 @@ class ByExpiry:
             permit = await batches.issue(await self._numbers.take(), batch_id, window)
             intended = await batch.intended(permit, window)
             batches.require_within_bound(intended.selected)
+            if intended.selected != seen.selected:
+                # The directory says something else than a moment ago: what it said is no basis to rest on.
+                batches.outcome.basis = None
             if intended.selected:
                 await self._prepare(permit, intended, batch_id, began)
                 self._sent = True
@@ -113,7 +116,7 @@ class ByExpiry:
             "salt": batches.salt(batch_id),
             PLACE: list(self._store.records),
         }
-        await permits.prepare(batches.tools.database, permit, prepared)
+        await permits.prepare(batches.tools.database, permit, prepared, in_time=True)
 
     async def _looked_at_later(self, permit: Permit, found: Tally, window: Window, began: float) -> Tally:
         """Not all was answered: wait until nothing of it can take effect any more, and write what is there then.

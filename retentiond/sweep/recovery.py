@@ -16,7 +16,8 @@ from typing import Any
 
 from retentiond.control import permits
 from retentiond.control.database import Database, Tx
-from retentiond.control.permits import PERMIT_SECONDS, OpenPermit
+from retentiond.control.outstanding import OpenPermit
+from retentiond.control.permits import PERMIT_SECONDS
 from retentiond.domain.permit import Lease, Outstanding, Permit
 from retentiond.errors import Blind, Unreachable
 from retentiond.ledger import kinds
@@ -70,6 +71,8 @@ async def settle_open_permits(
                 if body is not None:
                     await credit(tx, body)
                 await journal.append(tx, *entries)
+        if mine and fate.kind == "aborted" and store.fence == "transaction":
+            await store.clear(permit.batch, permit.issued_at)
         if mine and body is not None:
             done.append(body)
     return doubtful, done
@@ -167,15 +170,16 @@ async def _until_over(store: Transactional, permit: Outstanding) -> None:
 
 async def _until_expired(database: Database, permit: OpenPermit, grace: float, stopping: Callable[[], bool]) -> None:
     """Wait until no request of the permit can take effect; by the clocks, asked anew each time."""
-    until = time.monotonic() + PERMIT_SECONDS + grace + _PATIENCE_SECONDS
+    until = time.monotonic() + PERMIT_SECONDS + max(grace, permit.outstanding.grace) + _PATIENCE_SECONDS
     found: OpenPermit | None = permit
     while found is not None and not found.outstanding.expired(grace):
+        left = found.outstanding.left(grace)
         if stopping() or time.monotonic() > until:
             raise Unreachable(
-                f"requests of permit {permit.number} may take effect for {grace - found.past:.0f} s more",
+                f"requests of permit {permit.number} may take effect for {left:.0f} s more",
                 remedy="nothing to do: the next sweep looks what became of them; if that number does not fall, see the "
                 "clocks of this host and of the control database",
             )
-        await asyncio.sleep(min(_EXPIRY_POLL_SECONDS, max(grace - found.past, _POLL_SECONDS)))
+        await asyncio.sleep(min(_EXPIRY_POLL_SECONDS, max(left, _POLL_SECONDS)))
         async with database.transaction(read_only=True) as tx:
             found = await permits.still_open(tx, permit.number)

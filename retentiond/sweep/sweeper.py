@@ -16,7 +16,16 @@ from typing import Any
 from retentiond.control import units
 from retentiond.domain.permit import Lease
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Blind, Conflict, EpochMoved, Guarded, Hostile, Locked, Refused, RetentiondError
+from retentiond.errors import (
+    Blind,
+    Conflict,
+    EpochMoved,
+    Guarded,
+    Hostile,
+    Locked,
+    NotArchived,
+    Refused,
+)
 from retentiond.stores.base import PARTITIONS, AnyStore, Part, Tally, Way, Window
 from retentiond.sweep.batches import Batches, Carrier
 from retentiond.sweep.by_expiry import ByExpiry
@@ -61,9 +70,9 @@ class Sweeper:
         self._lease = lease
         self._pacer = Pacer(target.pace.share(shards))
         self._now, self._began = now, time.monotonic()
-        self._aside = 0
+        self._aside = self._denied = 0
         self._careful = 0
-        self._last_refusal: RetentiondError | None = None
+        self._last_refusal: Refused | None = None
         self.outcome = outcome
         self.stop = asyncio.Event()
         self._batches = Batches(tools, store, target, plan, lease, sweep, outcome, bound)
@@ -164,7 +173,7 @@ class Sweeper:
                 await self._carrier.give_up()
                 self._careful = _CAREFUL_BATCHES
                 continue
-            except (Blind, Guarded):
+            except (Blind, Guarded, NotArchived):
                 await self._carrier.give_up()
                 raise
             except Refused as error:
@@ -176,7 +185,7 @@ class Sweeper:
                 continue
             if found is None:
                 break
-            self._last_refusal = found.refusal or self._last_refusal
+            self._heed(found)
             self._aside = retries = 0
             seconds = time.monotonic() - began
             self._pacer.after(seconds)
@@ -188,6 +197,13 @@ class Sweeper:
                 return
             await self._rest(seconds, found.changed)
         self.outcome.outcome = "capped"
+
+    def _heed(self, found: Tally) -> None:
+        """Remember why records of a batch did not go; raise it where so many in a row did not that it is not them."""
+        self._last_refusal = found.refusal or self._last_refusal
+        self._denied = 0 if found.changed else self._denied + found.failed
+        if found.refusal is not None and self._denied > _MOST_ASIDE:
+            raise found.refusal
 
     async def _may_go_on(self) -> bool:
         """Whether a batch may begin; else, and where Strained is raised, the sweep is cut short."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, cast
 
@@ -56,6 +57,7 @@ def outcome_entry(
         newest=_moment(found.newest),
         ids_digest=found.ids_digest,
         partitions=found.whole,
+        archive=asdict(found.archived) if found.archived is not None else None,
     )
     return kinds.outcome(work, result)
 

@@ -9,8 +9,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tests.acceptance.test_core import DUE, company, env, in_a_batch  # noqa: F401 - fixtures
+from tests.acceptance.test_core import DUE, company, env  # noqa: F401 - fixtures
 from tests.services.daemon import running, until
+from tests.services.dawdle import SLOW, in_a_batch
 from tests.services.postgres import cluster, start, stop
 from tests.services.process import run_retentiond
 
@@ -49,13 +50,6 @@ CONTRACT = {
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 OPEN_PERMITS = "SELECT count(*) FROM retentiond.permits WHERE ended_at IS NULL"
 LEFT = "SELECT count(*) FROM request_logs"
-# Slow only where something is deleted: the first windows of a sweep have nothing due.
-SLOW = """
-CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    IF EXISTS (SELECT FROM gone) THEN PERFORM pg_sleep({seconds}); END IF; RETURN NULL; END $$;
-CREATE TRIGGER dawdle AFTER DELETE ON request_logs REFERENCING OLD TABLE AS gone
-    FOR EACH STATEMENT EXECUTE FUNCTION dawdle();
-"""
 VETO = """
 CREATE FUNCTION veto() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     RAISE EXCEPTION 'account 47110815 stays' USING DETAIL = 'Key (id)=(47110815)'; END $$;

@@ -87,9 +87,7 @@ async def test_it_ends_when_every_promise_is_kept_and_its_evidence_verifies_offl
     assert result.json["kept"]
     promises = result.json["promises"]
     assert {(each["class"], each["tier"]) for each in promises} >= {
-        (name, tier)
-        for name in _CLASSES
-        for tier in ("free", "pro", "enterprise")
+        (name, tier) for name in _CLASSES for tier in ("free", "pro", "enterprise")
     }
     assert all(each["kept"] and each["overdue"] == 0 for each in promises)
     assert all(each["overdue_before"] > 0 or each["term"] == "forever" for each in promises)

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from tests.services.archives import archived_ids, place
 from tests.services.daemon import until
 from tests.services.pgbouncer import pgbouncer
 from tests.services.process import run_retentiond, start_retentiond
@@ -89,3 +90,14 @@ async def test_check_names_the_pooler(pooled):
     await run_retentiond("sweep", env=pooled.environment())
     found = await run_retentiond("check", "--json", env=pooled.environment())
     assert "pooler" in found.stdout, found.stdout
+
+
+async def test_records_are_archived_behind_a_pooler(pooled, moto_server):
+    async with moto_server.bucket() as ground:
+        await pooled.company(due=35)
+        archive = place(moto_server, ground.name)
+        pooled.target("logs", action="archive", region_group="eu", archive=archive)
+        swept = await run_retentiond("sweep", "--json", env=pooled.environment())
+        assert swept.code == 0, swept.stderr
+        assert swept.json["targets"]["logs"]["archived"] == 35
+        assert await archived_ids(ground) == list(range(1, 36))

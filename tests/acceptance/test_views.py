@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.acceptance.test_core import DUE, SLOW, company, env, in_a_batch  # noqa: F401 - fixtures
+from tests.acceptance.test_core import DUE, company, env  # noqa: F401 - fixtures
+from tests.services.dawdle import SLOW, in_a_batch
 from tests.services.postgres import limited_role
 from tests.services.process import run_retentiond, start_retentiond
 from tests.services.prometheus import fake_prometheus

@@ -11,15 +11,17 @@ from uuid import uuid4
 import pytest
 
 from retentiond import daemon_spec
-from retentiond.control import holds, permits
+from retentiond.control import activation, holds, outstanding
 from retentiond.control.hold_rows import HoldDraft
+from retentiond.control.host import Uptime
+from retentiond.control.outstanding import OpenPermit
 from retentiond.domain.holds import Scope
 from retentiond.errors import Refused
 from retentiond.stores import registry
 from tests.contract.behaviours import Contract, Subject, killed
 from tests.contract.keepsake import SERVERS, Keepsake, KeepsakeBatch, KeepsakeTarget, Server
 from tests.services.gates import looks
-from tests.services.sweeping import ACCOUNTS
+from tests.services.sweeping import ACCOUNTS, let_permits_age
 
 
 class KeepsakeSubject(Subject):
@@ -62,11 +64,7 @@ class KeepsakeSubject(Subject):
 
     async def let_time_pass(self, seconds=3600):
         async with self.rig.control_connection() as control:
-            await control.execute(
-                "UPDATE retentiond.permits SET issued_at = issued_at - make_interval(secs => $1),"
-                " deadline = deadline - make_interval(secs => $1) WHERE ended_at IS NULL",
-                seconds,
-            )
+            await let_permits_age(control, seconds)
 
 
 @pytest.fixture
@@ -315,9 +313,78 @@ async def test_a_daemon_that_stops_does_not_wait_for_requests_to_expire(subject)
 async def test_a_clock_of_this_host_that_is_ahead_or_one_of_the_control_database_ends_no_wait(subject):
     """Both have to say that it is over."""
     now = datetime.now(UTC)
-    permit = permits.OpenPermit(
-        1, "t", "", "w", 1, 1, "d", "b", {"fence": "expiry"}, None, now, now, past=-10.0
-    ).outstanding
+    permit = OpenPermit(1, "t", "", "w", 1, 1, "d", "b", {"fence": "expiry"}, None, now, now, past=-10.0).outstanding
     assert not permit.expired(0.0)
+    assert not replace(permit, past=121.0, grace=300.0).expired(120.0), "its own worker reckoned with more"
     assert replace(permit, past=121.0).expired(120.0)
     assert not replace(permit, past=1e9, fence="transaction").expired(120.0), "only its end tells of a transaction"
+
+
+async def one_that_waits(subject, **more):
+    """A permit whose request was never answered, and whose worker is gone."""
+    await subject.records()
+    subject.server.script.append("lose the answer")
+    sweep = asyncio.create_task(subject.rig.only(**more))
+    await until_it_waits(subject)
+    sweep.cancel()
+    with killed():
+        await sweep
+
+
+async def active(subject, **other):
+    """Which holds become active now, one on the account being there."""
+    async with subject.rig.app() as app:
+        async with app.database.transaction(read_only=True) as tx:
+            there = await tx.fetchval("SELECT count(*) FROM retentiond.holds")
+        if not there:
+            draft = HoldDraft(matter="m", reason="r", scope=Scope(accounts=("1",)))
+            await holds.place(app.database, draft, "counsel", record=app.hold_recorder("test"))
+        return await activation.activate_pending(app.database, {}, **other)
+
+
+async def test_where_control_database_and_host_have_one_clock_that_jumps_a_hold_waits_all_the_same(subject):
+    """As with an embedded control database: both say that the permit is long over, and the server accepts its request."""
+    await one_that_waits(subject)
+    async with subject.rig.control_connection() as control:
+        await control.execute(
+            "UPDATE retentiond.permits SET issued_at = issued_at - interval '10 minutes',"
+            " deadline = deadline - interval '10 minutes' WHERE ended_at IS NULL"
+        )
+    assert await active(subject) == []
+    await subject.let_time_pass(seconds=140)
+    assert await active(subject) == []
+    await subject.let_time_pass(seconds=20)
+    assert len(await active(subject)) == 1
+
+
+async def test_a_permit_of_another_machine_or_boot_is_judged_by_the_two_clocks(subject, monkeypatch):
+    await one_that_waits(subject)
+    monkeypatch.setattr(outstanding, "uptime", lambda: Uptime("another", 5.0))
+    await subject.let_time_pass()
+    assert len(await active(subject)) == 1
+
+
+async def test_a_hold_waits_for_as_long_as_the_worker_of_the_batch_said_its_server_may_take(subject):
+    """Not for as long as is configured where the hold is placed."""
+    await one_that_waits(subject, holds={"late_effect_grace": 600})
+    await subject.let_time_pass(seconds=200)
+    assert await active(subject, grace_seconds=1.0) == []
+    await subject.let_time_pass(seconds=440)
+    assert len(await active(subject, grace_seconds=1.0)) == 1
+
+
+async def test_under_a_permit_whose_time_is_over_nothing_is_sent(subject):
+    """The directory took too long; the server's clock is behind, and would accept it."""
+    await subject.records()
+    passed = []
+
+    async def later():
+        passed.append(len(subject.server.calls))
+        async with subject.rig.control_connection() as control:
+            await control.execute("UPDATE retentiond.permits SET deadline = now() - interval '1 second'")
+
+    with subject.meanwhile(later):
+        outcome = await subject.rig.only()
+    assert "delete" not in subject.server.calls[: passed[0] + 1]
+    assert (outcome.outcome, outcome.changed) == ("drained", 5), "the next batch has time"
+    await subject.rig.require_settled()

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from services.s3 import S3Server
 
 Kind = Literal[
-    "denied", "busy", "broken", "not found", "error in a 200", "keys busy", "keys broken", "cut", "lost", "never sent",
-    "late", "stopped before", "stopped after",
+    "denied", "busy", "broken", "not found", "error in a 200", "keys busy", "keys broken", "cut", "garbled", "lost",
+    "never sent", "late", "gave up", "a page", "stopped before", "stopped after",
 ]  # fmt: skip
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *[^\r]*", re.IGNORECASE)
@@ -47,9 +47,11 @@ class Fault:
     something between says 404, with a page of its own. `error in a 200`: the same as a
     success with `<Error>` for its body. `keys busy`, `keys broken`: the server acts, and the answer says so of the first
     `keys` of a deletion; with `keys` 0 the server is not asked, and it says so of all. `cut`: the server acts, half of the
-    answer comes. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
+    answer comes. `garbled`: all of it comes, with one bit of the body changed. `lost`: the server acts, and the connection ends. `never sent`: the connection ends before the server
     has it. `late`: the connection ends, and the server gets it only when `release` is called. `stopped before`, `stopped after`:
     nothing goes on until `release`, with or without the server having acted; `reached` is set then.
+    `gave up`: as a gateway that does not wait any longer, 504 and a page of its own; the server gets it when `release` is
+    called. `a page`: 200 and a page, as of a proxy that wants to be logged in to; the server is not asked.
     """
 
     kind: Kind
@@ -123,9 +125,11 @@ class Faulty:
             return _answer(status, b"" if asked.method == "HEAD" else body)
         if fault.kind in {"keys busy", "keys broken"}:
             return await self._keys(asked, raw, fault)
-        if fault.kind == "late":
+        if fault.kind == "a page":
+            return _answer("200 OK", b"<html>Log in</html>")
+        if fault.kind in {"late", "gave up"}:
             self._later.append(asyncio.ensure_future(self._pass_later(asked, raw)))
-            return None
+            return None if fault.kind == "late" else _answer("504 Gateway Timeout", b"<html>waited enough</html>")
         if fault.kind == "never sent":
             return None
         if fault.kind == "stopped before":
@@ -139,6 +143,8 @@ class Faulty:
             await self._released.wait()
             return said
         head = said.find(b"\r\n\r\n") + 4
+        if fault.kind == "garbled":
+            return said[:-1] + bytes([said[-1] ^ 1])
         return None if fault.kind == "lost" else said[: head + (len(said) - head) // 2]
 
     async def _keys(self, asked: Asked, raw: bytes, fault: Fault) -> bytes:

@@ -141,8 +141,9 @@ class Rig:
         for entry in await self.ledger():
             if entry["kind"] == "outcome" and entry["target"] in told:
                 counts = entry["counts"]
-                told[entry["target"]] += counts["erased"] + counts["anonymised"]
-                assert counts["erased"] + counts["anonymised"] <= counts["selected"], entry
+                done = counts["erased"] + counts["anonymised"] + counts["archived"]
+                told[entry["target"]] += done
+                assert done <= counts["selected"], entry
         assert told == gone
 
     async def require_settled(self) -> None:
@@ -199,3 +200,14 @@ def ago(instant: datetime) -> str:
 def document(outcome: Outcome) -> Mapping[str, Any]:
     """The outcome as `sweep --json` shows it."""
     return outcome.document(plan_mode=False)
+
+
+async def let_permits_age(control, seconds):
+    """As if the open permits had been asked for so much earlier, by every clock that they are judged by."""
+    await control.execute(
+        "UPDATE retentiond.permits SET issued_at = issued_at - make_interval(secs => $1),"
+        " deadline = deadline - make_interval(secs => $1), intent = CASE WHEN intent ? 'up'"
+        " THEN jsonb_set(intent, '{up,1}', to_jsonb((intent #>> '{up,1}')::float8 - $1)) ELSE intent END"
+        " WHERE ended_at IS NULL",
+        seconds,
+    )

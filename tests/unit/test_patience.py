@@ -33,7 +33,7 @@ def yields(reason="replica_lag", seconds=0.0):
 
 
 def done(ended="capped", **more):
-    return SweepDone(LOGS, "s", outcome(ended, **{"erased": 0, "anonymised": 0, "upkeep": None, **more}))
+    return SweepDone(LOGS, "s", outcome(ended, **{"erased": 0, "anonymised": 0, "archived": 0, "upkeep": None, **more}))
 
 
 def test_a_rest_is_logged_when_it_begins_when_its_reason_changes_and_when_it_ends(watch):

@@ -6,7 +6,7 @@ hold asks for the same lock and gets it only when the transaction is over (4-saf
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -91,6 +91,8 @@ class PostgresBatch:
     isolation: ClassVar[Literal["read_committed", "repeatable_read"]] = "read_committed"
     lock_sql: ClassVar[str] = "pg_advisory_xact_lock"
     snapshot_sql: ClassVar[str] = "NULL::text"
+    idle_ms: ClassVar[int] = IDLE_MS
+    transaction_ms: ClassVar[int] = _TRANSACTION_MS
 
     def __init__(
         self,
@@ -106,19 +108,20 @@ class PostgresBatch:
         self.transaction_id = ""
         self.snapshot = ""
         self._mark = ""
+        self._record: str | None = None
         self._store, self._plan, self._number = store, plan, number
         self._transaction = connection.transaction(isolation=self.isolation)
         self._patient = patient
 
     async def begin(self) -> None:
         """Open the transaction and take the lock that is the fence, first of all."""
-        open_with(self.connection, settings(statement_ms=STATEMENT_MS, idle_ms=IDLE_MS))
+        open_with(self.connection, settings(statement_ms=STATEMENT_MS, idle_ms=self.idle_ms))
         await self._transaction.start()
         await self._fence()
 
     async def _fence(self, more: str = "", *values: object) -> asyncpg.Record:
         """Take it, and see which transaction this is; `more` columns have placeholders from number 4 on."""
-        limits = (str(_PATIENT_LOCK_MS if self._patient else LOCK_MS), str(_TRANSACTION_MS))
+        limits = (str(_PATIENT_LOCK_MS if self._patient else LOCK_MS), str(self.transaction_ms))
         line = await self._store.line_sql()
         begin = _BEGIN.format(lock=self.lock_sql, line=line, snapshot=self.snapshot_sql, more=more)
         row = await one(self.connection, begin, self._store.lock_key(self._number), *limits, *values)
@@ -222,7 +225,7 @@ class PostgresBatch:
         savepoint = self.connection.transaction()
         await savepoint.start()
         try:
-            row = await one(self.connection, erasing.erase_sql(salt, None), *erasing.params.values)
+            row = await self._carried_out(erasing.erase_sql(salt, None), erasing.params.values)
         except asyncpg.LockNotAvailableError:
             await savepoint.rollback()
             raise
@@ -251,7 +254,11 @@ class PostgresBatch:
         if not erasing.kinds:
             return Tally()
         sql = erasing.erase_sql(salt, places)
-        return erasing.tally(await one(self.connection, sql, *erasing.params.values))
+        return erasing.tally(await self._carried_out(sql, erasing.params.values))
+
+    async def _carried_out(self, sql: str, values: Sequence[object]) -> asyncpg.Record:
+        """Carry out the statement that erases: its first row."""
+        return await one(self.connection, sql, *values)
 
     async def _lock(self, piece: Piece, *, skip_locked: bool) -> Places:
         erasing = self._erasing(piece)
@@ -263,7 +270,7 @@ class PostgresBatch:
     def _erasing(self, piece: Piece) -> Erasing:
         params = Params()
         walk = piece.walk(params)
-        return Erasing(piece.shape, piece.plan, params, walk, piece.context, self._store.change)
+        return Erasing(piece.shape, piece.plan, params, walk, piece.context, self._store.change, record=self._record)
 
     async def measured(self, window: Window) -> Window:
         """See `stores.base.Batch`."""

@@ -17,7 +17,8 @@ from pydantic import (
     field_validator,
 )
 
-from retentiond.stores.config import FROZEN, TargetConfig, Unfit, zone
+from retentiond.stores.archive import ArchivePlace
+from retentiond.stores.config import FROZEN, TargetConfig, Unfit, group_of, zone
 from retentiond.stores.health import HealthyPace
 
 _IDENTIFIER: Final = r'(?:"(?:[^"\x00]|"")+"|[^\W\d][\w$]*)'
@@ -126,11 +127,14 @@ class PostgresTarget(TargetConfig):
 
     `unit` is that of a numeric anchor, `timezone` that of a naive one; `key` are the columns that tell records apart
     (the primary key by default); `vacuum` lets a large sweep end with one. With `native_holds` the database itself
-    keeps what a hold covers. `partitions` says whether one in which every record is due is dropped.
+    keeps what a hold covers. `partitions` says whether one in which every record is due is dropped; `archive` where
+    records are kept that are archived before they are deleted.
     """
 
-    actions: ClassVar[frozenset[str]] = frozenset({"delete", "anonymise"})
-    no_verdict: ClassVar[frozenset[str]] = TargetConfig.no_verdict | {"dsn", "vacuum", "native_holds", "partitions"}
+    actions: ClassVar[frozenset[str]] = frozenset({"delete", "anonymise", "archive"})
+    no_verdict: ClassVar[frozenset[str]] = TargetConfig.no_verdict | {
+        "dsn", "vacuum", "native_holds", "partitions", "archive",
+    }  # fmt: skip
 
     store: Literal["postgres"]
     dsn: Dsn
@@ -142,6 +146,7 @@ class PostgresTarget(TargetConfig):
     timezone: str = "UTC"
     unit: Literal["s", "ms", "us"] | None = None
     anonymise: Anonymise | None = None
+    archive: ArchivePlace | None = None
     pace: HealthyPace = HealthyPace()
     vacuum: bool = False
     native_holds: bool = False
@@ -161,6 +166,13 @@ class PostgresTarget(TargetConfig):
             raise Unfit("both tier and tier_column are given", "keep tier (a constant) or tier_column, not both")
         return column
 
+    @field_validator("archive")
+    @classmethod
+    def _within_its_regions(cls, place: ArchivePlace | None, info: ValidationInfo) -> ArchivePlace | None:
+        if place is not None and {"region", "region_group"} <= info.data.keys():
+            place.require_within(info.data["region_group"] or group_of(info.data["region"]))
+        return place
+
     def records(self) -> tuple[str, ...]:
         """The table in its database. A name without a schema is taken to be in `public`."""
         schema, name = parse_table(self.table)
@@ -171,7 +183,7 @@ class PostgresTarget(TargetConfig):
         return self.anonymise.columns if self.anonymise else {}
 
     def refuse(self, action: str) -> Unfit | None:
-        """Anonymising needs a column; and columns without it would mean that records are deleted unawares."""
+        """What an action needs; and what is given for one that is not taken means that records go unawares."""
         if action == "anonymise" and not self.rules() and self.account is None:
             return Unfit(
                 "the action is anonymise, but nothing says what to change",
@@ -181,6 +193,13 @@ class PostgresTarget(TargetConfig):
             return Unfit(
                 f"anonymise is given, but the action is {action}", "set action: anonymise, or take anonymise out"
             )
+        if action == "archive" and self.archive is None:
+            return Unfit(
+                "the action is archive, but nothing says where records are kept",
+                "add archive: {bucket: NAME, region: REGION}, or set action: delete",
+            )
+        if action != "archive" and self.archive is not None:
+            return Unfit(f"archive is given, but the action is {action}", "set action: archive, or take archive out")
         return super().refuse(action)
 
 

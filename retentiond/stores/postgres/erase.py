@@ -37,6 +37,11 @@ _OLDEST_NEWER = (
     "(SELECT pg_catalog.pg_current_xact_id()::text::bigint"
     " - pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint)"
 )
+_FIGURES = {
+    "changed": "int8", "bytes": "int8", "oldest": "text", "newest": "text", "ids_digest": "text", "tiers": "int8[]",
+    "newer": "bool",
+}  # fmt: skip
+"""What the statement that erases tells in its first row."""
 _TEXTS = ("text", "varchar", "bpchar", "citext", "name")
 
 
@@ -72,10 +77,14 @@ class Erasing:
         change: Change | None,
         *,
         only: str | None = None,
+        record: str | None = None,
     ) -> None:
-        """`only` is one of `kinds`: the statements are about those records alone."""
+        """`only` is one of `kinds`: the statements are about those records alone.
+
+        With `record`, an expression over `r`, `erase_sql` gives what goes as well.
+        """
         self.shape, self.plan, self.params, self.walk = shape, plan, params, walk
-        self.context, self.change = context, change
+        self.context, self.change, self.record = context, change, record
         self.terms = number_terms(plan)
         self._kinds = [
             branch for name, make in self._makers() if only in (None, name) and (branch := make()) is not None
@@ -87,14 +96,27 @@ class Erasing:
         return tuple(branch.name for branch in self._kinds)
 
     def erase_sql(self, salt: str, locked: Places | None) -> str:
-        """One row: what was deleted or changed; `tiers` are counts by the terms' labels but the first, the rest's."""
+        """One row: what was deleted or changed; `tiers` are counts by the terms' labels but the first, the rest's.
+
+        With `record` a row for each record follows, in the order of anchors and keys, with nothing but the record.
+        """
         chosen = self._chosen(locked)
         acts = ", ".join(f"{branch.name} AS ({self._act(branch, chosen)})" for branch in self._kinds)
         gone = " UNION ALL ".join(f"SELECT * FROM {branch.name}" for branch in self._kinds)
         # A trigger may have kept the old value: what is not done is not counted, and is still due.
         which = "" if self.change is None else " WHERE done"
         newer = f"COALESCE(min(age) <= {_OLDEST_NEWER}, false) AS newer"
-        return f"WITH {acts} SELECT {self._figures(salt)}, {newer} FROM ({gone}) g{which}"
+        figures = f"SELECT {self._figures(salt)}, {newer}"
+        if self.record is None:
+            return f"WITH {acts} {figures} FROM ({gone}) g{which}"
+        nothing = ", ".join(f"NULL::{kind}" for kind in _FIGURES.values())
+        order = ", ".join(("anchor", *self.shape.keys))
+        numbered = f"SELECT row_number() OVER (ORDER BY {order}) AS place, record FROM gone"
+        return (
+            f"WITH {acts}, gone AS MATERIALIZED ({gone}) SELECT {', '.join(_FIGURES)}, record FROM ("
+            f"SELECT 0 AS place, f.*, NULL::text[] AS record FROM ({figures} FROM gone g) f"
+            f" UNION ALL SELECT place, {nothing}, record FROM ({numbered}) n) told ORDER BY place"
+        )
 
     def evidence_sql(self, salt: str) -> str:
         """One row as of `erase_sql`, of what a statement with the same snapshot deletes."""
@@ -174,6 +196,7 @@ class Erasing:
         return (
             f"{keys}, {anchor_expression(self.shape)} AS anchor, {branch.number} AS n,"
             f" {stored_bytes(self.shape.table)} AS size"
+            f"{f', {self.record} AS record' if self.record else ''}"
         )
 
     def _where(self, branch: _Branch, *, matched: bool = False) -> str:

@@ -35,8 +35,8 @@ class PostgresPartitions:
 
     @property
     def wanted(self) -> bool:
-        """Whether the configuration lets whole ones go."""
-        return self._store.config.partitions == "drop"
+        """Whether the configuration lets whole ones go: only what is deleted, for what is dropped is read by nobody."""
+        return self._store.config.partitions == "drop" and self._store.action == "delete"
 
     async def due(self, plan: Callable[[], TargetPlan]) -> AsyncIterator[tuple[Part, ...]]:
         """Partitions before the plan's horizon in which all is due, as it looks without a lock."""

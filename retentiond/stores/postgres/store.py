@@ -19,6 +19,7 @@ from retentiond.domain.permit import SAME_DATABASE, Outstanding
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import Blind, RetentiondError, Unreachable
+from retentiond.stores.archive import Attempt, Kept, Label, Sink, clear
 from retentiond.stores.base import (
     EXACT_BELOW,
     AccountDirectory,
@@ -34,6 +35,7 @@ from retentiond.stores.base import (
 from retentiond.stores.postgres import drift, health, inspect, inspect_health, matching, pooler, rows, upkeep, walks
 from retentiond.stores.postgres import oldest as ages
 from retentiond.stores.postgres.anonymise import Change, Rule, make_change
+from retentiond.stores.postgres.archivebatch import ArchiveBatch, Volume
 from retentiond.stores.postgres.batch import PostgresBatch, settling
 from retentiond.stores.postgres.catalog import Table, fingerprint, read_table
 from retentiond.stores.postgres.config import PostgresTarget
@@ -72,10 +74,12 @@ class PostgresStore:
         space: str,
         secret: bytes,
         pools: Pools | None = None,
+        sink: Sink | None = None,
     ) -> None:
         """`space` sets the locks of one control database apart from another's; `secret` keys hashes of values.
 
-        Stores that are given the same `pools` share their connections.
+        Stores that are given the same `pools` share their connections. Where the action is to archive, `sink` keeps
+        what goes.
         """
         self.name = name
         self.config = config
@@ -83,6 +87,7 @@ class PostgresStore:
         self.records = config.records()
         self.space = space
         self._secret = secret
+        self._sink, self._volume = sink, Volume()
         self._database = TargetDatabase(config.dsn.get_secret_value(), what=f"target {name}", pools=pools)
         self.transaction = self._database.transaction
         self._shape: Shape | None = None
@@ -118,6 +123,8 @@ class PostgresStore:
     async def close(self) -> None:
         """Give up all connections."""
         await self._database.close()
+        if self._sink is not None:
+            await self._sink.close()
 
     async def clock(self) -> ClockReading:
         """The target's clock."""
@@ -220,6 +227,8 @@ class PostgresStore:
         async with self._database.transaction() as connection:
             found = await inspect.findings(connection, self.name, self.shape, self.action, self.change)
             found += await partition_findings(connection, self.config, self.name, self.shape, self.action)
+        if self.archives:
+            found += await self._require_sink().findings(self.name)
         found += await inspect_health.findings(self._reader, self.name, self.config.pace.health)
         return [*found, *await self._pooler()]
 
@@ -301,6 +310,20 @@ class PostgresStore:
         return bool(shape.table.children)
 
     @property
+    def archives(self) -> bool:
+        """Whether what goes is archived before."""
+        return self.action == "archive"
+
+    def kept(self) -> AsyncIterator[Kept]:
+        """What there is of its batches where they are archived; raises Blind where they are not, Unreachable."""
+        return self._require_sink().kept(self.name)
+
+    def _require_sink(self) -> Sink:
+        if self._sink is None:
+            raise Blind(f"target {self.name} is to be archived, and there is nothing that keeps it")
+        return self._sink
+
+    @property
     def marked(self) -> tuple[int, list[str]]:
         """What the mark of the schema is of: the table's oid, and the columns that enter the SQL."""
         return self.shape.table.oid, sorted(_columns(self.shape, self.change))
@@ -346,11 +369,18 @@ class PostgresStore:
     async def batch(self, plan: TargetPlan, number: int, way: Way) -> AsyncIterator[PostgresBatch]:
         """Open the transaction whose end is the fence of permit `number`; rolled back unless committed."""
         await self.line_sql()  # asked once, and not while a transaction is open
-        quick = way is Way.QUICK and not self.may_veto and not self.locks_first
+        quick = way is Way.QUICK and not self.may_veto and not self.locks_first and not self.archives
         async with AsyncExitStack() as stack:
+            attempt = Attempt(self._require_sink()) if self.archives else None
+            if attempt is not None:
+                # Before there is a connection, so that it is given back before anything is removed.
+                stack.push_async_callback(attempt.clear)
             connection, *aside = await stack.enter_async_context(self._database.raw(2 if quick else 1))
             if aside:
                 batch: PostgresBatch = QuickBatch(self, connection, plan, number, *aside)
+            elif attempt is not None:
+                patient = way is Way.PATIENT
+                batch = ArchiveBatch(self, connection, plan, number, attempt, self._volume, patient=patient)
             elif way is Way.WHOLE:
                 batch = PartBatch(self, connection, plan, number)
             else:
@@ -389,6 +419,11 @@ class PostgresStore:
         """The advisory lock of a permit's number."""
         digest = hashlib.sha256(f"retentiond:{self.space}:{number}".encode()).digest()
         return int.from_bytes(digest[:8], "big", signed=True)
+
+    async def clear(self, batch: str, issued_at: datetime) -> None:
+        """Remove what that batch has archived, and did not delete."""
+        if self._sink is not None:
+            await clear(self._sink, Label(self.name, batch, issued_at))
 
     async def fate(self, prepared: Mapping[str, Any]) -> Fate:
         """What the server's own record says of the batch's transaction."""

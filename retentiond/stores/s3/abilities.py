@@ -21,7 +21,10 @@ from retentiond.stores.s3.items import Checksum, Doomed, How
 from retentiond.stores.s3.signing import Expiry, Fence
 
 _CHECKSUMS: tuple[Checksum, ...] = ("md5", "crc32")
-_GOOD, _PAST = timedelta(seconds=60), timedelta(seconds=60)
+_GOOD = timedelta(seconds=60)
+_PAST = timedelta(seconds=2)
+"""How long ago the expiry was of a request that must be refused: a server that is lenient for longer is no fence, since
+a permit counts on the instant. It is past also by a clock that was read to the second."""
 _DELETE = "s3:DeleteObject"
 _OTHER_ETAG = "00000000000000000000000000000000"
 
@@ -100,13 +103,21 @@ async def _fence(bucket: Bucket, absent: Doomed, kind: Checksum) -> Fence:
     now = bucket.endpoint.clock.earliest()
     late = Expiry(now - _PAST - _GOOD, now - _PAST)
     for fence in (Fence.QUERY, Fence.DATE):
-        in_time = await _send(bucket, absent, fence, kind, _good(bucket))
+        in_time = _told(bucket, await _send(bucket, absent, fence, kind, _good(bucket)))
         if in_time.trouble is not None:
             continue
-        refused = await _send(bucket, absent, fence, kind, late)
+        refused = _told(bucket, await _send(bucket, absent, fence, kind, late))
         if refused.trouble is not None and refused.status == 403:
             return fence
     return Fence.NONE
+
+
+def _told(bucket: Bucket, reply: Reply) -> Reply:
+    """The reply, unless the server is busy: that says nothing of what it can, and is not to be remembered."""
+    trouble = reply.trouble
+    if trouble is not None and trouble.throttled:
+        raise error_of(trouble, bucket.name, "trying out an expiry", _DELETE)
+    return reply
 
 
 async def _conditional(bucket: Bucket, key: str, how: How, notes: list[str]) -> bool:

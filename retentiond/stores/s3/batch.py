@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from retentiond.domain.duration import rfc3339
 from retentiond.domain.permit import Permit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Blind, RetentiondError
+from retentiond.errors import Refused
 from retentiond.stores.base import AccountDirectory, Intended, Tally, Window
 from retentiond.stores.rulings import Rulings
 from retentiond.stores.s3 import errors
@@ -189,7 +189,7 @@ def _verified(items: Items, how: How) -> str:
     return "conditional" if how.conditional else "unconditional"
 
 
-def _refusal(name: str, what: Listing, outcomes: Sequence[Gone]) -> RetentiondError:
+def _refusal(name: str, what: Listing, outcomes: Sequence[Gone]) -> Refused:
     """Why some could not be erased, by the first of them."""
     denied = next((each for each in outcomes if each.outcome == "denied"), None)
     right = {
@@ -198,22 +198,22 @@ def _refusal(name: str, what: Listing, outcomes: Sequence[Gone]) -> RetentiondEr
         "uploads": "s3:AbortMultipartUpload",
     }[what]
     if denied is not None:
-        return Blind(
+        return Refused(
             f"target {name}: erasing is not allowed ({denied.code}), and no lock explains it: {right} is missing",
             remedy=f"grant {right} on all keys of the target",
         )
     other = next(each for each in outcomes if each.outcome == "failed" and each.code not in _PASSES)
     if other.code == "NotLookedAt":
-        return Blind(
+        return Refused(
             f"target {name}: objects can't be looked at right before they are erased",
             remedy="grant s3:GetObject on all keys of the target",
         )
     if other.code == "MarkerMade":
-        return Blind(
+        return Refused(
             f"target {name}: the bucket keeps versions since a moment ago, so that erasing left markers",
             remedy="nothing to do: the next sweep erases versions",
         )
-    return Blind(
+    return Refused(
         f"target {name}: the endpoint does not erase: {other.code}",
         remedy="see the documentation of the endpoint for this code",
     )

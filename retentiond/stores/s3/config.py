@@ -2,57 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, ClassVar, Final, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
+from retentiond.stores.access import ACCESS_KEYS, BucketAccess, service_of
 from retentiond.stores.config import FROZEN, TargetConfig, Unfit
 from retentiond.stores.s3.template import ACCOUNT, TIER, Template
 
-_BUCKET: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?", re.ASCII)
-_AWS: Final = re.compile(r"(?:.+\.)?amazonaws\.com(?:\.cn)?", re.ASCII | re.IGNORECASE)
-_LOOPBACK: Final = frozenset({"localhost", "::1", "127.0.0.1"})
-_PORTS: Final = {"http": 80, "https": 443}
+__all__ = ["S3Target", "Tags", "service_of"]
+
 _ANY_KEY: Final = "{object:path}"
-
-
-def _bucket(name: str) -> str:
-    if name.startswith("arn:"):
-        raise Unfit("this is an access point, which hides the bucket that it is of", "name the bucket itself")
-    if not _BUCKET.fullmatch(name):
-        remedy = "write the name alone, without s3:// and slashes; what follows a slash goes into prefix"
-        raise Unfit("not the name of a bucket", remedy)
-    return name
-
-
-def _endpoint(url: str) -> str:
-    remedy = "write an address such as https://s3.example.com or http://127.0.0.1:9000, without user, ? and #"
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
-        usable = usable and not (parts.query or parts.fragment or "@" in parts.netloc)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise Unfit("not the address of an S3 endpoint", remedy)
-    return url
-
-
-def service_of(endpoint_url: str | None) -> str:
-    """What tells the services apart that have buckets of their own: AWS whatever the region, else host, port, path."""
-    if endpoint_url is None:
-        return "aws"
-    parts = urlsplit(endpoint_url)
-    host = (parts.hostname or "").lower().rstrip(".")
-    if _AWS.fullmatch(host):
-        return "aws"
-    place = "127.0.0.1" if host in _LOOPBACK else host
-    return f"{place}:{parts.port or _PORTS[parts.scheme]}{parts.path.rstrip('/')}"
-
-
-Bucket = Annotated[str, AfterValidator(_bucket)]
 Tag = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -65,33 +25,23 @@ class Tags(BaseModel):
     tier: Tag | None = None
 
 
-class S3Target(TargetConfig):
+class S3Target(BucketAccess, TargetConfig):
     """Objects of one bucket below a prefix: what their keys tell, and how the endpoint is reached.
 
-    `key` is the template of what follows `prefix`; `account` is whose all of them are. Without keys of its own for
-    access the ordinary AWS chain has the credentials. With `pairs_with` a row of that Postgres target owns each object,
-    whose key stands in its column `pair_key`. `uploads`: multipart uploads that nobody completed go as well.
-    `native_holds` writes holds as the bucket's own legal holds too; `unfenced` erases also where the endpoint does not
-    refuse requests that have expired.
+    `key` is the template of what follows `prefix`; `account` is whose all of them are. With `pairs_with` a row of that
+    Postgres target owns each object, whose key stands in its column `pair_key`. `uploads`: multipart uploads that
+    nobody completed go as well. `native_holds` writes holds as the bucket's own legal holds too; `unfenced` erases
+    also where the endpoint does not refuse requests that have expired.
     """
 
-    no_verdict: ClassVar[frozenset[str]] = TargetConfig.no_verdict | {
-        "endpoint_url", "access_key_id", "secret_access_key", "session_token", "addressing", "native_holds", "unfenced",
-    }  # fmt: skip
+    no_verdict: ClassVar[frozenset[str]] = TargetConfig.no_verdict | ACCESS_KEYS | {"native_holds", "unfenced"}
 
     store: Literal["s3"]
-    bucket: Bucket
-    prefix: str = Field(default="", max_length=1024)
     key: str | None = None
     tags: Tags | None = None
     account: Annotated[str, Field(min_length=1)] | None = None
     pairs_with: str | None = None
     pair_key: str | None = Field(default=None, validate_default=True)
-    endpoint_url: Annotated[str, AfterValidator(_endpoint)] | None = None
-    access_key_id: SecretStr | None = None
-    secret_access_key: SecretStr | None = Field(default=None, validate_default=True)
-    session_token: SecretStr | None = None
-    addressing: Literal["auto", "path", "virtual"] = "auto"
     uploads: bool = True
     native_holds: bool = False
     unfenced: bool = False
@@ -133,24 +83,6 @@ class S3Target(TargetConfig):
                 "name the target that has the rows and its column with the objects' keys, or neither",
             )
         return column
-
-    @field_validator("secret_access_key")
-    @classmethod
-    def _both_keys(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if "access_key_id" in info.data and (secret is None) != (info.data["access_key_id"] is None):
-            missing = "secret_access_key" if secret is None else "access_key_id"
-            raise Unfit(
-                f"{missing} is not given, and the other is",
-                "give both, or neither: then the AWS chain has them (variables, profile, role of the machine)",
-            )
-        return secret
-
-    @field_validator("session_token")
-    @classmethod
-    def _token_of_keys(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if token is not None and "access_key_id" in info.data and info.data["access_key_id"] is None:
-            raise Unfit("it belongs to keys, and there are none", "give access_key_id and secret_access_key with it")
-        return token
 
     def template(self) -> Template:
         """What its keys tell; without `key` every key below the prefix fits, and tells nothing."""

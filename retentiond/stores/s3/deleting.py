@@ -4,7 +4,8 @@ Every item asked for gets an outcome, whatever the server says or leaves out. Up
 carry goes singly. A request has an absolute expiry that the server enforces (`signing`), and a repeated one has the
 same. What the server has answered with SlowDown or InternalError, for all or for single keys, is asked for again until
 then; what was *not* answered never is: it may take effect yet, so it is `unknown`, and the permit must outlast it
-(4-safety).
+(4-safety). So it is where something in front of the server has answered for it (a 504), or the server failed in the
+middle of a request: that is asked for again, but whatever is said then, the first may still be carried out after it.
 
 An object that has no version is erased only if it is the one that was judged: by its ETag where the server compares it
 (`How.conditional`), else by a HEAD right before. A governance bypass is never sent.
@@ -13,7 +14,7 @@ An object that has no version is erased only if it is the one that was judged: b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 
 from retentiond.errors import RetentiondError
@@ -48,7 +49,7 @@ async def delete(
     await _several(tasks, how.concurrency)
     await work.tell_locks()
     return Deletion(
-        tuple(each or Gone("failed", "NotAsked") for each in work.outcomes),
+        tuple(work.outcome(i) for i in range(len(items))),
         work.unanswered,
         bucket.endpoint.requests - before,
     )
@@ -66,11 +67,24 @@ class _Work:
     outcomes: list[Gone | None] = field(init=False)
     unsure: frozenset[int] = field(init=False)
     unanswered: int = 0
+    _following: set[int] = field(default_factory=set)
+    """Items of a request that may be carried out yet, though something was answered to it."""
+    _torn: set[int] = field(default_factory=set)
+    """Items of which the server itself said that it failed in the middle: they may be gone by our own hand."""
 
     def __post_init__(self) -> None:
         self.outcomes = [None] * len(self.items)
         compared = self.how.conditional
         self.unsure = frozenset(i for i, each in enumerate(self.items) if not ((compared and each.etag) or each.fixed))
+
+    def outcome(self, item: int) -> Gone:
+        """What became of an item, as far as that is known."""
+        said = self.outcomes[item] or Gone("failed", "NotAsked")
+        if item in self._following:
+            return Gone("unknown", said.code or "MayFollow")
+        if item in self._torn and said.outcome in ("already_gone", "changed", "failed"):
+            return Gone("unknown", said.code)
+        return said
 
     async def chunk(self, pending: list[int]) -> None:
         """Erase these by DeleteObjects, until each has an outcome."""
@@ -105,20 +119,20 @@ class _Work:
             if self._late():
                 break
             try:
-                reply = await self._ask_single(each)
+                reply = self._answered_single(await self._ask_single(each))
             except Unsent:
                 last = "Unreachable"
             except Unanswered as error:
                 self._unknown([item], error)
                 return
             else:
+                if reply.trouble is not None:
+                    self._note(reply.trouble, [item])
                 said = self._outcome_of_single(each, reply)
                 if isinstance(said, Gone):
                     self.outcomes[item] = said
                     return
                 last = said
-                if last in errors.THROTTLED:
-                    self.throttle.slowed()
             await asyncio.sleep(_wait(attempt))
         self._give_up([item], "RequestExpired" if self._late() else last)
 
@@ -147,14 +161,15 @@ class _Work:
         """Take down what the answer says; what is to be asked for again, and why."""
         trouble = reply.trouble
         if trouble is not None:
-            if trouble.throttled:
-                self.throttle.slowed()
+            self._note(trouble, pending)
             if trouble.throttled or trouble.broken:
                 return pending, trouble.code
             said = Gone("failed", "RequestExpired") if self._refused_late(trouble) else _outcome_of_code(trouble.code)
             for i in pending:
                 self.outcomes[i] = said
             return [], trouble.code
+        if reply.status != 200:
+            raise _no_answer(self.bucket, reply)
         try:
             faults, unsaid = read_answer(reply.body, [self.items[i] for i in pending])
         except Malformed as error:
@@ -171,6 +186,8 @@ class _Work:
                 self.outcomes[i] = Gone("unknown", "NotAnswered") if at in unsaid else ERASED
             elif code in errors.THROTTLED or code in errors.BROKEN:
                 again.append(i)
+                if code in errors.BROKEN:
+                    self._torn.add(i)
             else:
                 self.outcomes[i] = _outcome_of_code(code)
         if any(code in errors.THROTTLED for code in faults.values()):
@@ -205,6 +222,20 @@ class _Work:
         if found.lock is not None and found.lock.holds(now):
             self.outcomes[item] = Gone("held", said.code)
 
+    def _note(self, trouble: errors.Trouble, pending: Sequence[int]) -> None:
+        """What a refusal says of the load, and of what may come after it."""
+        if trouble.throttled:
+            self.throttle.slowed()
+        if trouble.may_follow:
+            self.unanswered += 1
+            self._following.update(pending)
+
+    def _answered_single(self, reply: Reply) -> Reply:
+        """The reply, if it is one to a DELETE: the page of a proxy, with status 200, says nothing of the object."""
+        if reply.trouble is None and (reply.status not in (200, 204) or reply.body.strip()):
+            raise _no_answer(self.bucket, reply)
+        return reply
+
     def _outcome_of_single(self, each: Doomed, reply: Reply) -> Gone | str:
         """The outcome, or the code of what is to be tried again."""
         trouble = reply.trouble
@@ -223,7 +254,7 @@ class _Work:
         if trouble.code in errors.LATE:
             return True
         clock = self.bucket.endpoint.clock
-        return trouble.status == 403 and clock.known and clock.reading().now >= self.expiry.expires_at
+        return trouble.status == 403 and clock.known and clock.latest() >= self.expiry.expires_at
 
     def _unknown(self, pending: list[int], error: Unanswered) -> None:
         self.unanswered += 1
@@ -237,7 +268,7 @@ class _Work:
 
     def _late(self) -> bool:
         clock = self.bucket.endpoint.clock
-        return clock.known and clock.earliest() >= self.expiry.expires_at
+        return self.expiry.spent or (clock.known and clock.earliest() >= self.expiry.expires_at)
 
 
 def _singles(items: Sequence[Doomed]) -> list[int]:
@@ -257,16 +288,32 @@ def _outcome_of_code(code: str) -> Gone:
     return Gone("denied" if code in errors.DENIED or code == "InvalidRequest" else "failed", code)
 
 
+def _no_answer(bucket: Bucket, reply: Reply) -> Unanswered:
+    return Unanswered(
+        f"bucket {bucket.name}: what came back has status {reply.status}, and is no answer to a deletion",
+        remedy="check endpoint_url, and what stands in front of it",
+    )
+
+
 def _wait(attempt: int) -> float:
     return min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**attempt)
 
 
-async def _several(work: Sequence[Awaitable[None]], at_once: int) -> None:
-    """All of it, so many at a time."""
+async def _several(work: Sequence[Coroutine[None, None, None]], at_once: int) -> None:
+    """All of it, so many at a time; where one raises, nothing more is sent by the others."""
     gate = asyncio.Semaphore(max(1, at_once))
 
-    async def one(each: Awaitable[None]) -> None:
+    async def one(each: Coroutine[None, None, None]) -> None:
         async with gate:
             await each
 
-    await asyncio.gather(*(one(each) for each in work))
+    tasks = [asyncio.ensure_future(one(each)) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for each in work:
+            each.close()
+        raise

@@ -18,10 +18,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from ipaddress import ip_address
+from io import BytesIO
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiobotocore.config import AioConfig
@@ -34,16 +33,21 @@ from yarl import URL
 from retentiond.errors import Blind, Unreachable
 from retentiond.stores.s3.clock import ServerClock
 from retentiond.stores.s3.errors import TOO_SKEWED, Trouble, Unanswered, Unsent, error_of, trouble_in
+from retentiond.stores.s3.network import is_here, session
 from retentiond.stores.s3.signing import Expiry, Fence, Signed, Signer, encoded
 
 Addressing = Literal["auto", "path", "virtual"]
 Query = Sequence[tuple[str, str]]
+_IN_PIECES = 2**19
 _NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the endpoint is and who we are there; what is None comes from the ordinary AWS chain."""
+    """Where the endpoint is and who we are there; what is None comes from the ordinary AWS chain.
+
+    `tries`: how often a request that destroys nothing is sent, in all.
+    """
 
     endpoint_url: str | None = None
     region: str | None = None
@@ -54,6 +58,7 @@ class Access:
     connect_seconds: float = 5.0
     answer_seconds: float = 20.0
     connections: int = 32
+    tries: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,23 +129,35 @@ class Endpoint:
         return Bucket(self, name, f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}")
 
     async def signer(self) -> Signer:
-        """Signs with the credentials as they are now: those of a role are renewed before they expire."""
+        """Signs with the credentials as they are now: those of a role are renewed before they expire.
+
+        Raises Unsent where they can't be had.
+        """
         try:
             frozen = await self._credentials.get_frozen_credentials()
-        except BotoCoreError as error:
-            raise Unreachable(
-                f"S3: credentials can't be had: {error}", remedy="check the role, or give keys"
-            ) from error
+        except (BotoCoreError, ClientError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            # What renews them answers over the network, and errors of botocore's name no secret.
+            raise Unsent(f"S3: credentials can't be had: {error}", remedy="check the role, or give keys") from error
         return Signer(frozen, self.region)
 
-    async def send(self, method: str, signed: Signed, body: bytes) -> Reply:
-        """One attempt; raises Unsent or Unanswered, never anything else of the network's."""
+    async def send(self, method: str, signed: Signed, body: bytes, *, answers: int = 3) -> Reply:
+        """One attempt, given up after so many times `answer_seconds`; raises Unsent or Unanswered, nothing else."""
         assert self._http is not None, "the endpoint is not open"
         self.requests += 1
-        began = time.monotonic()
+        seconds, began = self.access.answer_seconds, time.monotonic()
+        timeout = aiohttp.ClientTimeout(
+            total=answers * seconds, sock_connect=self.access.connect_seconds, sock_read=seconds
+        )
+        # aiohttp writes bytes in one go, and a file in pieces.
+        data = BytesIO(body) if len(body) > _IN_PIECES else body or None
         try:
             async with self._http.request(
-                method, URL(signed.url, encoded=True), headers=signed.headers, data=body or None, allow_redirects=False
+                method,
+                URL(signed.url, encoded=True),
+                headers=signed.headers,
+                data=data,
+                allow_redirects=False,
+                timeout=timeout,
             ) as response:
                 content = await response.read()
                 self.clock.observe(response.headers.get("Date"), began, time.monotonic())
@@ -183,9 +200,14 @@ class Endpoint:
             raise _unusable(error) from error
         self.region = self.client.meta.region_name
         ca_bundle = self._session.get_config_variable("ca_bundle")
-        self._http = await self._exit.enter_async_context(_http(access, self.client.meta.endpoint_url, ca_bundle))
-        # A DELETE whose connection breaks would be sent a second time, and only one of the two be accounted for.
-        self._http._retry_connection = False  # noqa: SLF001 - there is no other way to say so
+        self._http = await self._exit.enter_async_context(
+            session(
+                self.client.meta.endpoint_url,
+                answer_seconds=access.answer_seconds,
+                connections=access.connections,
+                ca_bundle=ca_bundle,
+            )
+        )
 
     async def _chain(self) -> Any:
         found = await self._session.get_credentials()
@@ -217,10 +239,9 @@ class Bucket:
         query: Query = (),
         headers: Mapping[str, str] = _NO_HEADERS,
         body: bytes = b"",
-        *,
-        tries: int = 3,
     ) -> Reply:
         """Send what destroys nothing, again where the server is busy or the network fails; signed as of now."""
+        tries = self.endpoint.access.tries
         for attempt in range(1, tries + 1):
             signer = await self.endpoint.signer()
             signed = signer.by_header(method, self.url(key), query, headers, body, _now(self.endpoint.clock))
@@ -242,10 +263,18 @@ class Bucket:
     async def destroy(
         self, fence: Fence, expiry: Expiry, method: str, key: str, query: Query, headers: Mapping[str, str], body: bytes
     ) -> Reply:
-        """Send, once, what the server is to refuse after the expiry; raises Unsent or Unanswered."""
+        """Send, once, what the server is to refuse after the expiry; raises Unsent or Unanswered.
+
+        A server may wait a minute for the rest of a body, and each byte makes it wait anew: so all of it has two
+        answers' time, which is less than `holds.late_effect_grace` also where this process is stopped in the middle.
+        """
+        if expiry.spent:
+            raise Unsent(
+                f"bucket {self.name}: a request has no time left", remedy="nothing to do: it is asked for again"
+            )
         signer = await self.endpoint.signer()
         signed = signer.until(fence, method, self.url(key), query, headers, body, expiry)
-        return await self.endpoint.send(method, signed, body)
+        return await self.endpoint.send(method, signed, body, answers=2)
 
     async def call(
         self, operation: str, asked: str, right: str, *, nothing: Collection[str] = (), **given: Any
@@ -302,7 +331,7 @@ def _config(access: Access) -> AioConfig:
     return AioConfig(
         connect_timeout=access.connect_seconds,
         read_timeout=access.answer_seconds,
-        proxies={} if access.endpoint_url is not None and _is_here(access.endpoint_url) else None,
+        proxies={} if access.endpoint_url is not None and is_here(access.endpoint_url) else None,
         retries={"total_max_attempts": 3, "mode": "standard"},
         s3={"addressing_style": access.addressing},
         # Other servers than AWS know none of the newer checksums.
@@ -311,39 +340,8 @@ def _config(access: Access) -> AioConfig:
     )
 
 
-def _http(access: Access, url: str, ca_bundle: str | None) -> aiohttp.ClientSession:
-    parts = urlsplit(url)
-    # What `trust_env` does as well, but for each request, and with a look at .netrc in a thread.
-    bypassed = _is_here(url) or proxy_bypass(parts.netloc)
-    proxy = None if bypassed else getproxies().get(parts.scheme)
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=access.connections,
-            ttl_dns_cache=60,
-            ssl=ssl.create_default_context(cafile=ca_bundle) if ca_bundle else True,
-        ),
-        timeout=aiohttp.ClientTimeout(
-            total=3 * access.answer_seconds, sock_connect=access.connect_seconds, sock_read=access.answer_seconds
-        ),
-        headers={"User-Agent": "retentiond"},
-        skip_auto_headers=("Content-Type", "Accept-Encoding"),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        proxy=proxy,
-    )
-
-
-def _is_here(url: str) -> bool:
-    """Whether it is this machine, which a proxy would take for itself."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # a name
-        return False
-
-
 def _now(clock: ServerClock) -> datetime:
-    return clock.reading().now if clock.known else datetime.now(UTC)
+    return clock.latest() if clock.known else datetime.now(UTC)
 
 
 def _unusable(error: Exception) -> Unreachable:

@@ -76,11 +76,15 @@ _ELSEWHERE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """An answer that is none: the status, S3's code (or one made of the status), and where the bucket is, if told."""
+    """An answer that is none: the status, S3's code (or one made of the status), and where the bucket is, if told.
+
+    `told`: the code is S3's own; else whoever stands in front of the server may have answered in its place.
+    """
 
     status: int
     code: str
     region: str | None = None
+    told: bool = True
 
     @property
     def throttled(self) -> bool:
@@ -91,6 +95,15 @@ class Trouble:
     def broken(self) -> bool:
         """Whether it may have been done all the same, and asking again may help."""
         return not self.throttled and self.code not in UNKNOWN_THERE and (self.code in BROKEN or self.status >= 500)
+
+    @property
+    def may_follow(self) -> bool:
+        """Whether what was asked for may be carried out yet, after this answer.
+
+        A gateway that has waited long enough says 502, 503 or 504 (or 408 on a connection that was idle) of a request
+        that the server behind it still has; and of what failed in the middle nobody knows how far it goes on.
+        """
+        return self.broken or (self.status >= 500 and not self.told)
 
 
 def trouble_in(status: int, headers: Mapping[str, str], body: bytes) -> Trouble | None:
@@ -103,8 +116,9 @@ def trouble_in(status: int, headers: Mapping[str, str], body: bytes) -> Trouble 
     except Malformed:
         root = None
     if root is None or name_of(root) != "Error":
-        return None if status < 300 else Trouble(status, _by_status(status), region)
-    return Trouble(status, child(root, "Code") or _by_status(status), child(root, "Region") or region)
+        return None if status < 300 else Trouble(status, _by_status(status), region, told=False)
+    code = child(root, "Code")
+    return Trouble(status, code or _by_status(status), child(root, "Region") or region, told=code is not None)
 
 
 def code_of(error: etree._Element) -> str:
@@ -120,6 +134,7 @@ def _by_status(status: int) -> str:
         403: "AccessDenied",
         404: "NotFound",
         405: "MethodNotAllowed",
+        408: "RequestTimeout",
         409: "OperationAborted",
         412: "PreconditionFailed",
         429: "TooManyRequests",

@@ -41,7 +41,8 @@ class Items:
 
     def document(self) -> Mapping[str, Any]:
         """As JSON; ids are of versions or uploads, instants are seconds since 1970."""
-        keys, versions, etags, sizes, modified, uploads = zip(*self.doomed, strict=True)
+        columns = zip(*self.doomed, strict=True) if self.doomed else [()] * len(Doomed._fields)
+        keys, versions, etags, sizes, modified, uploads = columns
         ids = uploads if self.what == "uploads" else versions
         written = _seconds(modified)
         return {

@@ -52,12 +52,12 @@ async def versions(
 ) -> VersionPage:
     """The next page of all versions and markers under the prefix, newest of a key first; raises Blind, Unreachable."""
     if after is not None and len(after) == 1:
-        return await _past(bucket, prefix, after[0], size, also=False)
+        return await _past(bucket, prefix, after, size)
     page = await _versions_after(bucket, prefix, after, size)
     if page.keys or page.after is not None or after is None:
         return page
     # A version that is gone is no position for every server (moto): so is nothing after it, or does it not know where?
-    return await _past(bucket, prefix, after[0], size, also=True)
+    return await _past(bucket, prefix, after, size)
 
 
 async def _versions_after(bucket: Bucket, prefix: str, after: Sequence[str] | None, size: int) -> VersionPage:
@@ -69,17 +69,27 @@ async def _versions_after(bucket: Bucket, prefix: str, after: Sequence[str] | No
     return await _versions(bucket, root, after)
 
 
-async def _past(bucket: Bucket, prefix: str, key: str, size: int, *, also: bool) -> VersionPage:
-    """The versions of keys after that one, of which there may be none; `also` those of itself where they can be had."""
+async def _past(bucket: Bucket, prefix: str, after: Sequence[str], size: int) -> VersionPage:
+    """What comes after a position that may be none: after the key, where its own other versions can't be had."""
     if not await _skips_one(bucket, prefix):
-        return await _versions_after(bucket, prefix, (key,), size)
-    edge, position = _bytes(key), None
+        return await _versions_after(bucket, prefix, after[:1], size)
+    position = None
     while True:
         page = await _versions_after(bucket, prefix, position, size)
-        at = bisect_left(page.keys, edge, key=_bytes) if also else bisect_right(page.keys, edge, key=_bytes)
+        at = _place(page, after)
         if at < len(page.keys) or page.after is None:
             return page.part(at)
         position = page.after
+
+
+def _place(page: VersionPage, after: Sequence[str]) -> int:
+    """The first row that comes after the position; of a version that is gone, the first of its key."""
+    edge = _bytes(after[0])
+    if len(after) == 1:
+        return bisect_right(page.keys, edge, key=_bytes)
+    pairs = list(zip(page.keys, page.version_ids, strict=True))
+    there = (after[0], after[1])
+    return pairs.index(there) + 1 if there in pairs else bisect_left(page.keys, edge, key=_bytes)
 
 
 async def _skips_one(bucket: Bucket, prefix: str) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 import orjson
@@ -61,14 +62,17 @@ async def record(ground: Ground, plan: TargetPlan, text: str) -> tuple[RecordFac
     return RecordFacts(key, page.anchors[0], canonical, tier, fault=fault), facts
 
 
-async def matches(ground: Ground, hold: TargetHold, listed: Sequence[AsyncIterator[Taken]], seconds: float) -> Matches:
+async def matches(
+    ground: Ground, hold: TargetHold, listed: Sequence[AsyncGenerator[Taken, None]], seconds: float
+) -> Matches:
     """How many records the hold covers, whatever their verdict; those met by then where there is no time for all."""
     found, until = 0, time.monotonic() + seconds
     for walk in listed:
-        async for taken in walk:
-            found += await _covered(ground, hold, ground.reading.page(taken.rows))
-            if time.monotonic() > until and taken.after is not None:
-                return Matches(found, exact=False)
+        async with aclosing(walk):
+            async for taken in walk:
+                found += await _covered(ground, hold, ground.reading.page(taken.rows))
+                if time.monotonic() > until and taken.after is not None:
+                    return Matches(found, exact=False)
     return Matches(found, exact=True)
 
 
@@ -86,7 +90,7 @@ async def _covered(ground: Ground, hold: TargetHold, page: Page) -> int:
 
 
 async def _rows_of(ground: Ground, key: str, version: str | None) -> Rows | None:
-    """The current object of a key, or that version of it, as a listing has it."""
+    """The newest version of a key that is no delete marker, or that version of it, as a listing has it."""
     what = ground.listing(KEYS)
     bucket = await ground.place.bucket()
     after: Position = None
@@ -94,7 +98,10 @@ async def _rows_of(ground: Ground, key: str, version: str | None) -> Rows | None
         chunk = await fetch(bucket, what, key, after)
         rows = chunk.rows
         for i, each in enumerate(rows.keys):
-            if each == key and (version is None or (rows.ids is not None and rows.ids[i] == version)):
+            if each != key:
+                continue
+            marker = rows.markers is not None and rows.markers[i]
+            if not marker if version is None else rows.ids is not None and rows.ids[i] == version:
                 return rows.part(i, i + 1)
         after = chunk.after
         if after is None or rows.keys[-1] != key:

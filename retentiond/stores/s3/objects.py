@@ -6,19 +6,21 @@ Lock headers come only to who has s3:GetObjectLegalHold and s3:GetObjectRetentio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 from urllib.parse import quote, urlencode
 
+from retentiond.errors import Refused
 from retentiond.stores.s3.bodies import checksum
 from retentiond.stores.s3.documents import XMLNS, child, name_of, parse, rows
 from retentiond.stores.s3.endpoint import Bucket, Query
 from retentiond.stores.s3.errors import ABSENT, error_of
 
 State = Literal["present", "absent", "marker", "denied"]
+_PIECE = 4 * 2**20
 _LEGAL_HOLD = "x-amz-object-lock-legal-hold"
 _UNTIL = "x-amz-object-lock-retain-until-date"
 _MODE = "x-amz-object-lock-mode"
@@ -104,6 +106,29 @@ async def get(bucket: Bucket, key: str, version_id: str | None = None) -> bytes:
     """A whole object; raises Refused where there is none."""
     reply = await bucket.ask("GET", key, _of(version_id))
     return bucket.require(reply, "reading an object", "s3:GetObject").body
+
+
+async def pieces(bucket: Bucket, key: str, size: int, version_id: str | None = None) -> AsyncIterator[bytes]:
+    """An object that is so large, in order, a few megabytes at a time; raises Refused where it is of another size."""
+    for start in range(0, size, _PIECE):
+        end = min(start + _PIECE, size)
+        reply = await bucket.ask("GET", key, _of(version_id), {"Range": f"bytes={start}-{end - 1}"})
+        reply = bucket.require(reply, "reading an object", "s3:GetObject")
+        told = reply.headers.get("content-range", f"bytes 0-{len(reply.body) - 1}/{len(reply.body)}")
+        if told != f"bytes {start}-{end - 1}/{size}" or len(reply.body) != end - start:
+            raise Refused(
+                f"bucket {bucket.name}: {told} of an object of {size} bytes came, in {len(reply.body)} bytes",
+                remedy="see what is between here and the endpoint, and whether others write there",
+            )
+        yield reply.body
+
+
+async def remove(bucket: Bucket, key: str, version_id: str | None = None) -> None:
+    """Remove an object that no permit is about, such as one of our own; raises Blind without the right."""
+    reply = await bucket.ask("DELETE", key, _of(version_id))
+    if (trouble := reply.trouble) is not None and trouble.code not in ABSENT and reply.status != 404:
+        right = "s3:DeleteObjectVersion" if version_id else "s3:DeleteObject"
+        raise error_of(trouble, bucket.name, "removing an object", right)
 
 
 async def legal_hold(bucket: Bucket, key: str, version_id: str | None) -> bool:

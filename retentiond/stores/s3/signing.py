@@ -50,6 +50,11 @@ class Expiry:
         """The whole seconds of its life, never more than there are."""
         return seconds_between(floor_second(self.issued_at), self.expires_at)
 
+    @property
+    def spent(self) -> bool:
+        """Whether it leaves no time: such a request is not sent, for what a server makes of 0 is its own affair."""
+        return self.seconds < 1
+
 
 @dataclass(frozen=True, slots=True)
 class Signed:

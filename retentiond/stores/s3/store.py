@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -165,10 +165,11 @@ class S3Store:
         """How many records there are, but at most `most`."""
         found = 0
         for walk in self._all_walks():
-            async for taken in self._listed(walk):
-                found += len(taken.rows)
-                if found >= most:
-                    return most
+            async with aclosing(self._listed(walk)) as listed:
+                async for taken in listed:
+                    found += len(taken.rows)
+                    if found >= most:
+                        return most
         return found
 
     def walks(self, plan: TargetPlan) -> tuple[str, ...]:  # noqa: ARG002 - every rule needs every record
@@ -277,7 +278,7 @@ class S3Store:
     def _seen(self, window: Window, taken: Taken, found: Found) -> None:
         self._census.seen(self._all_walks(), window, taken, found)
 
-    async def _listed(self, walk: str) -> AsyncIterator[Taken]:
+    async def _listed(self, walk: str) -> AsyncGenerator[Taken, None]:
         """All of a walk, judged by nobody."""
         bucket, after = await self.place.bucket(), None
         async with self._walks.at(bucket, self._ground().listing(walk), None, None) as pages:

@@ -1,8 +1,13 @@
 """What is found out of an endpoint, and that nothing is left of finding it out."""
 
+from datetime import timedelta
+
 import pytest
 
+from retentiond.errors import Unreachable
 from retentiond.stores.s3 import abilities, buckets, listing, objects
+from retentiond.stores.s3.endpoint import Reply
+from retentiond.stores.s3.items import Doomed
 from retentiond.stores.s3.signing import Fence
 
 
@@ -16,6 +21,40 @@ async def test_the_abilities_are_those_that_were_measured(s3, kind):
         assert found.versioning == ("enabled" if kind else "off")
         assert found.lock.enabled is ("lock" in kind)
         assert (await listing.versions(made.bucket)).keys == []
+
+
+def answering(monkeypatch, fences, lenient):
+    """A server that carries out a request for so many seconds after its expiry, and knows these kinds of signatures."""
+
+    async def send(bucket, absent, fence, kind, expiry):
+        if fence is not Fence.NONE and fence not in fences:
+            return Reply(500, {}, b"")
+        now = bucket.endpoint.clock.latest()
+        late = fence is not Fence.NONE and now >= expiry.expires_at + timedelta(seconds=lenient)
+        return Reply(403 if late else 200, {}, b"")
+
+    monkeypatch.setattr(abilities, "_send", send)
+
+
+@pytest.mark.parametrize("fence", [Fence.QUERY, Fence.DATE])
+@pytest.mark.parametrize(("lenient", "good"), [(0, True), (30, False)])
+async def test_a_server_that_is_lenient_about_an_expiry_is_no_fence(moto_server, monkeypatch, fence, lenient, good):
+    async with moto_server.bucket() as made:
+        await made.bucket.ask("HEAD")
+        answering(monkeypatch, {fence}, lenient)
+        found = await abilities._fence(made.bucket, Doomed("absent"), "md5")
+        assert found is (fence if good else Fence.NONE)
+
+
+async def test_a_server_that_is_busy_is_not_taken_for_one_without_a_fence(moto_server, monkeypatch):
+    async def busy(*_):
+        return Reply(503, {}, b"<Error><Code>SlowDown</Code></Error>")
+
+    async with moto_server.bucket() as made:
+        await made.bucket.ask("HEAD")
+        monkeypatch.setattr(abilities, "_send", busy)
+        with pytest.raises(Unreachable, match="SlowDown"):
+            await abilities._fence(made.bucket, Doomed("absent"), "md5")
 
 
 async def test_a_suspended_bucket_is_left_as_it_was(versioned):

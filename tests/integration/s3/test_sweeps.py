@@ -314,6 +314,19 @@ async def test_a_missing_right_to_erase_is_told_and_fails_the_sweep(versioned):
         assert (await versioned.rig.only()).changed == 5
 
 
+async def test_a_sweep_that_may_erase_nothing_ends_before_it_has_asked_for_all(plain):
+    for number in range(1, 201):
+        await plain.add(number)
+    async with faulty(plain.ground.server) as proxy:
+        plain.rig.targets["logs"]["endpoint_url"] = proxy.server.url
+        denied = Fault("denied", about=lambda asked: asked.erases and b"probe" not in asked.body)
+        proxy.arm(*[denied] * 20)
+        outcome = await plain.rig.only()
+    assert (outcome.outcome, outcome.failed) == ("failed", 110)
+    assert "s3:DeleteObject is missing" in outcome.error["message"]
+    await plain.rig.require_settled()
+
+
 async def test_what_a_busy_server_did_not_do_is_left_for_a_later_sweep(plain, monkeypatch):
     monkeypatch.setattr(deleting, "_TRIES", 1)
     await plain.records()

@@ -105,7 +105,7 @@ def test_each_fault_of_a_document_names_key_line_and_remedy(text, key, line, mes
         ("anchor: created_at", "anchor: a\n    unit: h", "unit", 9, "'h' is not one of s, ms, us", "ms"),
         ("anchor: created_at", "anchor: a\n    timezone: Mars/North", "timezone", 9, "no time zone", "UTC"),
         ("anchor: created_at", "anchor: a\n    key: []", "key", 9, "it is empty", "at least one"),
-        ("anchor: created_at", "anchor: a\n    action: archive", "action", 9, "can't archive", "delete"),
+        ("anchor: created_at", "anchor: a\n    action: archive", "action", 9, "nothing says where", "archive: {bucket"),
         ("anchor: created_at", "anchor: a\n    action: shred", "action", 9, "'shred' is not one of", "delete"),
         ("anchor: created_at", "anchor: a\n    action: anonymise", "action", 9, "nothing says what to change", "columns"),
         ("anchor: created_at", "anchor: a\n    pace: {duty: 0}", "pace.duty", 9, "above 0", "above"),

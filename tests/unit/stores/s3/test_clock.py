@@ -59,6 +59,66 @@ def test_of_several_servers_the_one_furthest_behind_counts():
     assert world.clock.earliest() <= world.host() - timedelta(seconds=20)
 
 
+def test_a_server_that_answers_slowly_and_is_surely_behind_counts_as_well():
+    world = World()
+    world.ask()
+    world.ahead = -600.0
+    world.ask(there=4.0, back=4.0)
+    world.ahead = 0.0
+    world.ask()
+    assert world.clock.earliest() <= world.host() - timedelta(seconds=600)
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 600.0])
+def test_the_guard_is_told_of_the_one_server_that_is_off_whoever_answered_last(ahead):
+    """A request may go to it: its clock is the one that would refuse it, or not."""
+    world = World()
+    for each in (0.0, ahead, 0.0, 0.0):
+        world.ahead = each
+        world.ask()
+    assert abs(world.clock.reading().offset.total_seconds() - ahead) <= 1.2
+    assert world.clock.latest() == world.host(), "requests that destroy nothing are signed by the last one"
+
+
+def test_a_clock_that_was_set_right_is_believed_again_after_a_while():
+    world = World()
+    world.ahead = -600.0
+    world.ask()
+    world.ahead = 0.0
+    world.ask()
+    assert world.clock.reading().offset < timedelta(seconds=-590)
+    world.now += 601
+    world.ask()
+    assert world.clock.reading().offset == timedelta(0)
+    assert world.clock.earliest() >= world.server() - timedelta(seconds=2.3)
+
+
+def test_a_clock_that_is_set_back_counts_from_the_next_answer_on():
+    world = World()
+    for ahead in (0.0, 0.0, -600.0):
+        world.ahead = ahead
+        world.ask()
+    assert world.clock.earliest() <= world.server()
+
+
+def test_what_this_host_is_told_of_the_time_changes_nothing():
+    """An expiry is reckoned by the server's clock and the monotonic one alone."""
+    world = World()
+    world.ask()
+    before = world.clock.earliest()
+    world.host = lambda: START + timedelta(days=1)
+    assert world.clock.earliest() == before
+
+
+@pytest.mark.parametrize(
+    "date", ["Mon, 01 Jan 99999 00:00:00 GMT", "Mon, 01 Jan 2026 00:00:00 +9999", "0", "\x00", "1" * 400]
+)
+def test_a_date_that_makes_no_sense_tells_nothing(date):
+    clock = ServerClock()
+    clock.observe(date, 0.0, 0.1)
+    assert not clock.known
+
+
 def test_a_clock_that_is_off_is_told_and_one_that_agrees_is_not():
     world = World()
     world.ahead = -90.0

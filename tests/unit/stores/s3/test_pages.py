@@ -17,7 +17,7 @@ class Scripted:
 
     def __init__(self, *bodies):
         self.bodies, self.asked, self.name = list(bodies), [], "b"
-        self.plus_is_space = {}
+        self.plus_is_space, self.skips_one = {}, {}
         self.endpoint = self
 
     async def ask(self, method, key="", query=()):
@@ -136,12 +136,33 @@ async def test_a_listing_of_versions_goes_on_after_the_row_that_the_server_names
 
 
 async def test_a_position_that_is_gone_does_not_end_the_listing():
-    bucket = Scripted(versions(), versions(version("b", "1")))
-    page = await listing.versions(bucket, after=("a", "gone"))
+    first = versions(version("aa", "1"))
+    bucket = Scripted(versions(), first, first, versions(version("b", "1")))
+    page = await listing.versions(bucket, after=("aa", "gone"))
     assert page.keys == ["b"]
-    assert "version-id-marker" not in bucket.asked[1]
+    assert [each.get("key-marker") for each in bucket.asked] == ["aa", None, "a", "aa"]
+    assert "version-id-marker" not in bucket.asked[3]
 
 
 async def test_a_position_that_is_there_and_the_last_ends_the_listing():
-    page = await listing.versions(Scripted(versions(), versions(version("a", "1"))), after=("a", "1"))
+    first = versions(version("aa", "1"))
+    page = await listing.versions(Scripted(versions(), first, first, versions()), after=("aa", "1"))
     assert (page.keys, page.after) == ([], None)
+
+
+PLACES = [
+    (("ab",), ["b"]),
+    (("aa",), ["b"]),
+    (("a",), ["aa", "aa", "b"]),
+    (("aa", "1"), ["aa", "b"]),
+    (("aa", "0"), ["aa", "aa", "b"]),
+]
+
+
+@pytest.mark.parametrize(("after", "left"), PLACES)
+async def test_where_a_server_leaves_one_out_after_what_is_not_there_all_is_listed(after, left):
+    first, other = versions(version("aa", "1"), more=True, last="1"), versions(version("b", "1"))
+    whole = versions(version("aa", "1"), version("aa", "2"), version("b", "1"))
+    bucket = Scripted(*([versions()] if len(after) > 1 else []), first, other, first, whole)
+    assert (await listing.versions(bucket, after=after)).keys == left
+    assert bucket.skips_one == {"b": True}
