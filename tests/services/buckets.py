@@ -12,7 +12,7 @@ from retentiond.stores.s3 import batch, objects
 from retentiond.stores.s3.batch import S3Batch
 from retentiond.stores.s3.endpoint import Endpoint
 from tests.contract.behaviours import Subject
-from tests.services.sweeping import ACCOUNTS, Rig
+from tests.services.sweeping import ACCOUNTS, Rig, let_permits_age
 
 PREFIX = "logs/"
 _FEW_DAYS = 10
@@ -102,11 +102,7 @@ class S3Subject(Subject):
 
     async def let_time_pass(self, seconds=3600):
         async with self.rig.control_connection() as control:
-            await control.execute(
-                "UPDATE retentiond.permits SET issued_at = issued_at - make_interval(secs => $1),"
-                " deadline = deadline - make_interval(secs => $1) WHERE ended_at IS NULL",
-                seconds,
-            )
+            await let_permits_age(control, seconds)
 
 
 def target(server, bucket: str, **more):

@@ -50,7 +50,9 @@ async def until_unanswered(subject):
             return
 
 
-@pytest.mark.parametrize(("kind", "gone"), [("lost", 5), ("cut", 5), ("never sent", 0)])
+@pytest.mark.parametrize(
+    ("kind", "gone"), [("lost", 5), ("cut", 5), ("never sent", 0), ("broken", 5), ("error in a 200", 5)]
+)
 async def test_what_was_not_answered_is_waited_for_and_looked_at(subject, kind, gone):
     subject.proxy.arm(Fault(kind, about=of_a_sweep))
     sweep = asyncio.create_task(subject.rig.only())
@@ -88,7 +90,7 @@ async def test_a_request_that_is_carried_out_late_goes_before_any_hold_is_active
     await subject.rig.require_settled()
 
 
-@pytest.mark.parametrize("kind", ["busy", "broken", "error in a 200", "keys busy", "keys broken"])
+@pytest.mark.parametrize("kind", ["busy", "keys busy", "keys broken"])
 async def test_what_the_server_refused_is_asked_for_again_and_goes(subject, kind):
     subject.proxy.arm(Fault(kind, about=of_a_sweep))
     outcome = await subject.rig.only()
