@@ -50,7 +50,9 @@ async def until_unanswered(subject):
             return
 
 
-@pytest.mark.parametrize(("kind", "gone"), [("lost", 5), ("cut", 5), ("never sent", 0)])
+@pytest.mark.parametrize(
+    ("kind", "gone"), [("lost", 5), ("cut", 5), ("never sent", 0), ("broken", 5), ("error in a 200", 5)]
+)
 async def test_what_was_not_answered_is_waited_for_and_looked_at(subject, kind, gone):
     subject.proxy.arm(Fault(kind, about=of_a_sweep))
     sweep = asyncio.create_task(subject.rig.only())
