@@ -34,20 +34,20 @@ from retentiond.stores.base import (
 )
 from retentiond.stores.postgres import drift, health, inspect, inspect_health, matching, pooler, rows, upkeep, walks
 from retentiond.stores.postgres import oldest as ages
-from retentiond.stores.postgres.anonymise import Change, Rule, make_change
+from retentiond.stores.postgres.anonymise import Change
 from retentiond.stores.postgres.archivebatch import ArchiveBatch, Volume
 from retentiond.stores.postgres.batch import PostgresBatch, settling
-from retentiond.stores.postgres.catalog import Table, fingerprint, read_table
+from retentiond.stores.postgres.catalog import fingerprint
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.connection import Connection, TargetDatabase, one
 from retentiond.stores.postgres.cuts import shards
 from retentiond.stores.postgres.directory import Directory, read_facts
-from retentiond.stores.postgres.equality import require_same
-from retentiond.stores.postgres.extent import Extent, read_extent, require_local
+from retentiond.stores.postgres.extent import Extent, read_extent
 from retentiond.stores.postgres.fate import fate
 from retentiond.stores.postgres.lookup import next_expiry, read_record
 from retentiond.stores.postgres.missing import due_missing
-from retentiond.stores.postgres.paired import MOST, Pair, column_of, with_gone
+from retentiond.stores.postgres.opening import Opening, columns_of
+from retentiond.stores.postgres.paired import MOST, Pair, with_gone
 from retentiond.stores.postgres.partbatch import PartBatch
 from retentiond.stores.postgres.partitions import PostgresPartitions
 from retentiond.stores.postgres.partitions import findings as partition_findings
@@ -57,8 +57,6 @@ from retentiond.stores.postgres.quick import QuickBatch
 from retentiond.stores.postgres.shape import Params, Shape
 from retentiond.stores.postgres.targetholds import target_hold
 
-_ANCHORS = ("timestamptz", "timestamp", "date", "int2", "int4", "int8", "numeric", "float4", "float8")
-_NUMBERS = _ANCHORS[3:]
 _COUNTED_IN_A_MS = 100
 _BEYOND = 50_000
 
@@ -149,67 +147,11 @@ class PostgresStore:
 
     async def open(self, accounts: AccountDirectory | None) -> None:
         """Read the catalogues; raises Blind where the table can't be swept as configured, Unreachable."""
-        if accounts is not None and not isinstance(accounts, Directory):
-            raise Blind(f"target {self.name} is a table, whose account directory can only be in Postgres")
-        directory = accounts
-        async with self._database.transaction() as connection:
-            table = await read_table(connection, self.config.table, tuple(self.config.key or ()) or None)
-            await require_local(connection, self.config.table)
-            version: int = await connection.fetchval("SELECT current_setting('server_version_num')::int")
-        config = self.config
-        anchor = table.column(config.anchor, f"targets.{self.name}.anchor")
-        if anchor.base not in _ANCHORS:
-            raise Blind(
-                f"the anchor {config.anchor!r} of target {self.name} is of type {anchor.type}",
-                remedy="use a timestamptz, timestamp, date, integer or numeric column",
-            )
-        if anchor.base in _NUMBERS and config.unit is None:
-            raise Blind(
-                f"the anchor {config.anchor!r} of target {self.name} is a number, and its unit is not given",
-                remedy=f"set targets.{self.name}.unit to s, ms or us",
-            )
-        local = directory is not None and await self._same_database(directory) and await directory.joinable()
-        account = table.column(config.account, f"targets.{self.name}.account") if config.account else None
-        if account is not None and directory is not None:
-            ids = await directory.equality()
-            async with self._database.transaction() as connection:
-                await require_same(connection, self.name, (table.sql, account.name), ids, joined=local)
-        shape = Shape(
-            table=table,
-            anchor=anchor,
-            account=account,
-            tier=table.column(config.tier_column, f"targets.{self.name}.tier_column") if config.tier_column else None,
-            timezone=config.timezone,
-            unit=config.unit,
-            directory=directory.source if directory is not None and local else None,
-            pair=column_of(table, self._pair) if self._pair is not None and self.action != "anonymise" else None,
-        )
-        change: Change | None = None
-        if self.action == "anonymise":
-            rules = {name: Rule(rule.method, rule.value) for name, rule in config.rules().items()}
-            marker = config.anonymise.marker if config.anonymise else None
-            fixed = {config.anchor, *([config.tier_column] if config.tier_column else [])}
-            change = make_change(
-                table,
-                rules,
-                marker=marker,
-                account=config.account,
-                verdict_columns=fixed,
-                secret=self._secret,
-                version=version,
-            )
-        mark = await self._mark(table, _columns(shape, change))
+        opening = Opening(self.name, self.config, self.action, self._secret, self._database, self._pair)
+        found = await opening.read(accounts)
         # Together: other shards sweep by them meanwhile.
-        self.directory, self._shape, self.change, self._fingerprint = directory, shape, change, mark
-
-    async def _mark(self, table: Table, columns: set[str]) -> str:
-        """What batches compare; the table is read once more, since the mark must be of what the shape was made from."""
-        async with self._database.transaction() as connection:
-            mark = await fingerprint(connection, table.oid, columns)
-            again = await read_table(connection, self.config.table, tuple(self.config.key or ()) or None)
-        if again != table:
-            raise Blind(f"the schema of target {self.name} is being changed", remedy="the next sweep reads it anew")
-        return mark
+        self.directory, self._shape, self.change = found.directory, found.shape, found.change
+        self._fingerprint = found.mark
 
     async def extent(self) -> Extent:
         """Which tables its records lie in, as the catalogues have it now; raises Unreachable."""
@@ -339,7 +281,7 @@ class PostgresStore:
     @property
     def marked(self) -> tuple[int, list[str]]:
         """What the mark of the schema is of: the table's oid, and the columns that enter the SQL."""
-        return self.shape.table.oid, sorted(_columns(self.shape, self.change))
+        return self.shape.table.oid, sorted(columns_of(self.shape, self.change))
 
     async def read_mark(self, connection: Connection) -> str:
         """The mark of the schema as it is now."""
@@ -495,15 +437,3 @@ class PostgresStore:
         else:
             facts = await self.directory.facts(account, plan.data_class.name, plan.grace_cutoff)
         return plan.surveyed.applied(account, facts, has_grace=plan.grace_cutoff is not None)
-
-    async def _same_database(self, directory: Directory) -> bool:
-        if directory.dsn == self.config.dsn.get_secret_value():
-            return True
-        return await self._database.identity() == await directory.identity()
-
-
-def _columns(shape: Shape, change: Change | None) -> set[str]:
-    """The columns that verdicts and changes rest on."""
-    named = {column.name for column in (shape.anchor, shape.account, shape.tier, shape.pair) if column}
-    changed = {column.name for column, _ in change.columns} if change else set()
-    return {*shape.table.key, *named, *changed}
