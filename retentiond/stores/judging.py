@@ -193,22 +193,7 @@ class _Counts:
 
     def _tally(self) -> Tally:
         tiers = {label: tier.tally() for label, tier in self.tiers.items()}
-        whole = TierTally()
-        for tier in tiers.values():
-            whole = whole.plus(tier)
-        return Tally(
-            scanned=len(self.page.keys),
-            selected=whole.due,
-            held=whole.held,
-            minimum=whole.minimum,
-            unresolved=whole.unresolved,
-            bytes=whole.bytes,
-            oldest=whole.oldest,
-            newest=whole.newest,
-            by_tier={label: tier.due for label, tier in tiers.items() if tier.due},
-            tiers=tiers,
-            overdue_seconds=whole.overdue_seconds,
-        )
+        return Tally(scanned=len(self.page.keys)).by(tiers)
 
     def _ruling(self, index: int) -> Ruling:
         return self.of.of(())[self.subjects[index]]

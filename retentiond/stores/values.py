@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -184,6 +184,25 @@ class Tally:
     requests: int = 0
     orphans: int = 0
     refusal: Refused | None = None
+
+    def by(self, tiers: Mapping[str, TierTally]) -> Tally:
+        """With these tiers, and all that they tell in sum."""
+        whole = TierTally()
+        for tier in tiers.values():
+            whole = whole.plus(tier)
+        return replace(
+            self,
+            selected=whole.due,
+            held=whole.held,
+            minimum=whole.minimum,
+            unresolved=whole.unresolved,
+            bytes=whole.bytes,
+            oldest=whole.oldest,
+            newest=whole.newest,
+            by_tier={label: tier.due for label, tier in tiers.items() if tier.due},
+            tiers=tiers,
+            overdue_seconds=whole.overdue_seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -369,23 +369,7 @@ class KeepsakeBatch:
             if verdict.kind is not Kind.ERASE:
                 next_due = earliest(next_due, self._next_due(verdict, facts))
             tiers[verdict.tier] = tiers.get(verdict.tier, TierTally()).plus(one)
-        total = TierTally()
-        for tally in tiers.values():
-            total = total.plus(tally)
-        return Tally(
-            scanned=len(self._page),
-            selected=total.due,
-            held=total.held,
-            minimum=total.minimum,
-            unresolved=total.unresolved,
-            bytes=total.bytes,
-            oldest=total.oldest,
-            newest=total.newest,
-            by_tier={tier: tally.due for tier, tally in tiers.items() if tally.due},
-            tiers=tiers,
-            overdue_seconds=total.overdue_seconds,
-            next_due=next_due,
-        )
+        return Tally(scanned=len(self._page), next_due=next_due).by(tiers)
 
     def _next_due(self, verdict: Verdict, facts: AccountFacts) -> str | None:
         """When it can become due as things are; what is past and held waits for the hold, whose end is another epoch."""

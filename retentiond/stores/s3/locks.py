@@ -127,17 +127,4 @@ def _counted(
         past = rulings.past_term(rulings.of([subject])[subject], anchor)
         one = TierTally(due=1, bytes=page.sizes[i], oldest=moment, newest=moment, overdue_seconds=past)
         tiers[label] = tiers[label].plus(one)
-    whole = TierTally()
-    for tier in tiers.values():
-        whole = whole.plus(tier)
-    return replace(
-        found.tally,
-        selected=whole.due,
-        held=whole.held,
-        bytes=whole.bytes,
-        oldest=whole.oldest,
-        newest=whole.newest,
-        by_tier={label: tier.due for label, tier in tiers.items() if tier.due},
-        tiers=tiers,
-        overdue_seconds=whole.overdue_seconds,
-    )
+    return found.tally.by(tiers)

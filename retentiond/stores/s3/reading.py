@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from retentiond.domain.duration import rfc3339
-from retentiond.stores.base import Tally, TierTally
+from retentiond.stores.base import Tally, TierTally, earliest
 from retentiond.stores.judging import Page, judge_page, later
 from retentiond.stores.rulings import Account, Rulings, Subject, Untold
 from retentiond.stores.s3.config import S3Target
@@ -123,14 +123,7 @@ def _counting(tally: Tally, labels: Sequence[str], held: Mapping[str, int], scan
     for label in {*labels, *held}:
         more = TierTally(due=labels.count(label), held=held.get(label, 0))
         tiers[label] = tiers.get(label, TierTally()).plus(more)
-    return replace(
-        tally,
-        scanned=scanned,
-        selected=tally.selected + len(labels),
-        held=tally.held + sum(held.values()),
-        by_tier={label: tier.due for label, tier in tiers.items() if tier.due},
-        tiers=tiers,
-    )
+    return replace(tally, scanned=scanned).by(tiers)
 
 
 def plus(one: Tally, other: Tally) -> Tally:
@@ -138,26 +131,14 @@ def plus(one: Tally, other: Tally) -> Tally:
     tiers = dict(one.tiers)
     for label, tier in other.tiers.items():
         tiers[label] = tiers[label].plus(tier) if label in tiers else tier
-    whole = TierTally()
-    for tier in tiers.values():
-        whole = whole.plus(tier)
-    return Tally(
+    both = Tally(
         scanned=one.scanned + other.scanned,
-        selected=one.selected + other.selected,
-        held=one.held + other.held,
-        minimum=one.minimum + other.minimum,
-        unresolved=one.unresolved + other.unresolved,
-        bytes=one.bytes + other.bytes,
-        oldest=whole.oldest,
-        newest=whole.newest,
-        by_tier={label: tier.due for label, tier in tiers.items() if tier.due},
-        tiers=tiers,
-        overdue_seconds=max(one.overdue_seconds, other.overdue_seconds),
         after=other.after,
-        next_due=min((each for each in (one.next_due, other.next_due) if each is not None), default=None),
+        next_due=earliest(one.next_due, other.next_due),
         requests=one.requests + other.requests,
         orphans=one.orphans + other.orphans,
     )
+    return both.by(tiers)
 
 
 def accounts_of(page: Page) -> set[Account]:
