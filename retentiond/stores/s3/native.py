@@ -15,11 +15,11 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Final
 
 from retentiond.domain.duration import rfc3339
 from retentiond.domain.evidence import canonical
@@ -30,6 +30,7 @@ from retentiond.stores.s3 import buckets
 from retentiond.stores.s3.covering import covered
 from retentiond.stores.s3.endpoint import Bucket
 from retentiond.stores.s3.legalholds import write_legal_hold
+from retentiond.stores.s3.native_memory import Memory, Standing, Version
 from retentiond.stores.s3.objects import Absent, legal_hold
 from retentiond.stores.s3.rows import Chunk, Position, Rows, fetch
 from retentiond.stores.s3.signing import Expiry
@@ -47,63 +48,6 @@ _EXPIRY: Final = timedelta(seconds=60)
 """A server may take its time with a request that came before its expiry: the lease is longer by minutes."""
 _PAGE: Final = 500
 _AT_ONCE: Final = 16
-
-Version = tuple[bytes, str]
-
-
-class Standing(Protocol):
-    """How a place stands; see `control.legal_holds`."""
-
-    @property
-    def holds(self) -> Mapping[str, str]:
-        """The holds that are written, with the digest of each."""
-
-    @property
-    def looked(self) -> float | None:
-        """How many seconds ago all was last brought in step."""
-
-    @property
-    def verified(self) -> float | None:
-        """How many seconds ago each that is ours was last asked about."""
-
-    @property
-    def any_left(self) -> bool:
-        """Whether a legal hold there is ours."""
-
-    @property
-    def free(self) -> bool:
-        """Whether nobody else is at it."""
-
-
-class Memory(Protocol):
-    """What the control database remembers of the place; see `control.legal_holds`."""
-
-    async def standing(self) -> Standing:
-        """How it stands."""
-
-    async def take(self, seconds: float) -> Sequence[Hold] | None:
-        """Have the lease for so long, and all holds as they are then; None: somebody else has it."""
-
-    async def ours(self, keys: Collection[bytes]) -> Mapping[Version, bool]:
-        """The versions of these keys that are ours, and whether the legal hold is known to be written."""
-
-    async def all_ours(self, most: int, *, written: bool = False) -> Sequence[Version]:
-        """The first of all that are ours; with `written` of those that are known to be written."""
-
-    async def intend(self, versions: Collection[Version]) -> None:
-        """These are ours from now on, and whether they are written is not known."""
-
-    async def wrote(self, versions: Collection[Version]) -> None:
-        """These are written."""
-
-    async def forget(self, versions: Collection[Version]) -> None:
-        """These are not ours any more."""
-
-    async def done(self, holds: Mapping[str, str], *, verified: bool) -> None:
-        """All is in step with these; the lease ends."""
-
-    async def leave(self) -> None:
-        """The lease ends, and nothing is done."""
 
 
 @dataclass(slots=True)
@@ -199,15 +143,8 @@ class S3NativeHolds:
 
     async def taken_off(self, bucket: Bucket, most: int) -> tuple[int, int]:
         """Of the first of those that are ours and written, how many there are, and how many are off; Unreachable."""
-        off: list[Version] = []
-
-        async def look(each: Version) -> None:
-            if await _is_on(bucket, each) is False:
-                off.append(each)
-
         ours = await self.memory.all_ours(most, written=True)
-        await _several(look, ours)
-        return len(ours), len(off)
+        return len(ours), len(await _off(bucket, ours))
 
     async def _digests(self, holds: Sequence[Hold]) -> dict[str, str]:
         return {hold.id: await self.digest(hold) for hold in holds}
@@ -290,14 +227,7 @@ class S3NativeHolds:
 
     async def _write(self, bucket: Bucket, walk: _Pass, lacks: Sequence[Version], ours: Mapping[Version, bool]) -> None:
         """Put legal holds on; one that is there and not ours is somebody else's, and is left to them."""
-        unknown = [each for each in lacks if each not in ours]
-        free: list[Version] = []
-
-        async def look(each: Version) -> None:
-            if await _is_on(bucket, each) is False:
-                free.append(each)
-
-        await _several(look, unknown)
+        free = await _off(bucket, [each for each in lacks if each not in ours])
         if free:
             await self.memory.intend(free)
         todo = [each for each in lacks if each in ours or each in set(free)]
@@ -307,14 +237,7 @@ class S3NativeHolds:
             await self.memory.forget(gone)
 
     async def _verify(self, bucket: Bucket, walk: _Pass, there: Sequence[Version]) -> None:
-        off: list[Version] = []
-
-        async def look(each: Version) -> None:
-            if await _is_on(bucket, each) is False:
-                off.append(each)
-
-        await _several(look, there)
-        if off:
+        if off := await _off(bucket, there):
             await self.memory.intend(off)
             await self.memory.wrote(set(off) - await self._send(bucket, walk, off, on=True))
             self.mended = (*self.mended, f"{len(off)} legal holds had been taken off")
@@ -349,12 +272,17 @@ class S3NativeHolds:
         return gone
 
 
-async def _is_on(bucket: Bucket, version: Version) -> bool | None:
-    """Whether a legal hold is on the version; None where there is no such version any more."""
-    try:
-        return await legal_hold(bucket, _key(version), version[1])
-    except Absent:
-        return None
+async def _off(bucket: Bucket, versions: Sequence[Version]) -> list[Version]:
+    """Those that are there and have no legal hold on them."""
+    found: list[Version] = []
+
+    async def look(each: Version) -> None:
+        with suppress(Absent):
+            if not await legal_hold(bucket, _key(each), each[1]):
+                found.append(each)
+
+    await _several(look, versions)
+    return found
 
 
 def _versions(rows: Rows) -> list[Version | None]:
