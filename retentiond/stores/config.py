@@ -7,6 +7,7 @@ wrong with a value is raised as `Unfit`, so that `settings` can report it with t
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, ClassVar, Final, Literal, Self
 from zoneinfo import ZoneInfo
@@ -152,7 +153,7 @@ class Pace(BaseModel):
         return self
 
 
-class TargetConfig(BaseModel):
+class TargetConfig(BaseModel, ABC):
     """The settings that targets of every store have.
 
     `actions` are those that the store can carry out. `no_verdict` names the keys that enter no verdict, and so no
@@ -173,9 +174,9 @@ class TargetConfig(BaseModel):
     window: Window | None = None
     tier: str | None = None
 
+    @abstractmethod
     def records(self) -> tuple[str, ...]:
         """Names the records that it is over: equal for two targets means that both are over the same ones."""
-        raise NotImplementedError
 
     def overlaps(self, other: TargetConfig) -> bool:
         """Whether a record could be of both, as far as the configuration tells."""

@@ -4,7 +4,6 @@ import pytest
 
 from retentiond.errors import ConfigurationError
 from retentiond.settings import load
-from retentiond.stores.config import TargetConfig
 from retentiond.stores.s3.config import S3Target, service_of
 
 TARGET = """
@@ -184,8 +183,3 @@ def test_the_group_of_regions_is_what_the_region_s_name_begins_with_unless_it_is
 def test_services_are_told_apart_by_host_port_and_path():
     assert service_of(None) == service_of("https://bucket.s3.dualstack.us-east-1.amazonaws.com") == "aws"
     assert service_of("https://amazonaws.com.example.org") == "amazonaws.com.example.org:443"
-
-
-def test_every_kind_of_target_says_what_it_is_over():
-    with pytest.raises(NotImplementedError):
-        TargetConfig.model_validate({"store": "x", "class": "logs"}).records()
