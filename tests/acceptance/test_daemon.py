@@ -15,7 +15,7 @@ from tests.services.dawdle import SLOW, in_a_batch
 from tests.services.postgres import cluster, start, stop
 from tests.services.process import run_retentiond
 
-# By 3-interface, without those of erasure requests and of native expiry, which this core does not have.
+# By 3-interface, without those of erasure requests, which come later.
 CONTRACT = {
     "records_erased_total": {"target", "class", "tier"},
     "records_anonymised_total": {"target", "class", "tier"},
