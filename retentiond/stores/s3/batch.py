@@ -19,6 +19,7 @@ from retentiond.domain.permit import Permit
 from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Refused
 from retentiond.stores.base import AccountDirectory, Intended, Tally, Window
+from retentiond.stores.clock import Expiry
 from retentiond.stores.rulings import Rulings
 from retentiond.stores.s3 import errors
 from retentiond.stores.s3.deleting import PARTS_LEFT, delete
@@ -29,7 +30,6 @@ from retentiond.stores.s3.locks import Locks
 from retentiond.stores.s3.place import Place
 from retentiond.stores.s3.reading import Found, Reading, accounts_of
 from retentiond.stores.s3.rows import Listing
-from retentiond.stores.s3.signing import Expiry
 from retentiond.stores.s3.sources import Sources
 from retentiond.stores.s3.walk import UPLOADS, Taken, Walks
 

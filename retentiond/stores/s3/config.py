@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from retentiond.stores.access import ACCESS_KEYS, BucketAccess, service_of
-from retentiond.stores.config import FROZEN, TargetConfig, Unfit
-from retentiond.stores.s3.template import ACCOUNT, TIER, Template
+from retentiond.stores.access import ACCESS_KEYS, BucketAccess, Tags, service_of
+from retentiond.stores.config import TargetConfig, Unfit
+from retentiond.stores.template import ACCOUNT, TIER, Template
 
 __all__ = ["S3Target", "Tags", "service_of"]
 
 _ANY_KEY: Final = "{object:path}"
-Tag = Annotated[str, Field(min_length=1, max_length=128)]
-
-
-class Tags(BaseModel):
-    """The tags of an object that its account or tier is read from; each object then costs a call of its own."""
-
-    model_config = FROZEN
-
-    account: Tag | None = None
-    tier: Tag | None = None
 
 
 class S3Target(BucketAccess, TargetConfig):

@@ -81,7 +81,7 @@ def test_where_and_by_whom_objects_are_reached_enters_no_verdict():
         ("    bucket: 'arn:aws:s3:eu-west-1:1:accesspoint/x'\n", "bucket", "an access point"),
         ("    key: '{account}{job}'\n", "key", "nothing stands between account and job"),
         ("    key: 'artifacts/'\n", "key", "has no field"),
-        ("    endpoint_url: s3.example.com\n", "endpoint_url", "not the address of an S3 endpoint"),
+        ("    endpoint_url: s3.example.com\n", "endpoint_url", "not the address of an endpoint"),
         ("    endpoint_url: 'https://me:hunter2@s3.example.com'\n", "endpoint_url", "not the address"),
         ("    endpoint_url: 'https://s3.example.com:x'\n", "endpoint_url", "not the address"),
         ("    endpoint_url: 'https://s3.example.com?x'\n", "endpoint_url", "not the address"),
