@@ -17,6 +17,8 @@ from retentiond.domain.evidence import canonical
 from retentiond.domain.plan import TierSource
 from retentiond.settings import Settings
 from retentiond.stores.base import AnyStore
+from retentiond.stores.cloudwatch.config import CloudwatchTarget
+from retentiond.stores.cloudwatch.store import CloudwatchStore
 from retentiond.stores.config import TargetConfig
 from retentiond.stores.health import Health as HealthConfig
 from retentiond.stores.postgres.config import PostgresTarget
@@ -153,6 +155,16 @@ def _objects(config: S3Target, target: Target, shared: Shared) -> AnyStore:
     return S3Store(target.name, config, action=target.action, data_class=target.data_class)
 
 
+def _log_group_facts(config: CloudwatchTarget, others: Mapping[str, TargetConfig]) -> Facts:
+    del others  # a group says for itself what it is
+    return Facts(has_account=config.knows_account, has_tier=config.has_tier)
+
+
+def _log_groups(config: CloudwatchTarget, target: Target, shared: Shared) -> AnyStore:
+    del shared  # what is remembered of groups is given to it by whoever opens the control database
+    return CloudwatchStore(target.name, config, action=target.action, data_class=target.data_class)
+
+
 def make_stores(
     targets: Sequence[Target], given: Mapping[str, TargetConfig], *, space: str, secret: bytes, pools: Pools
 ) -> dict[str, AnyStore]:
@@ -179,7 +191,11 @@ class Kind:
 
 
 KINDS: Mapping[type[TargetConfig], Kind] = MappingProxyType(
-    {PostgresTarget: Kind(_table_facts, _table), S3Target: Kind(_object_facts, _objects)}
+    {
+        PostgresTarget: Kind(_table_facts, _table),
+        S3Target: Kind(_object_facts, _objects),
+        CloudwatchTarget: Kind(_log_group_facts, _log_groups),
+    }
 )
 """Every kind of store by its configuration model: a new one is one line here, and one in `stores.registry`."""
 

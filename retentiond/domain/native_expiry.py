@@ -26,7 +26,8 @@ class NativeRule:
     """A rule by which a store erases a target's records by itself: those whose keys begin with `prefix`.
 
     `days` after each record's anchor, or all at the instant `at`; `narrowed`: by something that we don't see (a tag, a
-    size), so that it may reach fewer. `name` tells it to people.
+    size), so that it may reach fewer. `account` is whose they all are, as the store has it (None: anybody's). `name`
+    tells it to people.
     """
 
     name: str
@@ -34,6 +35,7 @@ class NativeRule:
     days: int | None = None
     at: datetime | None = None
     narrowed: bool = False
+    account: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,20 @@ def _against(rule: NativeRule, hold: Hold) -> NativeFinding:
 
 def _may_reach(rule: NativeRule, hold: Hold, target: str) -> bool:
     """Whether a record that the hold covers may come under the rule: time does not part them, since all grow old."""
+    accounts = {_loosely(each) for each in hold.scope.accounts}
+    if accounts and rule.account is not None and _loosely(rule.account) not in accounts:
+        return False
     keys, prefixes = hold.scope.records.get(target, ()), hold.scope.prefixes.get(target, ())
     if not keys and not prefixes:
         return True
-    return any(key.startswith(rule.prefix) for key in keys) or any(
+    return any(key.startswith(rule.prefix) or rule.prefix.startswith(f"{key}:") for key in keys) or any(
         prefix.startswith(rule.prefix) or rule.prefix.startswith(prefix) for prefix in prefixes
     )
+
+
+def _loosely(account: str) -> str:
+    """A text that is the same for all that any type of ids may call equal: a conflict too many is no harm."""
+    return "".join(each for each in account.casefold() if each.isalnum()).lstrip("0")
 
 
 def _policy(rule: NativeRule, data_class: DataClass) -> NativeFinding | None:
@@ -92,7 +102,7 @@ def _policy(rule: NativeRule, data_class: DataClass) -> NativeFinding | None:
         why = f"it erases after {rule.days} days, and {what} of {data_class.name} is {term}"
         return NativeFinding("conflict" if data_class.minimum else "sooner", rule, why)
     finite = [term for term in data_class.candidates() if isinstance(term, Duration)]
-    if any(timedelta(days=rule.days) > _longest(term) for term in finite):
+    if any(timedelta(days=rule.days) > longest(term) for term in finite):
         why = f"it erases after {rule.days} days, later than promised; our sweeps go before it"
         return NativeFinding("later", rule, why)
     return None
@@ -100,11 +110,11 @@ def _policy(rule: NativeRule, data_class: DataClass) -> NativeFinding | None:
 
 def _ends_before(days: int, term: Term) -> bool:
     """Whether so many days may be over before the term is."""
-    return not isinstance(term, Duration) or timedelta(days=days) < _longest(term)
+    return not isinstance(term, Duration) or timedelta(days=days) < longest(term)
 
 
 @lru_cache
-def _longest(term: Duration) -> timedelta:
+def longest(term: Duration) -> timedelta:
     """The longest that the term takes, whenever it begins within four years: months and years differ in days."""
     starts = (_SOME_DAY + timedelta(days=days) for days in range(4 * 366))
     return max(

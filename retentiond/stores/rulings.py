@@ -28,6 +28,7 @@ class Untold(Enum):
     KEY = "the key does not fit the template"
     TAG = "it lacks a tag that the target reads the account or the tier from"
     OWNER = "no record of the target that it is paired with owns it"
+    CLASS = "its log group is of a class whose events can't be read, so that nothing tells how new they are"
 
 
 Account = str | None | Untold

@@ -14,9 +14,9 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import NotFound
 from retentiond.stores.base import Matches
+from retentiond.stores.covering import covered
 from retentiond.stores.rulings import Rulings, Untold
 from retentiond.stores.s3.batch import Ground
-from retentiond.stores.s3.covering import covered
 from retentiond.stores.s3.rows import Position, Rows, fetch
 from retentiond.stores.s3.walk import KEYS, Taken
 

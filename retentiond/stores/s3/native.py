@@ -27,8 +27,8 @@ from retentiond.domain.holds import Hold, TargetHold, covers_target
 from retentiond.errors import Blind, Refused, RetentiondError, quoted
 from retentiond.stores.base import AccountDirectory
 from retentiond.stores.clock import Expiry
+from retentiond.stores.covering import covered
 from retentiond.stores.s3 import buckets
-from retentiond.stores.s3.covering import covered
 from retentiond.stores.s3.endpoint import Bucket
 from retentiond.stores.s3.legalholds import write_legal_hold
 from retentiond.stores.s3.native_memory import Memory, Standing, Version

@@ -1,0 +1,53 @@
+"""What log groups had as their retention before a hold removed it, and which batches a hold has to wait for there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from retentiond.control import permits
+from retentiond.control.database import Database
+
+
+class LogRetention:
+    """The memory of one target; `grace` in seconds is `holds.late_effect_grace`. Each method raises Unreachable."""
+
+    def __init__(self, database: Database, target: str, records: Sequence[str], *, grace: float) -> None:
+        self._database, self._target, self._grace = database, target, grace
+        self._place = json.dumps(list(records))
+
+    async def remembered(self) -> dict[str, int]:
+        """The retention that was removed for a hold, in days, by group."""
+        async with self._database.transaction(read_only=True) as tx:
+            rows = await tx.fetch("SELECT log_group, days FROM retentiond.log_retention WHERE place = $1", self._place)
+        return {row["log_group"]: row["days"] for row in rows}
+
+    async def remember(self, group: str, days: int) -> None:
+        """It is about to be removed; what is remembered already stays: that was there before the first hold."""
+        async with self._database.transaction() as tx:
+            await tx.execute(
+                "INSERT INTO retentiond.log_retention (place, log_group, days) VALUES ($1, $2, $3)"
+                " ON CONFLICT (place, log_group) DO NOTHING",
+                self._place,
+                group,
+                days,
+            )
+
+    async def forget(self, group: str) -> None:
+        """It is set again, or the group is gone."""
+        async with self._database.transaction() as tx:
+            await tx.execute(
+                "DELETE FROM retentiond.log_retention WHERE place = $1 AND log_group = $2", self._place, group
+            )
+
+    async def waits(self, holds: Sequence[str]) -> set[str]:
+        """Those of the holds that were placed after a batch of the target which may still take effect."""
+        if not holds:
+            return set()
+        async with self._database.transaction(read_only=True) as tx:
+            rows = await tx.fetch("SELECT id, epoch FROM retentiond.holds WHERE id = ANY($1)", list(holds))
+            there = await permits.open_permits(tx)
+        epochs = [
+            each.epoch for each in there if each.target == self._target and not each.outstanding.expired(self._grace)
+        ]
+        return {row["id"] for row in rows if any(epoch < row["epoch"] for epoch in epochs)}
