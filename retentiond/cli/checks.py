@@ -178,7 +178,7 @@ async def _native_expiry(app: App, found: _Found) -> None:
     except Exception as error:
         found.broken("control", error)
         return
-    for each in await native_expiry.look(app.spec.targets, app.engine.stores, known):
+    for each in await native_expiry.look(app.spec.targets, app.engine.stores, known, app.spec.rules):
         if each.error is None or not found.explains(each.target, each.error):
             found.findings += each.findings()
 

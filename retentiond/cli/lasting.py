@@ -1,7 +1,8 @@
-"""How long records take at a pace that is bounded: what `plan` and the progress of a sweep say of it."""
+"""How long records take at a bounded pace, and how long a store keeps them: what plans and sweeps say of both."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from math import ceil
 
 from retentiond.sweep.spec import Pace
@@ -18,3 +19,10 @@ def lasting(records: int, pace: Pace) -> str | None:
         if seconds >= 2 * unit:
             return f"about {ceil(seconds / unit)} {name}"
     return f"about {ceil(seconds)} s"
+
+
+def ceilings_told(ceilings: Mapping[str, int], are: str) -> Iterator[str]:
+    """What of groups of records `are` (or would be) told to erase by themselves: days, or `never`, and how many."""
+    for days, groups in sorted(ceilings.items(), key=lambda each: (len(each[0]), each)):
+        what = "keep everything" if days == "never" else f"erase by themselves after {days} days"
+        yield f"{groups} groups of records {are} told to {what}"

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import click
 
-from retentiond.cli.lasting import lasting
+from retentiond.cli.lasting import ceilings_told, lasting
 from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, day, json_option, note, settings, size, table
 from retentiond.cli.progress import Progress
@@ -188,8 +188,8 @@ def _show_plan(found: Sequence[tuple[Target, Planned]]) -> None:
         note(f"{target.name} has {about}{planned.total:,} records; `due` are those that a sweep would {target.action}")
         if takes := lasting(sum_of(planned.due).due, target.pace):
             note(f"{target.name}: what is due takes {takes} at {target.pace.records_per_second:g} records a second")
-        for days, groups in sorted(planned.due.ceilings.items()):
-            note(f"{target.name}: {groups} groups of records would be told to erase by themselves: {days} (days)")
+        for told in ceilings_told(planned.due.ceilings, "would be"):
+            note(f"{target.name}: {told}")
 
 
 def _plan_rows(target: Target, planned: Planned) -> Iterable[list[object]]:

@@ -45,6 +45,10 @@ class LogGround:
             },
         )
 
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return time.time()
+
     async def streams(self) -> list[tuple[str, str]]:
         """The groups (without the head) and streams that are there."""
         return [(group, stream) for group in await self.groups() for stream in await self._streams(group)]

@@ -22,6 +22,7 @@ async def native_rules(endpoint: Endpoint, groups: Groups, config: CloudwatchTar
         if days is None:
             continue
         of = "of log groups" if config.knows_account else f"of log group {each.group.name}"
+        tier = config.tier if config.tier is not None else each.tier
         account = each.account if isinstance(each.account, str) else None
-        found.append(NativeRule(f"retention {of}", f"{each.group.name}:", days, account=account))
+        found.append(NativeRule(f"retention {of}", f"{each.group.name}:", days, account=account, tier=tier))
     return tuple(found)
