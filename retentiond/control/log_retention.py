@@ -10,14 +10,18 @@ from retentiond.control.database import Database
 
 
 class LogRetention:
-    """The memory of one target; `grace` in seconds is `holds.late_effect_grace`. Each method raises Unreachable."""
+    """The memory of one target; `grace` in seconds is `holds.late_effect_grace`. Each method raises Unreachable.
+
+    `records` tells what the target is over: its kind, the service, the region, the names of groups.
+    """
 
     def __init__(self, database: Database, target: str, records: Sequence[str], *, grace: float) -> None:
         self._database, self._target, self._grace = database, target, grace
-        self._place = json.dumps(list(records))
+        # Not by the target's names of groups: those may be written otherwise one day, and the groups are the same.
+        self._place = json.dumps(list(records[1:3]))
 
     async def remembered(self) -> dict[str, int]:
-        """The retention that was removed for a hold, in days, by group."""
+        """The retention that was removed for a hold, in days, by group: of all groups of the service and region."""
         async with self._database.transaction(read_only=True) as tx:
             rows = await tx.fetch("SELECT log_group, days FROM retentiond.log_retention WHERE place = $1", self._place)
         return {row["log_group"]: row["days"] for row in rows}

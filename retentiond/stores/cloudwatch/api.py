@@ -31,6 +31,15 @@ async def groups(
     return [Group.of(told) for told in page.get("logGroups") or ()], page.get("nextToken") or None
 
 
+async def all_groups(endpoint: Endpoint, head: str) -> list[Group]:
+    """All groups whose names begin so; no tags are among it."""
+    found, token = await groups(endpoint, head)
+    while token is not None:
+        more, token = await groups(endpoint, head, token=token)
+        found += more
+    return found
+
+
 async def group(endpoint: Endpoint, name: str) -> Group | None:
     """That group as it is now; None where there is none."""
     found, _ = await groups(endpoint, name, limit=1)

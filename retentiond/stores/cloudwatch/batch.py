@@ -7,6 +7,7 @@ the control database say, and however long this process stood still in between.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,8 @@ _MARGIN: Final = timedelta(seconds=2)
 """Between the requests' expiry and the permit's deadline: a signature has whole seconds."""
 _BUSY_SECONDS: Final = 15.0
 """Of a permit's life, what may be spent with deleting at the target's pace."""
+_LOOK_SECONDS: Final = 8.0
+"""How long it may take to see that what was deleted is not listed any more: the lease goes on running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ class Ground:
 
     async def ceilings(self) -> Ceilings:
         """What is wanted of groups."""
-        remembered = await self.memory.remembered() if self.memory is not None else {}
+        all_of_them = await self.memory.remembered() if self.memory is not None else {}
+        remembered = {name: days for name, days in all_of_them.items() if self.groups.fits(name)}
         return Ceilings(self.config, self.groups, self.directory, remembered)
 
 
@@ -100,7 +104,7 @@ class CloudwatchBatch:
         async with ground.walks.at(endpoint, window.after, window.until) as listing:
             taken = await listing.take(min(window.size, MOST))
             page, found = await _judged(ground, rulings, taken.rows)
-            allowed = max(int(ground.place.pacer.rate * _BUSY_SECONDS), 1)
+            allowed = self._allowed()
             if len(found.due) > allowed:
                 taken = listing.cut(taken, found.due[allowed - 1] + 1)
                 page, found = await _judged(ground, rulings, taken.rows)
@@ -111,12 +115,15 @@ class CloudwatchBatch:
     async def _looked_at_groups(self, window: Window) -> Tally:
         endpoint = await self._ground.place.endpoint()
         before, wanted = endpoint.requests, await self._ground.ceilings()
-        self._ceilings, last = await wanted.page(
-            endpoint, self._plan, window.after[0] if window.after else None, window.size
-        )
+        begins = window.after[0] if window.after else None
+        self._ceilings, last = await wanted.page(endpoint, self._plan, begins, self._allowed())
         after = (last,) if last is not None else None
         requests = endpoint.requests - before
         return Tally(ceilings=ceilings.counted(self._ceilings), after=after, requests=requests)
+
+    def _allowed(self) -> int:
+        """How many requests that destroy a permit's life allows."""
+        return max(int(self._ground.place.pacer.rate * _BUSY_SECONDS), 1)
 
     async def intended(self, permit: Permit, window: Window) -> Intended:
         """Judge it once more: by the streams and groups as they are now, and by what the directory says now."""
@@ -224,8 +231,9 @@ async def _judged(ground: Ground, rulings: Rulings, rows: Sequence[Row]) -> tupl
 async def _verified(sent: Sent, streams: Sequence[Stream]) -> str:
     """How it is known that they went; what can't be looked at now rests on the answers alone."""
     try:
-        gone = await absent(sent.endpoint, streams)
-    except RetentiondError:
+        async with asyncio.timeout(_LOOK_SECONDS):
+            gone = await absent(sent.endpoint, streams)
+    except (RetentiondError, TimeoutError):
         gone = False
     return "absent" if gone else "answered"
 

@@ -31,7 +31,7 @@ class Memory(Protocol):
     """What the control database remembers of the target's groups; see `control.log_retention`."""
 
     async def remembered(self) -> Mapping[str, int]:
-        """The retention that was removed for a hold, in days, by group."""
+        """The retention that was removed for a hold, in days, by group: of all groups of the service and region."""
 
     async def remember(self, group: str, days: int) -> None:
         """It is about to be removed; what is remembered already stays."""
@@ -66,19 +66,20 @@ class Ceilings:
     remembered: Mapping[str, int]
 
     async def page(
-        self, endpoint: Endpoint, plan: TargetPlan, after: str | None, size: int
+        self, endpoint: Endpoint, plan: TargetPlan, after: str | None, most: int
     ) -> tuple[list[Ceiling], str | None]:
-        """The changes of the next groups, and the name of the last where more follow."""
-        found: list[Owned] = []
+        """The next changes, at most so many, and the name of the last group where more may follow."""
+        if self.config.retention == "leave" and not self.remembered:
+            return [], None
+        found: list[Ceiling] = []
         token: str | None = None
         while True:
             owned, token = await self.groups.page(endpoint, token, after)
-            found += [each for each in owned if after is None or each.group.name > after]
-            if token is None or len(found) > size:
-                break
-        kept = found[:size]
-        last = kept[-1].group.name if len(found) > len(kept) else None
-        return await self.wanted(plan, kept), last
+            found += await self.wanted(plan, [each for each in owned if after is None or each.group.name > after])
+            if len(found) > most or (len(found) == most and token is not None):
+                return found[:most], found[most - 1].group
+            if token is None:
+                return found, None
 
     async def wanted(self, plan: TargetPlan, owned: Sequence[Owned]) -> list[Ceiling]:
         """What is to be changed of these groups as they are now."""

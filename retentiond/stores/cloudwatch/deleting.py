@@ -36,6 +36,11 @@ class Sent:
     window: timedelta | None
     pacer: Pacer
 
+    @property
+    def over(self) -> bool:
+        """Whether the time is over, as far as the service's clock is known."""
+        return self.endpoint.clock.latest() >= self.expiry.expires_at
+
 
 @dataclass(frozen=True, slots=True)
 class Done:
@@ -50,6 +55,8 @@ async def delete(sent: Sent, streams: Sequence[Stream], still_due: Callable[[int
     done: list[Done] = []
     for index, stream in enumerate(streams):
         await sent.pacer.take()
+        if sent.over:
+            break
         found = await _delete(sent, index, stream, still_due)
         done.append(found)
         if found.outcome == "unknown" or (found.outcome == "passed over" and found.code == NO_TIME):

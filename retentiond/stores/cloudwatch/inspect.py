@@ -97,16 +97,20 @@ async def _fence(ground: Ground, endpoint: Endpoint) -> list[Finding]:
 
 
 async def _rights(ground: Ground, endpoint: Endpoint, groups: Sequence[Owned]) -> list[Finding]:
-    """What is not even allowed for a group that is not there."""
-    scratch = f"{ground.groups.head}.retentiond-check-{uuid.uuid4().hex}"[:512]
+    """What is not even allowed for a stream, or a group, that is not there."""
+    scratch = f".retentiond-check-{uuid.uuid4().hex}"
+    absent = f"{ground.groups.head}{scratch}"[:512]
+    there = groups[0].group.name if groups else absent
     asked: list[tuple[str, dict[str, Any]]] = [
-        ("DescribeLogStreams", {"logGroupName": groups[0].group.name if groups else scratch, "limit": 1}),
-        ("GetLogEvents", {"logGroupName": scratch, "logStreamName": "absent", "limit": 1}),
-        ("DeleteLogStream", {"logGroupName": scratch, "logStreamName": "absent"}),
-        ("DeleteRetentionPolicy", {"logGroupName": scratch}),
+        ("DescribeLogStreams", {"logGroupName": there, "limit": 1}),
+        ("GetLogEvents", {"logGroupName": there, "logStreamName": scratch, "limit": 1}),
+        ("DeleteLogStream", {"logGroupName": there, "logStreamName": scratch}),
     ]
-    if ground.config.retention == "manage":
-        asked.append(("PutRetentionPolicy", {"logGroupName": scratch, "retentionInDays": PERMITTED[-1]}))
+    # A right may well be granted on the one group alone that a target names, and there it must not be tried.
+    if ground.config.names().template is not None:
+        asked.append(("DeleteRetentionPolicy", {"logGroupName": absent}))
+        if ground.config.retention == "manage":
+            asked.append(("PutRetentionPolicy", {"logGroupName": absent, "retentionInDays": PERMITTED[-1]}))
     told = []
     for action, body in asked:
         try:

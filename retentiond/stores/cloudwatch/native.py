@@ -26,7 +26,6 @@ from retentiond.stores.cloudwatch.errors import error_of
 from retentiond.stores.cloudwatch.retention import held
 from retentiond.stores.cloudwatch.rows import DELIVERY, Group
 from retentiond.stores.cloudwatch.store import CloudwatchStore
-from retentiond.stores.cloudwatch.walk import Owned
 from retentiond.stores.rulings import Account
 
 _MOST_SECONDS: Final = 30.0
@@ -70,16 +69,17 @@ class LogRetentionHolds:
         Raises Blind, Unreachable.
         """
         name, endpoint = self.store.name, await self.store.place.endpoint()
-        remembered = await self.memory.remembered()
-        bearing = self._bearing(known)
+        remembered, bearing = await self._remembered(), self._bearing(known)
         told: list[Finding] = []
-        groups = await self.store.groups_of.every(endpoint) if bearing or remembered else []
-        under = {each.group.name for each, _ in await self._under(groups, bearing)}
-        erasing = [each.group for each in groups if each.group.name in under and each.group.days is not None]
-        if erasing:
+        groups = await api.all_groups(endpoint, self.store.groups_of.head) if bearing or remembered else []
+        of_interest = [
+            each for each in groups if (each.days is not None and each.kind != DELIVERY) or each.name in remembered
+        ]
+        under = {each.name for each, _ in await self._under(endpoint, of_interest, bearing)}
+        if erasing := [each for each in of_interest if each.name in under and each.days is not None]:
             message = f"{len(erasing)} log groups under a hold have a retention, and erase by themselves"
             told.append(Finding("error", name, message, "retentiond run   # removes it, and remembers what it was"))
-        if waiting := [each for each in remembered if each not in under]:
+        if waiting := [each for each in of_interest if each.name not in under and each.days is None]:
             message = (
                 f"the retention of {len(waiting)} log groups was removed for holds that are over, and is not set again"
             )
@@ -94,34 +94,43 @@ class LogRetentionHolds:
         ]
 
     async def _settle(self, bearing: Sequence[Hold]) -> dict[str, str]:
-        remembered = await self.memory.remembered()
+        remembered = await self._remembered()
         if not bearing and not remembered:
             return {}
         # Before the look: what is seen afterwards no such batch can change.
         waiting = await self.memory.waits([hold.id for hold in bearing if hold.state is HoldState.PENDING])
         endpoint = await self.store.place.endpoint()
-        groups = await self.store.groups_of.every(endpoint)
-        under = await self._under(groups, bearing)
-        lacking = dict.fromkeys(waiting, _EARLIER)
-        removed = 0
-        for owned, holds in under:
-            why = await self._removed(endpoint, owned.group) if owned.group.days is not None else ""
-            removed += owned.group.days is not None and not why
-            if why:
-                lacking |= dict.fromkeys(holds, why)
-        if removed and all(hold.state is not HoldState.PENDING for hold in bearing):
-            self.mended = (*self.mended, f"the retention of {removed} log groups, which a hold bears on")
-        names = {owned.group.name for owned, _ in under}
-        there = {each.group.name: each.group for each in groups}
-        for group in remembered:
-            if group not in names and (group not in there or there[group].days is not None):
-                await self.memory.forget(group)
-        return lacking
+        groups = await api.all_groups(endpoint, self.store.groups_of.head)
+        # A group of class DELIVERY erases after a day or two, and nothing can keep it from that: `native_rules` say so.
+        erasing = [each for each in groups if each.days is not None and each.kind != DELIVERY]
+        under = await self._under(endpoint, erasing, bearing)
+        for group, _ in under:
+            await self._remove(endpoint, group)
+        if under and all(hold.state is not HoldState.PENDING for hold in bearing):
+            self.mended = (*self.mended, f"the retention of {len(under)} log groups, which a hold bears on")
+        # Set again by a batch, whose end nobody heard of, or by somebody else; or gone.
+        there, of_holds = {each.name for each in groups}, {group.name for group, _ in under}
+        again = {each.name for each in erasing} - of_holds
+        for name in remembered:
+            if name in again or name not in there:
+                await self.memory.forget(name)
+        return dict.fromkeys(waiting, _EARLIER)
 
-    async def _under(self, groups: Sequence[Owned], bearing: Sequence[Hold]) -> list[tuple[Owned, list[str]]]:
-        """The groups that any of the holds bears on, with the ids of those."""
+    async def _remembered(self) -> dict[str, int]:
+        """What is remembered of groups of this target."""
+        found = await self.memory.remembered()
+        return {name: days for name, days in found.items() if self.store.groups_of.fits(name)}
+
+    async def _under(
+        self, endpoint: Endpoint, groups: Sequence[Group], bearing: Sequence[Hold]
+    ) -> list[tuple[Group, list[str]]]:
+        """Those of the groups that any of the holds bears on, with the ids of those holds."""
+        if not bearing or not groups:
+            return []
         of: dict[str, TargetHold] = {hold.id: await self.store.hold_by(hold, self.directory) for hold in bearing}
-        asked = {each.account for each in groups if isinstance(each.account, str)}
+        made = [await self.store.groups_of.owned(endpoint, each) for each in groups]
+        owned = [each for each in made if each is not None]
+        asked = {each.account for each in owned if isinstance(each.account, str)}
         by_account = any(hold.accounts is not None for hold in of.values())
         texts = await self.directory.canonical(asked) if self.directory is not None and asked and by_account else {}
 
@@ -129,16 +138,14 @@ class LogRetentionHolds:
             return texts.get(account, account) if isinstance(account, str) else account
 
         found = [
-            (each, [hold_id for hold_id, hold in of.items() if held([hold], text(each.account), each.group.name)])
-            for each in groups
+            (each.group, [hold_id for hold_id, hold in of.items() if held([hold], text(each.account), each.group.name)])
+            for each in owned
         ]
-        return [(each, holds) for each, holds in found if holds]
+        return [(group, holds) for group, holds in found if holds]
 
-    async def _removed(self, endpoint: Endpoint, group: Group) -> str:
-        """Remove its retention and see that it is gone; why that can't be said, or nothing."""
-        if group.kind == DELIVERY:
-            return "a log group of class DELIVERY erases after a day or two, and nothing can keep it from that"
-        assert group.days is not None
+    async def _remove(self, endpoint: Endpoint, group: Group) -> None:
+        """Remove its retention and see that it is gone; raises whatever keeps that from being sure."""
+        assert group.days is not None, "only groups that erase are asked about"
         await self.memory.remember(group.name, group.days)
         begins = endpoint.clock.earliest()
         window = await self._window()
@@ -150,7 +157,6 @@ class LogRetentionHolds:
         now = await api.group(endpoint, group.name)
         if now is not None and now.days is not None:
             raise Refused("the retention of a log group is there again", remedy="see who sets it")
-        return ""
 
     async def _window(self) -> timedelta | None:
         """For how long a signature is good; where that can't be told the request is signed as any other is."""

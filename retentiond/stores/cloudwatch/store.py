@@ -193,7 +193,8 @@ class CloudwatchStore:
         endpoint = await self.place.endpoint()
         if window.walk == CEILINGS:
             wanted = await self.ground().ceilings()
-            changes, last = await wanted.page(endpoint, plan, window.after[0] if window.after else None, window.size)
+            begins = window.after[0] if window.after else None
+            changes, last = await wanted.page(endpoint, plan, begins, MOST)
             return Tally(ceilings=ceilings.counted(changes), after=(last,) if last is not None else None)
         total, after, rest = Tally(), window.after, window.size
         while True:

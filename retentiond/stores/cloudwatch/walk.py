@@ -64,13 +64,17 @@ class Groups:
         self._account = config.account
         self.head = self._names.head
 
+    def fits(self, name: str) -> bool:
+        """Whether a group of that name is one of the target's."""
+        return self._names.read(name) is not None
+
     async def page(self, endpoint: Endpoint, token: str | None, begins: str | None) -> tuple[list[Owned], str | None]:
         """A page of those from a name on, itself among them, and the token of the next."""
         groups, token = await api.groups(endpoint, self.head, token=token)
         found = [
             await self.owned(endpoint, each)
             for each in groups
-            if (begins is None or each.name >= begins) and self._names.read(each.name) is not None
+            if (begins is None or each.name >= begins) and self.fits(each.name)
         ]
         return [each for each in found if each is not None], token
 

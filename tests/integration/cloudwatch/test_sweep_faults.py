@@ -48,7 +48,6 @@ async def until_it_waits(subject):
     ("fault", "gone"),
     [
         (Fault("lost", about=deletes), 1),
-        (Fault("cut", about=deletes), 1),
         (Fault("never sent", about=deletes), 0),
         (Fault("a page", about=deletes), 0),
         (says("ServiceUnavailableException", "500 Internal Server Error"), 0),
