@@ -86,6 +86,7 @@ class CloudwatchBatch:
     _items: Items | None = None
     _rulings: Rulings | None = None
     _ceilings: list[Ceiling] = field(default_factory=list)
+    _after: tuple[str, ...] | None = None
     _at: datetime | None = None
     _window: timedelta | None = None
 
@@ -117,7 +118,7 @@ class CloudwatchBatch:
         before, wanted = endpoint.requests, await self._ground.ceilings()
         begins = window.after[0] if window.after else None
         self._ceilings, last = await wanted.page(endpoint, self._plan, begins, self._allowed())
-        after = (last,) if last is not None else None
+        self._after = after = (last,) if last is not None else None
         requests = endpoint.requests - before
         return Tally(ceilings=ceilings.counted(self._ceilings), after=after, requests=requests)
 
@@ -177,6 +178,7 @@ class CloudwatchBatch:
         failed = came_to["failed"] + came_to["denied"]
         return Tally(
             ceilings=ceilings.counted([each for each, found in pairs if found.outcome == "erased"]),
+            after=self._after,
             locked=came_to["passed over"],
             failed=failed,
             in_doubt=came_to["unknown"],

@@ -9,6 +9,7 @@ from retentiond.control import holds
 from retentiond.control.hold_rows import HoldDraft
 from retentiond.domain.holds import HoldState, Scope
 from retentiond.stores.cloudwatch import ceilings
+from retentiond.stores.cloudwatch.pace import Pacer
 from tests.contract.behaviours import killed
 from tests.services.gates import looks
 from tests.services.log_groups import log_ground, prepared
@@ -284,3 +285,51 @@ async def test_where_it_may_not_be_set_the_sweep_fails_and_names_the_right(apart
         assert (outcome.outcome, outcome.failed) == ("failed", 1)
         assert "logs:PutRetentionPolicy" in outcome.error["remedy"]
         assert outcome.ceilings == {"90": 1, "365": 1, "2557": 1}
+
+
+async def test_more_groups_than_a_permits_life_allows_are_set_in_several_batches(apart, ground, monkeypatch):
+    pace = {"records_per_second": 0.2, "duty": 1.0, "batch_seconds": 5.0}
+    subject = await tiers(apart, ground, pace=pace)
+    monkeypatch.setattr(Pacer, "take", lambda _: asyncio.sleep(0))
+    outcome = await subject.rig.only()
+    assert (outcome.outcome, outcome.batches) == ("drained", 2)
+    assert outcome.ceilings == {"90": 1, "365": 2, "2557": 1}
+
+
+async def test_what_was_removed_is_given_back_also_where_the_names_of_groups_are_written_otherwise_by_then(
+    apart, ground
+):
+    subject = await tiers(apart, ground, retention="leave")
+    await ground.retain("free", 7)
+    await subject.rig.only()
+    hold = await placed(subject, everything=True)
+    await release(subject, hold)
+    subject.rig.targets["logs"]["groups"] = ground.head + "{name}"
+    await subject.rig.approve_policy()
+    await subject.rig.only()
+    assert (await ground.groups())["free"] == 7
+
+
+async def test_a_hold_on_an_account_that_tags_name_removes_it_from_those_groups_alone(apart, ground):
+    for name, owner in (("a", "1"), ("b", "2"), ("c", None)):
+        tags = {"owner": owner} if owner else {}
+        await ground.client.create_log_group(logGroupName=ground.head + name, tags=tags)
+        await ground.stream(name, "s", 1)
+        await ground.retain(name, 2557)
+    subject = await prepared(apart, ground, groups=ground.head + "{name}", tags={"account": "owner"})
+    await subject.rig.only()
+    await placed(subject, accounts=("001",))
+    assert await ground.groups() == {"a": None, "b": 2557, "c": None}, "whose c is can't be told"
+
+
+async def test_a_group_that_is_gone_is_forgotten(subject):
+    await subject.rig.only()
+    hold = await placed(subject, targets=("logs",))
+    await subject.ground.client.delete_log_group(logGroupName=f"{subject.ground.head}free")
+    await release(subject, hold)
+    async with subject.rig.app() as app, app.database.transaction(read_only=True) as tx:
+        known = await holds.list_all(tx)
+        await app.native["logs"].settle(known)
+        (waiting,) = await app.native["logs"].findings(known)
+    assert "3 log groups" in waiting.message
+    assert "free" not in await remembered(subject)

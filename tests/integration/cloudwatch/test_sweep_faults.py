@@ -201,3 +201,22 @@ async def test_a_stream_that_was_made_anew_under_its_name_is_another_and_the_old
     await subject.rig.only()
     assert await subject.left() == {3, 1001, 1002, 1003}
     await subject.rig.require_told(logs=5)
+
+
+async def test_streams_that_cant_be_read_in_time_are_left_to_the_next_pass_when_the_permit_is_over(
+    subject, monkeypatch
+):
+    monkeypatch.setattr("retentiond.stores.cloudwatch.endpoint._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(deleting.Sent, "over", property(lambda sent: sent.endpoint.requests > 30))
+    whole, read = deleting.api.newest_event, []
+
+    async def newest_event(endpoint, stream):
+        read.append(stream)
+        endpoint.requests += 20
+        return await whole(endpoint, stream)
+
+    monkeypatch.setattr(deleting.api, "newest_event", newest_event)
+    outcome = await subject.rig.only()
+    assert (outcome.outcome, outcome.changed + outcome.locked) == ("capped", 5)
+    assert len(read) == outcome.changed
+    await subject.rig.require_settled()
