@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -20,7 +20,7 @@ from retentiond.errors import Refused, RetentiondError
 from retentiond.stores.base import AccountDirectory, Intended, Tally, Window
 from retentiond.stores.clock import Expiry
 from retentiond.stores.cloudwatch import ceilings, deleting
-from retentiond.stores.cloudwatch.ceilings import Ceiling, Ceilings, Memory
+from retentiond.stores.cloudwatch.ceilings import Ceiling, Ceilings, Memory, Remembered
 from retentiond.stores.cloudwatch.config import CloudwatchTarget
 from retentiond.stores.cloudwatch.deleting import Done, Sent, absent, as_now
 from retentiond.stores.cloudwatch.items import Items
@@ -58,7 +58,7 @@ class Ground:
     async def ceilings(self) -> Ceilings:
         """What is wanted of groups."""
         all_of_them = await self.memory.remembered() if self.memory is not None else {}
-        remembered = {name: days for name, days in all_of_them.items() if self.groups.fits(name)}
+        remembered = {name: each for name, each in all_of_them.items() if self.groups.fits(name)}
         return Ceilings(self.config, self.groups, self.directory, remembered)
 
 
@@ -86,6 +86,7 @@ class CloudwatchBatch:
     _items: Items | None = None
     _rulings: Rulings | None = None
     _ceilings: list[Ceiling] = field(default_factory=list)
+    _remembered: Mapping[str, Remembered] = field(default_factory=dict)
     _after: tuple[str, ...] | None = None
     _at: datetime | None = None
     _window: timedelta | None = None
@@ -134,6 +135,7 @@ class CloudwatchBatch:
             wanted = await self._ground.ceilings()
             owned = [await self._ground.groups.now(endpoint, each.group) for each in self._ceilings]
             self._ceilings = await wanted.wanted(self._plan, [each for each in owned if each is not None])
+            self._remembered = wanted.remembered
             return Intended(0, ceilings.document(self._ceilings) if self._ceilings else {})
         look = self._look
         assert look is not None, "it was not looked at"
@@ -172,7 +174,7 @@ class CloudwatchBatch:
         return replace(tally, requests=tally.requests + endpoint.requests - before)
 
     async def _set(self, sent: Sent) -> Tally:
-        done, read_back = await ceilings.set_all(sent, self._ceilings, self._ground.memory)
+        done, read_back = await ceilings.set_all(sent, self._ceilings, self._ground.memory, self._remembered)
         came_to = Counter(each.outcome for each in done)
         pairs = zip(self._ceilings, done, strict=True)
         failed = came_to["failed"] + came_to["denied"]

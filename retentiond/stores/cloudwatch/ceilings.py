@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from retentiond.domain.plan import TargetPlan
@@ -27,17 +28,29 @@ from retentiond.stores.rulings import Rulings, Untold
 NEVER = "never"
 
 
+class Remembered(Protocol):
+    """What a group had as its retention before a hold removed it, in days, and when it last was removed."""
+
+    @property
+    def days(self) -> int:
+        """After how many days it erased by itself."""
+
+    @property
+    def removed_at(self) -> datetime:
+        """When that was about to be removed."""
+
+
 class Memory(Protocol):
     """What the control database remembers of the target's groups; see `control.log_retention`."""
 
-    async def remembered(self) -> Mapping[str, int]:
-        """The retention that was removed for a hold, in days, by group: of all groups of the service and region."""
+    async def remembered(self) -> Mapping[str, Remembered]:
+        """The retention that was removed for a hold, by group: of all groups of the service and region."""
 
     async def remember(self, group: str, days: int) -> None:
-        """It is about to be removed; what is remembered already stays."""
+        """It is about to be removed; of what is remembered already the days stay."""
 
-    async def forget(self, group: str) -> None:
-        """It is set again, or the group is gone."""
+    async def forget(self, group: str, since: datetime) -> None:
+        """It is set again, or the group is gone; unless it was removed again since it was seen to be remembered."""
 
     async def waits(self, holds: Sequence[str]) -> set[str]:
         """Those of the holds that a batch from before them may still take effect against."""
@@ -63,7 +76,7 @@ class Ceilings:
     config: CloudwatchTarget
     groups: Groups
     directory: AccountDirectory | None
-    remembered: Mapping[str, int]
+    remembered: Mapping[str, Remembered]
 
     async def page(
         self, endpoint: Endpoint, plan: TargetPlan, after: str | None, most: int
@@ -100,7 +113,7 @@ class Ceilings:
             was = self.remembered.get(group.name)
             if was is None or group.days is not None or (plan.data_class.minimum and days is None):
                 return None
-            return Ceiling(group.name, max(was, days or 0) if shorter else was)
+            return Ceiling(group.name, max(was.days, days or 0) if shorter else was.days)
         return Ceiling(group.name, days) if group.days != days else None
 
 
@@ -114,7 +127,9 @@ def counted(ceilings: Sequence[Ceiling]) -> dict[str, int]:
     return dict(Counter(each.text for each in ceilings))
 
 
-async def set_all(sent: Sent, ceilings: Sequence[Ceiling], memory: Memory | None) -> tuple[list[Done], bool]:
+async def set_all(
+    sent: Sent, ceilings: Sequence[Ceiling], memory: Memory | None, remembered: Mapping[str, Remembered]
+) -> tuple[list[Done], bool]:
     """Set them, each once; what became of each, and whether all that was done was read back."""
     done: list[Done] = []
     read_back = True
@@ -125,10 +140,9 @@ async def set_all(sent: Sent, ceilings: Sequence[Ceiling], memory: Memory | None
         if found.outcome == "erased":
             now = await api.group(sent.endpoint, each.group)
             read_back = read_back and now is not None and now.days == each.days
-            if memory is not None:
-                await memory.forget(each.group)
-        elif found.outcome == "gone" and memory is not None:
-            await memory.forget(each.group)
+        was = remembered.get(each.group)
+        if was is not None and memory is not None and found.outcome in ("erased", "gone"):
+            await memory.forget(each.group, was.removed_at)
         if found.outcome == "unknown" or found.code == NO_TIME:
             break
     return done + [Done("passed over", "NotAsked")] * (len(ceilings) - len(done)), read_back

@@ -20,7 +20,7 @@ from retentiond.errors import Blind, Refused, RetentiondError, quoted
 from retentiond.stores.base import AccountDirectory, Finding
 from retentiond.stores.clock import Expiry
 from retentiond.stores.cloudwatch import api
-from retentiond.stores.cloudwatch.ceilings import Memory
+from retentiond.stores.cloudwatch.ceilings import Memory, Remembered
 from retentiond.stores.cloudwatch.endpoint import Endpoint
 from retentiond.stores.cloudwatch.errors import error_of
 from retentiond.stores.cloudwatch.retention import held
@@ -111,15 +111,15 @@ class LogRetentionHolds:
         # Set again by a batch, whose end nobody heard of, or by somebody else; or gone.
         there, of_holds = {each.name for each in groups}, {group.name for group, _ in under}
         again = {each.name for each in erasing} - of_holds
-        for name in remembered:
+        for name, was in remembered.items():
             if name in again or name not in there:
-                await self.memory.forget(name)
+                await self.memory.forget(name, was.removed_at)
         return dict.fromkeys(waiting, _EARLIER)
 
-    async def _remembered(self) -> dict[str, int]:
+    async def _remembered(self) -> dict[str, Remembered]:
         """What is remembered of groups of this target."""
         found = await self.memory.remembered()
-        return {name: days for name, days in found.items() if self.store.groups_of.fits(name)}
+        return {name: each for name, each in found.items() if self.store.groups_of.fits(name)}
 
     async def _under(
         self, endpoint: Endpoint, groups: Sequence[Group], bearing: Sequence[Hold]

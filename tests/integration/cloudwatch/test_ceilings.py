@@ -333,3 +333,33 @@ async def test_a_group_that_is_gone_is_forgotten(subject):
         (waiting,) = await app.native["logs"].findings(known)
     assert "3 log groups" in waiting.message
     assert "free" not in await remembered(subject)
+
+
+async def test_a_hold_that_removes_it_again_while_a_batch_gives_it_back_loses_nothing_of_what_it_was(
+    apart, ground, monkeypatch
+):
+    """The batch has its answer, and stands still before it forgets what it has given back."""
+    subject = await tiers(apart, ground, retention="leave")
+    await ground.retain("free", 7)
+    await subject.rig.only()
+    await release(subject, await placed(subject, everything=True))
+    whole, placing = ceilings.destroy, []
+
+    async def destroy(sent, action, body):
+        done = await whole(sent, action, body)
+        if not placing:
+            async with subject.rig.app(enter=False) as app:
+                draft = HoldDraft(matter="m", reason="r", scope=Scope(everything=True))
+                placing.append(await holds.place(app.database, draft, "counsel", record=app.hold_recorder("test")))
+                assert await app.activate_holds(app.hold_recorder("test")) == []
+        return done
+
+    monkeypatch.setattr(ceilings, "destroy", destroy)
+    await subject.rig.only()
+    assert (await ground.groups())["free"] is None, "the step removes it at once, and waits all the same"
+    assert await remembered(subject) == {"free": 7}
+    async with subject.rig.app() as app:
+        assert len(await app.activate_holds(app.hold_recorder("test"))) == 1
+    await release(subject, placing[0])
+    await subject.rig.only()
+    assert (await ground.groups())["free"] == 7
