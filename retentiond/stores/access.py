@@ -19,7 +19,8 @@ ACCESS_KEYS: Final = frozenset({"endpoint_url", "access_key_id", "secret_access_
 """The keys that say how a bucket is reached, and nothing of what is in it."""
 
 
-def _bucket(name: str) -> str:
+def bucket_name(name: str) -> str:
+    """The name, if it can be one of a bucket; raises Unfit."""
     if name.startswith("arn:"):
         raise Unfit("this is an access point, which hides the bucket that it is of", "name the bucket itself")
     if not _BUCKET.fullmatch(name):
@@ -61,7 +62,7 @@ class BucketAccess(BaseModel):
 
     model_config = FROZEN
 
-    bucket: Annotated[str, AfterValidator(_bucket)]
+    bucket: Annotated[str, AfterValidator(bucket_name)]
     prefix: str = Field(default="", max_length=1024)
     endpoint_url: Annotated[str, AfterValidator(_endpoint)] | None = None
     access_key_id: SecretStr | None = None
