@@ -55,19 +55,20 @@ async def run(rows: int) -> None:
             found[name] = {how: _walk(url, how, count) for how in _HOWS}
     for name, costs in found.items():
         for how, cost in costs.items():
-            each = {key: cost[key] / cost["rows"] * 1e6 for key in ("seconds", "again", "cpu")}
+            each = {key: cost[key] / cost["rows"] * 1e6 for key in ("seconds", "cpu", "cpu_again")}
             print(
-                f"{name:6} {how:8} {cost['rows']:>9} rows; for a million {each['seconds']:6.1f} s, walked again "
-                f"{each['again']:6.1f} s, CPU with the start {each['cpu']:6.1f} s; peak {cost['peak_mb']:4.0f} MB"
+                f"{name:6} {how:8} {cost['rows']:>9} rows; for a million {each['seconds']:6.1f} s, "
+                f"CPU {each['cpu']:6.1f} s, walked again {each['cpu_again']:6.1f} s; peak {cost['peak_mb']:4.0f} MB"
             )
     ratios = {
-        f"{how}_to_lists_{name.replace(' ', '_')}": costs[how]["seconds"] / costs["lists"]["seconds"]
+        f"{how}_to_lists_{of}_{name.replace(' ', '_')}": costs[how][of] / costs["lists"][of]
         for name, costs in found.items()
         if name != "small"
+        for of in ("seconds", "cpu", "cpu_again")
         for how in _HOWS[1:]
     }
     for ratio, value in ratios.items():
-        print(f"{ratio:28} {value:.2f}")
+        print(f"{ratio:34} {value:.2f}")
     more = {how: found["free"][how]["peak_mb"] - found["free"]["lists"]["peak_mb"] for how in _HOWS[1:]}
     grown = {how: found["free"][how]["peak_mb"] - found["small"][how]["peak_mb"] for how in _HOWS}
     told = ", ".join(f"{how} {value:+.0f} MB" for how, value in more.items())
@@ -77,16 +78,17 @@ async def run(rows: int) -> None:
 
 
 async def walk(url: str, how: str) -> dict[str, float]:
-    """Count the records twice: how many, and the seconds of each."""
+    """Count the records twice: how many, and what the first time took, with the report's fetching, and the second."""
     store = _store(url, how)
     try:
         await store.open(None)
-        began = time.monotonic()
+        began, spent = time.monotonic(), time.process_time()
         count = await store.counted(_ALL)
-        between = time.monotonic()
+        seconds, cpu = time.monotonic() - began, time.process_time() - spent
+        spent = time.process_time()
         await store.counted(_ALL)
-        again = time.monotonic() - between
-        return {"rows": count, "seconds": between - began, "again": again, "peak_mb": _peak_mb()}
+        again = time.process_time() - spent
+        return {"rows": count, "seconds": seconds, "cpu": cpu, "cpu_again": again, "peak_mb": _peak_mb()}
     finally:
         await store.close()
 
@@ -107,21 +109,17 @@ def _store(url: str, how: str) -> S3Store:
 def _walk(url: str, how: str, rows: int) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.s3_inventory", "--walk", url, how]
     env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    printed = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    process = subprocess.run(command, env=env, stdout=subprocess.PIPE, check=False)
     if process.returncode:
         raise SystemExit(f"the walk by {how} ended with {process.returncode}")
-    found: dict[str, float] = json.loads(printed)
+    found: dict[str, float] = json.loads(process.stdout)
     if found["rows"] != rows:
         raise SystemExit(f"the walk by {how} met {found['rows']} of {rows} records")
-    return {**found, "cpu": usage.ru_utime + usage.ru_stime}
+    return found
 
 
 def _peak_mb() -> float:
-    """Of this process alone: what `wait4` tells of it begins with its parent's."""
+    """Of this process alone: what the system tells of an ended one begins with its parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 

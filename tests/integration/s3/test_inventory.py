@@ -33,6 +33,14 @@ async def versioned(apart, moto_server):
         yield await prepared(apart, ground, inventory=INVENTORY)
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "versioned"])
+async def either(request, apart, moto_server):
+    async with moto_server.bucket(versioned=request.param) as ground:
+        made = await prepared(apart, ground, inventory=INVENTORY)
+        made.versioned = request.param
+        yield made
+
+
 @pytest.fixture
 async def locked(apart, moto_server):
     async with moto_server.bucket(lock=True) as ground:
@@ -66,7 +74,7 @@ async def test_a_sweep_by_an_inventory_erases_what_is_due_and_nothing_else(plain
 
 
 @FORMATS
-async def test_where_nothing_is_due_the_bucket_is_not_listed_at_all(apart, moto_server, format):
+async def test_where_nothing_is_due_only_some_keys_are_listed_to_try_the_report_on(apart, moto_server, format):
     async with moto_server.bucket() as ground, faulty(moto_server) as proxy:
         subject = await prepared(apart, ground, inventory=INVENTORY, uploads=False)
         apart.targets["logs"]["endpoint_url"] = proxy.server.url
@@ -74,7 +82,8 @@ async def test_where_nothing_is_due_the_bucket_is_not_listed_at_all(apart, moto_
         await write(subject, format=format)
         outcome = await subject.rig.only()
         assert outcome.outcome == "drained"
-        assert [each.target for each in proxy.seen if "list-type" in each.target and REPORTS not in each.target] == []
+        listed = [each.target for each in proxy.seen if "list-type" in each.target and REPORTS not in each.target]
+        assert len(listed) == 3, "folders, and the first keys of the target and of its one folder"
         proxy.seen.clear()
         assert (await subject.rig.only()).outcome == "drained"
         assert proxy.seen == [], "nothing can be due before a day is over"
@@ -269,6 +278,66 @@ async def test_a_report_of_current_versions_alone_does_not_do_for_a_bucket_that_
     assert "IncludedObjectVersions: All" in outcome.error["remedy"]
 
 
+async def test_a_report_of_some_of_the_target_s_keys_makes_it_blind_and_does_not_break_its_promise(either):
+    await either.records(due=4)
+    await either.add(9, account="2", days=800)
+    rows = await rows_of(either.ground, versions=either.versioned)
+    await write(either, rows=[each for each in rows if each.key.startswith(f"{PREFIX}1/")])
+    outcome = await either.rig.only()
+    assert (outcome.outcome, outcome.changed) == ("blind", 0)
+    assert "has none of 1 objects below 'logs/'" in outcome.error["message"]
+
+
+async def test_an_empty_report_on_a_bucket_that_is_not_makes_it_blind(plain):
+    await plain.records(due=4)
+    await write(plain, rows=[])
+    assert (await plain.rig.only()).outcome == "blind"
+
+
+async def test_an_empty_report_on_a_bucket_that_is_new_is_one(plain):
+    await plain.records(due=0, young=2)
+    await write(plain, rows=[], hours=1)
+    assert (await plain.rig.only()).outcome == "drained"
+
+
+@FORMATS
+async def test_a_large_target_is_cut_into_shards_by_a_report_as_well(versioned, format):
+    for account in ("1", "4"):
+        for number in range(20):
+            await versioned.add(number, account=account)
+    await versioned.add(1001, days=1)
+    await write(versioned, versions=True, format=format)
+    versioned.rig.targets["logs"]["pace"] |= {"shards": 4}
+    outcome = await versioned.rig.only()
+    assert (outcome.outcome, outcome.changed) == ("drained", 40)
+    assert await versioned.left() == {1001}
+    await versioned.rig.require_told(logs=40)
+
+
+async def test_a_walk_goes_on_where_no_newer_report_can_be_looked_for(plain, monkeypatch):
+    await plain.records(due=35)
+    await write(plain)
+    from retentiond.errors import Unreachable
+    from retentiond.stores.s3.inventory import source
+
+    newest, asked = source.newest, []
+
+    async def once(*args, **named):
+        asked.append(args)
+        if len(asked) > 1:
+            raise Unreachable("the endpoint is away", remedy="")
+        return await newest(*args, **named)
+
+    monkeypatch.setattr(source, "newest", once)
+    monkeypatch.setattr(source, "_LOOK_SECONDS", 0.0)
+    async with plain.rig.app() as app:
+        store = await app.engine.open(app.spec.target("logs"))
+        asked.clear()
+        assert await store.counted(100) == 38
+        assert await store.counted(100) == 38
+    assert len(asked) > 1
+
+
 async def test_what_is_no_manifest_at_all_is_said_to_be_none(plain):
     made = await report(plain.ground)
     await made._put(f"{made.folder}manifest.json", b"[1]")
@@ -336,12 +405,12 @@ async def test_what_a_sweep_has_seen_to_be_gone_is_not_counted_again_by_the_same
 async def test_a_newer_report_is_taken_as_soon_as_it_is_seen(plain, monkeypatch):
     monkeypatch.setattr("retentiond.stores.s3.inventory.source._LOOK_SECONDS", 0.0)
     await plain.records(due=2, young=0)
-    await write(plain, hours=9, rows=[])
+    await write(plain, hours=9, rows=(await rows_of(plain.ground))[:1])
     async with plain.rig.app() as app:
         target = app.spec.target("logs")
         found = Outcome()
         await count_due(await app.engine.open(target), await app.engine.plan(target), found)
-        assert found.would == 0
+        assert found.would == 1
         await write(plain, hours=3)
         found = Outcome()
         await count_due(await app.engine.open(target), await app.engine.plan(target), found)

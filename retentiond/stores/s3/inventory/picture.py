@@ -13,7 +13,7 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -72,6 +72,10 @@ class Picture:
         """
         return await asyncio.to_thread(self._fetch, after, size)
 
+    async def has(self, keys: Collection[str]) -> int:
+        """How many of these keys it has."""
+        return await asyncio.to_thread(self._has, list(keys))
+
     async def mark_gone(self, pairs: Iterable[tuple[str, str | None]]) -> None:
         """These keys and ids of versions are not there any more, or are something else now."""
         await asyncio.to_thread(self._mark_gone, list(pairs))
@@ -109,6 +113,12 @@ class Picture:
         if there is None:
             return "key >= ?", (key,)
         return "(key, newest, id) > (?, ?, ?)", (key, there[0], after[1])
+
+    def _has(self, keys: list[str]) -> int:
+        with self._guard:
+            asked = ", ".join("?" * len(keys))
+            sql = f"SELECT count(DISTINCT key) FROM rows WHERE key IN ({asked})"
+            return int(self._database.execute(sql, [_bytes(key) for key in keys]).fetchone()[0])
 
     def _mark_gone(self, pairs: list[tuple[str, str | None]]) -> None:
         with self._guard:

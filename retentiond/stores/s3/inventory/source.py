@@ -21,20 +21,18 @@ from typing import IO, Final
 
 from retentiond.domain.duration import rfc3339
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Blind, Refused
+from retentiond.errors import Blind, Refused, Unreachable
 from retentiond.stores.base import Tally, earliest
 from retentiond.stores.s3.config import S3Target
 from retentiond.stores.s3.endpoint import Bucket
+from retentiond.stores.s3.inventory.covering import require_covering
 from retentiond.stores.s3.inventory.files import Wanted, require_reader, rows_of
 from retentiond.stores.s3.inventory.manifest import DataFile, Manifest, Newest, newest, require_columns
 from retentiond.stores.s3.inventory.picture import Builder, Picture
+from retentiond.stores.s3.inventory.values import LATE
 from retentiond.stores.s3.objects import pieces
 from retentiond.stores.s3.rows import Listing
 
-LATE: Final = timedelta(days=1)
-"""A report "might not include recently added or deleted objects"
-(https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory.html, "Inventory consistency"): it is taken to
-have all that was written so long before it was begun."""
 _LOOK_SECONDS: Final = 300.0
 
 
@@ -71,6 +69,7 @@ class Inventory:
         self._looked: float | None = None
         self._newest = Newest(None, 0)
         self._picture: Picture | None = None
+        self._located: Bucket | None = None
 
     @property
     def location(self) -> str:
@@ -90,7 +89,11 @@ class Inventory:
     async def bucket(self) -> Bucket:
         """Where the reports are."""
         source = await self._bucket()
-        return source if self._of.bucket in (None, source.name) else await source.endpoint.locate(self._of.bucket or "")
+        if self._of.bucket in (None, source.name):
+            return source
+        if self._located is None or self._located.endpoint is not source.endpoint:
+            self._located = await source.endpoint.locate(self._of.bucket or "")
+        return self._located
 
     async def look(self, listing: Listing, *, anew: bool = False) -> Newest:
         """See which report is the newest; `anew`: even if that was seen a moment ago.
@@ -118,7 +121,7 @@ class Inventory:
         Whoever gets one has `taken` it. Raises Blind where it can't be read, Unreachable.
         """
         async with self._loading:
-            await self.look(listing)
+            await self._look_if_possible(listing)
             manifest, versions = self._newest.manifest, listing == "versions"
             if manifest is not None and await self._too_old(manifest):
                 manifest = None
@@ -129,9 +132,26 @@ class Inventory:
             if manifest is None:
                 return None
             if self._picture is None:
-                self._picture = await self._read(manifest, versions=versions)
+                self._picture = await self._covering(await self._read(manifest, versions=versions), listing)
             self._picture.taken()
             return self._picture
+
+    async def _look_if_possible(self, listing: Listing) -> None:
+        """A walk that is under way goes on by what it has."""
+        try:
+            await self.look(listing)
+        except Unreachable:
+            if self._picture is None:
+                raise
+            self._looked = time.monotonic()
+
+    async def _covering(self, picture: Picture, listing: Listing) -> Picture:
+        try:
+            await require_covering(await self._bucket(), listing, self._config.template().head, picture)
+        except BaseException:
+            await picture.retire()
+            raise
+        return picture
 
     async def close(self) -> None:
         """Give up what was read."""
