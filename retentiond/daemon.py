@@ -26,7 +26,7 @@ from retentiond.control.legal_holds import LegalHolds
 from retentiond.control.log_retention import LogRetention
 from retentiond.control.natives import NativeStep
 from retentiond.control.workers import Role, Worker
-from retentiond.daemon_spec import make_spec, make_stores
+from retentiond.daemon_spec import Shared, make_spec, make_stores
 from retentiond.domain.change import Evaded, evaded, newly_erases
 from retentiond.domain.holds import Hold
 from retentiond.domain.permit import Unit
@@ -206,9 +206,8 @@ async def open_app(
         document = settings.digest_document()
         spec = make_spec(settings, document)
         tools = Tools(database, journal, spec, keys["evidence"], worker_name(), observer)
-        given, space, secret = settings.targets, control_id, keys["accounts"]
-        pools = Pools(settings.workers.connections)
-        stores = make_stores(spec.targets, given, space=space, secret=secret, pools=pools)
+        shared = Shared(control_id, keys["accounts"], Pools(settings.workers.connections), _kept_folder(settings))
+        stores = make_stores(spec.targets, settings.targets, shared)
         directory = Directory(settings.accounts) if settings.accounts else None
         made = {each.name: _native(stores[each.name], each.data_class.name, tools, directory) for each in spec.targets}
         native = {name: each for name, each in made.items() if each is not None}

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -84,9 +85,9 @@ def make_target(settings: Settings, name: str, config: TargetConfig) -> Target:
     )
 
 
-def make_store(config: TargetConfig, target: Target, *, space: str, secret: bytes, pools: Pools) -> AnyStore:
-    """The store of a target; `space` and `secret` are of the control database, `pools` of this process."""
-    return _kind(config).store(config, target, Shared(space, secret, pools))
+def make_store(config: TargetConfig, target: Target, shared: Shared) -> AnyStore:
+    """The store of a target."""
+    return _kind(config).store(config, target, shared)
 
 
 def make_health(config: HealthConfig) -> Health:
@@ -121,11 +122,16 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the stores of one process have in common."""
+    """What the stores of one process have in common.
+
+    `space` and `secret` are of the control database, `pools` of this process; `scratch` is the folder for files that go
+    with it (None: the system's own).
+    """
 
     space: str
     secret: bytes
     pools: Pools
+    scratch: Path | None = None
 
 
 def _table_facts(config: PostgresTarget, others: Mapping[str, TargetConfig]) -> Facts:
@@ -151,8 +157,8 @@ def _object_facts(config: S3Target, others: Mapping[str, TargetConfig]) -> Facts
 
 
 def _objects(config: S3Target, target: Target, shared: Shared) -> AnyStore:
-    del shared  # nothing of a bucket is kept in the control database
-    return S3Store(target.name, config, action=target.action, data_class=target.data_class)
+    scratch = shared.scratch
+    return S3Store(target.name, config, action=target.action, data_class=target.data_class, scratch=scratch)
 
 
 def _log_group_facts(config: CloudwatchTarget, others: Mapping[str, TargetConfig]) -> Facts:
@@ -165,11 +171,9 @@ def _log_groups(config: CloudwatchTarget, target: Target, shared: Shared) -> Any
     return CloudwatchStore(target.name, config, action=target.action, data_class=target.data_class)
 
 
-def make_stores(
-    targets: Sequence[Target], given: Mapping[str, TargetConfig], *, space: str, secret: bytes, pools: Pools
-) -> dict[str, AnyStore]:
+def make_stores(targets: Sequence[Target], given: Mapping[str, TargetConfig], shared: Shared) -> dict[str, AnyStore]:
     """The stores of all targets, those that are paired put together."""
-    made = {each.name: make_store(given[each.name], each, space=space, secret=secret, pools=pools) for each in targets}
+    made = {each.name: make_store(given[each.name], each, shared) for each in targets}
     for name, objects in made.items():
         if not isinstance(objects, S3Store) or objects.config.pairs_with is None:
             continue

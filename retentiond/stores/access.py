@@ -19,7 +19,8 @@ ACCESS_KEYS: Final = frozenset({"endpoint_url", "access_key_id", "secret_access_
 """The keys that say how a bucket is reached, and nothing of what is in it."""
 
 
-def _bucket(name: str) -> str:
+def bucket_name(name: str) -> str:
+    """The name, if it can be one of a bucket; raises Unfit."""
     if name.startswith("arn:"):
         raise Unfit("this is an access point, which hides the bucket that it is of", "name the bucket itself")
     if not _BUCKET.fullmatch(name):
@@ -90,7 +91,7 @@ class EndpointAccess(BaseModel):
 class BucketAccess(EndpointAccess):
     """A bucket, and where its keys begin."""
 
-    bucket: Annotated[str, AfterValidator(_bucket)]
+    bucket: Annotated[str, AfterValidator(bucket_name)]
     prefix: str = Field(default="", max_length=1024)
     addressing: Literal["auto", "path", "virtual"] = "auto"
 

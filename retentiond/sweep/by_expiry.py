@@ -77,7 +77,7 @@ class ByExpiry:
                 self._sent = True
                 found = await batch.erase(permit, window, salt=batches.salt(batch_id))
             else:
-                found = replace(seen, selected=0, bytes=0, oldest=None, newest=None, by_tier={}, ceilings={})
+                found = replace(seen, selected=seen.gone, bytes=0, oldest=None, newest=None, by_tier={}, ceilings={})
         if found.in_doubt:
             found = await self._looked_at_later(permit, found, window, began)
         else:

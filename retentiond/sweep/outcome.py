@@ -81,6 +81,7 @@ class Outcome:
     def looked(self, found: Tally) -> None:
         """Add a window of a sweep that erases, in which nothing was due."""
         self.overdue_seconds = max(self.overdue_seconds, found.overdue_seconds)
+        self.gone += found.gone
         self._both(found)
 
     def with_batch(self, found: Tally) -> Outcome:

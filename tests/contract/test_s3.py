@@ -3,7 +3,8 @@
 import pytest
 
 from tests.contract.behaviours import Contract
-from tests.services.buckets import prepared
+from tests.services.buckets import by_inventory, prepared
+from tests.services.inventories import CURRENT_SCHEMA
 
 
 class OfVersions(Contract):
@@ -36,6 +37,28 @@ class TestVersions(OfVersions):
     async def subject(self, apart, moto_server):
         async with moto_server.bucket(versioned=True) as ground:
             yield await prepared(apart, ground)
+
+
+class TestObjectsByInventory(Contract):
+    """A bucket without versions, by reports of its inventory instead of lists."""
+
+    @pytest.fixture
+    async def subject(self, apart, moto_server):
+        async with moto_server.bucket() as ground:
+            made = await prepared(apart, ground)
+            by_inventory(apart, made, schema=CURRENT_SCHEMA)
+            yield made
+
+
+class TestVersionsByInventory(OfVersions):
+    """A bucket that keeps versions, by reports of its inventory instead of lists."""
+
+    @pytest.fixture
+    async def subject(self, apart, moto_server):
+        async with moto_server.bucket(versioned=True) as ground:
+            made = await prepared(apart, ground)
+            by_inventory(apart, made, versions=True, format="Parquet")
+            yield made
 
 
 @pytest.mark.system

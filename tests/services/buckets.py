@@ -12,6 +12,8 @@ from retentiond.stores.s3 import batch, objects
 from retentiond.stores.s3.batch import S3Batch
 from retentiond.stores.s3.endpoint import Endpoint
 from tests.contract.behaviours import Subject
+from tests.services.inventories import ID, report
+from tests.services.inventories import PREFIX as PREFIX_OF_REPORTS
 from tests.services.sweeping import ACCOUNTS, Rig, let_permits_age
 
 PREFIX = "logs/"
@@ -129,3 +131,16 @@ async def prepared(rig: Rig, ground, past=None, **more) -> S3Subject:
     await rig.db.execute(ACCOUNTS)
     rig.targets["logs"] = target(ground.server, ground.name, **more)
     return S3Subject(rig, ground, past)
+
+
+def by_inventory(rig: Rig, subject: S3Subject, **kind) -> None:
+    """From now on the target goes by an inventory, and before each sweep a report of what there is then is written."""
+    rig.targets["logs"]["inventory"] = {"id": ID, "prefix": PREFIX_OF_REPORTS}
+    versions = kind.pop("versions", False)
+    sweep = rig.sweep
+
+    async def swept(*names, **more):
+        await (await report(subject.ground, versions=versions, **kind)).write()
+        return await sweep(*names, **more)
+
+    rig.sweep = swept
