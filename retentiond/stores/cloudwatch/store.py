@@ -88,6 +88,10 @@ class CloudwatchStore:
         return
 
     @property
+    def as_of(self) -> None:
+        """Groups are asked as they are now."""
+
+    @property
     def rests(self) -> bool:
         """All who list in a region share a few calls a second."""
         return True

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from retentiond.stores.access import ACCESS_KEYS, BucketAccess, Tags, service_of
-from retentiond.stores.config import FROZEN, TargetConfig, Unfit
+from retentiond.stores.config import TargetConfig, Unfit
 from retentiond.stores.s3.inventory.config import InventoryConfig
 from retentiond.stores.template import ACCOUNT, TIER, Template
 

@@ -195,13 +195,17 @@ async def test_a_target_rests_no_longer_than_what_its_report_can_not_know_takes_
     plain.rig.policy = {"classes": {"operational_logs": {"ttl": terms}}}
     await plain.rig.only()
     until = instant((await rest_of(plain))["until"]) - datetime.now(UTC)
-    assert timedelta(hours=5) < until < timedelta(hours=6), "60 hours after the report, less the day that it may be late"
+    assert timedelta(hours=5) < until < timedelta(hours=6), (
+        "60 hours after the report, less the day that it may be late"
+    )
 
 
 async def test_it_does_not_rest_where_what_the_report_does_not_know_may_be_due_already(plain):
     await plain.add(1, days=0.1)
     await write(plain, hours=30)
-    plain.rig.policy = {"classes": {"operational_logs": {"ttl": {"free": "P1D", "pro": "P365D", "enterprise": "P365D"}}}}
+    plain.rig.policy = {
+        "classes": {"operational_logs": {"ttl": {"free": "P1D", "pro": "P365D", "enterprise": "P365D"}}}
+    }
     assert (await plain.rig.only()).outcome == "drained"
     assert await rest_of(plain) is None
 
@@ -228,7 +232,9 @@ async def test_a_report_that_is_damaged_erases_nothing_and_says_which_file(plain
     assert len(await plain.left()) == 12
 
 
-@pytest.mark.parametrize("half", [{"checksum": None}, {"checksum": hashlib.md5(b"more of it").hexdigest()}], ids=["none yet", "of more"])
+@pytest.mark.parametrize(
+    "half", [{"checksum": None}, {"checksum": hashlib.md5(b"more of it").hexdigest()}], ids=["none yet", "of more"]
+)
 async def test_a_report_that_is_half_there_is_passed_over_for_the_one_before(plain, half):
     await plain.records(due=3)
     await write(plain, hours=6)

@@ -56,7 +56,11 @@ def test_all_that_is_needed_of_a_row_is_read(format):
 
 @FORMATS
 def test_of_a_bucket_without_versions_the_current_objects_are_read(format):
-    rows = [Row("a", THEN, version="1"), Row("a", THEN, version="0", latest=False), Row("b", THEN, version="2", marker=True)]
+    rows = [
+        Row("a", THEN, version="1"),
+        Row("a", THEN, version="0", latest=False),
+        Row("b", THEN, version="2", marker=True),
+    ]
     (data,) = report(rows, format).parts()
     assert [row[0] for row in read(data, format=format, versions=False)] == [b"a"]
 
@@ -106,7 +110,9 @@ def test_a_column_that_a_parquet_file_lacks_is_named():
     from arro3.io import write_parquet
 
     into = io.BytesIO()
-    write_parquet(Table.from_pydict({"bucket": Array(["b"], DataType.utf8()), "key": Array(["k"], DataType.utf8())}), into)
+    write_parquet(
+        Table.from_pydict({"bucket": Array(["b"], DataType.utf8()), "key": Array(["k"], DataType.utf8())}), into
+    )
     with pytest.raises(Blind, match="lacks Size, LastModifiedDate, ETag, VersionId, IsDeleteMarker"):
         read(into.getvalue(), format="Parquet")
 
@@ -210,7 +216,12 @@ async def test_a_file_that_breaks_off_leaves_nothing_of_it_in_use():
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.text(max_size=3), st.integers(0, 5), st.sampled_from("xyz")), unique_by=lambda r: (r[0], r[2])), st.integers(1, 5))
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=3), st.integers(0, 5), st.sampled_from("xyz")), unique_by=lambda r: (r[0], r[2])
+    ),
+    st.integers(1, 5),
+)
 def test_a_walk_meets_each_row_once_whatever_its_pages_are(rows, size):
     import asyncio
 
@@ -222,7 +233,9 @@ def test_a_walk_meets_each_row_once_whatever_its_pages_are(rows, size):
 
     found = asyncio.run(run())
     assert sorted(found) == sorted((key, id_) for key, _, id_ in rows)
-    assert [key for key, _ in found] == sorted((key for key, *_ in rows), key=lambda key: key.encode(errors="surrogateescape"))
+    assert [key for key, _ in found] == sorted(
+        (key for key, *_ in rows), key=lambda key: key.encode(errors="surrogateescape")
+    )
 
 
 def test_the_reader_is_imported_only_when_something_is_read():

@@ -156,6 +156,8 @@ def test_whatever_there_was_and_is_keys_that_are_due_are_as_they_are_now(known, 
         taken = Taken(rows(known), None, frozenset(), 0, picture)
         found = asyncio.run(rechecked(None, "versions", "", taken, sorted(due)))
     keys = {known[i][0] for i in due}
-    assert pairs(found.taken.rows) == sorted({*(p for p in known if p[0] not in keys), *(p for p in live if p[0] in keys)})
+    assert pairs(found.taken.rows) == sorted(
+        {*(p for p in known if p[0] not in keys), *(p for p in live if p[0] in keys)}
+    )
     assert found.gone == len([i for i in due if known[i] not in live])
     assert sorted(picture.gone) == [pair for pair in known if pair[0] in keys and pair not in live]
