@@ -62,6 +62,7 @@ class Outcome:
         """Add a window that was judged and not touched."""
         self.would += found.selected
         self.would_bytes += found.bytes
+        self.gone += found.gone
         self.overdue_seconds = max(self.overdue_seconds, found.overdue_seconds)
         for tier, tally in found.tiers.items():
             self.tiers[tier] = self.tiers.get(tier, TierTally()).plus(tally)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.contract.behaviours import Contract
-from tests.services.buckets import by_inventory, prepared
+from tests.services.buckets import TaggedSubject, by_inventory, prepared
 from tests.services.inventories import CURRENT_SCHEMA
 
 
@@ -39,23 +39,23 @@ class TestVersions(OfVersions):
             yield await prepared(apart, ground)
 
 
-class TestObjectsByInventory(Contract):
-    """A bucket without versions, by reports of its inventory instead of lists."""
+class TestTaggedObjectsByInventory(Contract):
+    """A bucket without versions whose objects say by a tag whose they are, by reports of its inventory, not by lists."""
 
     @pytest.fixture
     async def subject(self, apart, moto_server):
         async with moto_server.bucket() as ground:
-            made = await prepared(apart, ground)
+            made = TaggedSubject.of(await prepared(apart, ground, key=None, tags={"account": "owner"}))
             by_inventory(apart, made, schema=CURRENT_SCHEMA)
             yield made
 
 
-class TestVersionsByInventory(OfVersions):
-    """A bucket that keeps versions, by reports of its inventory instead of lists."""
+class TestLockedVersionsByInventory(OfVersions):
+    """A bucket with versions and Object Lock, by reports of its inventory instead of lists."""
 
     @pytest.fixture
     async def subject(self, apart, moto_server):
-        async with moto_server.bucket(versioned=True) as ground:
+        async with moto_server.bucket(lock=True) as ground:
             made = await prepared(apart, ground)
             by_inventory(apart, made, versions=True, format="Parquet")
             yield made

@@ -107,6 +107,21 @@ class S3Subject(Subject):
             await let_permits_age(control, seconds)
 
 
+class TaggedSubject(S3Subject):
+    """Objects whose account stands in their tag `owner` alone; their keys tell nothing that is read."""
+
+    @classmethod
+    def of(cls, subject: S3Subject) -> TaggedSubject:
+        """The same subject, with tags."""
+        return cls(subject.rig, subject.ground)
+
+    async def add(self, key, *, account="1", days=400):
+        await super().add(key, account=account, days=days)
+        tags = [] if account is None else [{"Key": "owner", "Value": account}]
+        name = self.key(key, account)
+        await self.ground.client.put_object_tagging(Bucket=self.ground.name, Key=name, Tagging={"TagSet": tags})
+
+
 def target(server, bucket: str, **more):
     """The configuration of a target over that bucket."""
     usual = {

@@ -63,6 +63,24 @@ class Ground:
         return "uploads" if walk == UPLOADS else self.place.listing
 
 
+async def as_it_is_now(
+    ground: Ground, rulings: Rulings, walk: str, taken: Taken, found: Found
+) -> tuple[Taken, Found, int]:
+    """What an inventory says is due, listed anew, and all of the window judged again with that.
+
+    Also how much of what was due is not there any more. Raises Blind, Unreachable.
+    """
+    bucket = await ground.place.bucket()
+    due = ground.locks.apart(rulings, found, taken.rows, rulings.plan.now)
+    if not due.due and not due.markers:
+        return taken, found, 0
+    fresh = await rechecked(bucket, ground.listing(walk), ground.head, taken, [*due.due, *due.markers])
+    taken = fresh.taken
+    page = await ground.sources.after(bucket, taken.rows, found.page, fresh.was)
+    await rulings.ask(accounts_of(page), ground.directory)
+    return taken, ground.reading.found(rulings, page, taken.rows, taken.torn), fresh.gone
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
     """What a window was found to hold, and `at` which instant of the server's clock; `how` where something is due.
@@ -102,7 +120,7 @@ class S3Batch:
         found = ground.reading.found(self._rulings, page, taken.rows, taken.torn)
         gone = 0
         if taken.picture is not None:
-            taken, found, gone = await self._as_it_is_now(bucket, window, taken, found)
+            taken, found, gone = await as_it_is_now(ground, self._rulings, window.walk, taken, found)
         ground.seen(window, taken, found)
         found = ground.locks.apart(self._rulings, found, taken.rows, self._plan.now)
         how = (await ground.place.abilities()).how() if found.tally.selected else None
@@ -146,20 +164,6 @@ class S3Batch:
             over = zip(items.doomed, done.outcomes, strict=True)
             await picture.mark_gone((each.key, each.version_id) for each, gone in over if gone.outcome in _OVER)
         return self._erased(look, items, done, salt)
-
-    async def _as_it_is_now(
-        self, bucket: Bucket, window: Window, taken: Taken, found: Found
-    ) -> tuple[Taken, Found, int]:
-        """What an inventory says is due is listed anew, and all of the window judged again with that."""
-        ground = self._ground
-        due = ground.locks.apart(self._rulings, found, taken.rows, self._plan.now)
-        if not due.due and not due.markers:
-            return taken, found, 0
-        fresh = await rechecked(bucket, ground.listing(window.walk), ground.head, taken, [*due.due, *due.markers])
-        taken = fresh.taken
-        page = await ground.sources.after(bucket, taken.rows, found.page, fresh.was)
-        await self._rulings.ask(accounts_of(page), ground.directory)
-        return taken, ground.reading.found(self._rulings, page, taken.rows, taken.torn), fresh.gone
 
     def _told(self, look: _Look) -> Tally:
         picture = look.taken.picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from retentiond.stores.holding import target_hold
 from retentiond.stores.rulings import Rulings
 from retentiond.stores.s3 import inspect, lookup, orphans
 from retentiond.stores.s3.aftermath import looked_for
-from retentiond.stores.s3.batch import Ground, S3Batch
+from retentiond.stores.s3.batch import Ground, S3Batch, as_it_is_now
 from retentiond.stores.s3.census import Census
 from retentiond.stores.s3.config import S3Target
 from retentiond.stores.s3.cuts import shards
@@ -39,6 +39,8 @@ _PLANS = 8
 _ACCOUNTS = 200_000
 """Accounts of which the rulings of one plan are kept; then they are asked about anew."""
 _ALL = 1 << 62
+_FORECAST = timedelta(minutes=5)
+"""A plan that is so far ahead of the clock is no plan of now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,14 +237,18 @@ class S3Store:
                 page = await self._sources.page(bucket, taken.rows)
                 rulings = self._rulings(plan)
                 await rulings.ask(accounts_of(page), self._directory)
-                found = self._reading.found(rulings, page, taken.rows, taken.torn)
+                found, gone = self._reading.found(rulings, page, taken.rows, taken.torn), 0
+                length = len(taken.rows)
+                # A forecast is of what comes due meanwhile, which is most of the bucket.
+                if taken.picture is not None and plan.now <= bucket.endpoint.clock.latest() + _FORECAST:
+                    taken, found, gone = await as_it_is_now(ground, rulings, window.walk, taken, found)
                 self._seen(replace(window, after=after), taken, found)
                 found = await self._without_locked(plan, rulings, found, taken)
                 one = replace(found.tally, after=taken.after, next_due=found.next_due, requests=taken.requests)
                 if taken.picture is not None:
-                    one = bounded(one, plan, taken.picture)
+                    one = bounded(replace(one, gone=gone), plan, taken.picture)
                 total = plus(total, one)
-                after, rest = taken.after, rest - len(taken.rows)
+                after, rest = taken.after, rest - length
                 if after is None or rest <= 0:
                     return total
 

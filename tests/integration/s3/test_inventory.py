@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -73,13 +74,12 @@ async def test_a_sweep_by_an_inventory_erases_what_is_due_and_nothing_else(plain
     await plain.rig.require_settled()
 
 
-@FORMATS
-async def test_where_nothing_is_due_only_some_keys_are_listed_to_try_the_report_on(apart, moto_server, format):
+async def test_where_nothing_is_due_only_some_keys_are_listed_to_try_the_report_on(apart, moto_server):
     async with moto_server.bucket() as ground, faulty(moto_server) as proxy:
         subject = await prepared(apart, ground, inventory=INVENTORY, uploads=False)
         apart.targets["logs"]["endpoint_url"] = proxy.server.url
         await subject.records(due=0, young=30)
-        await write(subject, format=format)
+        await write(subject)
         outcome = await subject.rig.only()
         assert outcome.outcome == "drained"
         listed = [each.target for each in proxy.seen if "list-type" in each.target and REPORTS not in each.target]
@@ -210,16 +210,15 @@ async def test_it_does_not_rest_where_what_the_report_does_not_know_may_be_due_a
     assert await rest_of(plain) is None
 
 
-@FORMATS
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("format", "damage", "says"),
     [
-        ({"after": lambda data: data[:-1] + bytes([data[-1] ^ 1])}, "its MD5 is another"),
-        ({"after": lambda data: data[:-5]}, "can't be fetched"),
-        ({"damage": lambda data: data[: len(data) // 2]}, "can't be read"),
-        ({"damage": lambda data: b"no report at all"}, "can't be read"),
+        ("CSV", {"after": lambda data: data[:-1] + bytes([data[-1] ^ 1])}, "its MD5 is another"),
+        ("CSV", {"after": lambda data: data[:-5]}, "can't be fetched"),
+        ("CSV", {"damage": lambda data: data[: len(data) // 2]}, "can't be read"),
+        ("Parquet", {"damage": lambda data: data[: len(data) // 2]}, "can't be read"),
     ],
-    ids=["another MD5", "too short", "ends early", "something else"],
+    ids=["another MD5", "too short", "ends early", "ends early, Parquet"],
 )
 async def test_a_report_that_is_damaged_erases_nothing_and_says_which_file(plain, format, damage, says):
     await plain.records(due=9)
@@ -230,6 +229,23 @@ async def test_a_report_that_is_damaged_erases_nothing_and_says_which_file(plain
     assert says in outcome.error["message"]
     assert f"data/{made.at:%Y%m%d%H%M}-1" in outcome.error["message"]
     assert len(await plain.left()) == 12
+
+
+async def test_a_report_that_is_damaged_is_not_fetched_again_by_each_sweep_that_is_tried(apart, moto_server):
+    async with moto_server.bucket() as ground, faulty(moto_server) as proxy:
+        subject = await prepared(apart, ground, inventory=INVENTORY)
+        apart.targets["logs"]["endpoint_url"] = proxy.server.url
+        await subject.records(due=2, young=0)
+        made = await report(ground)
+        await made.write(after=lambda data: data[::-1])
+        async with apart.app() as app:
+            target, fetched = app.spec.target("logs"), []
+            for _ in range(2):
+                proxy.seen.clear()
+                outcome = await app.engine.sweep(target)
+                assert (outcome.outcome, "its MD5 is another" in outcome.error["message"]) == ("blind", True)
+                fetched.append(len([each for each in proxy.seen if "/data/" in each.target]))
+        assert (fetched[0] > 0, fetched[1]) == (True, 0)
 
 
 @pytest.mark.parametrize(
@@ -306,13 +322,12 @@ async def test_an_empty_report_on_a_bucket_that_is_new_is_one(plain):
     assert (await plain.rig.only()).outcome == "drained"
 
 
-@FORMATS
-async def test_a_large_target_is_cut_into_shards_by_a_report_as_well(versioned, format):
+async def test_a_large_target_is_cut_into_shards_by_a_report_as_well(versioned):
     for account in ("1", "4"):
         for number in range(20):
             await versioned.add(number, account=account)
     await versioned.add(1001, days=1)
-    await write(versioned, versions=True, format=format)
+    await write(versioned, versions=True, format="Parquet")
     versioned.rig.targets["logs"]["pace"] |= {"shards": 4}
     outcome = await versioned.rig.only()
     assert (outcome.outcome, outcome.changed) == ("drained", 40)
@@ -383,29 +398,42 @@ async def test_a_sweep_that_was_killed_goes_on_in_a_newer_report_where_it_was(ve
     await versioned.rig.require_told(logs=35)
 
 
-async def test_a_plan_counts_by_the_report_and_says_of_when_it_is(plain):
+async def test_a_plan_counts_by_the_report_what_is_there_still_and_says_of_when_it_is(plain):
     await plain.records(due=4)
     made = await write(plain)
     await mark(plain, plain.key(1))
+    await plain.ground.put(plain.key(2), body=b"another")
     async with plain.rig.app() as app:
         target, found = app.spec.target("logs"), Outcome()
         store, plan = await app.engine.open(target), await app.engine.plan(target)
         await count_due(store, plan, found)
-        assert found.would == 4, "what is gone since is not known before it is looked at"
-        assert await store.total() == 7
+        assert (found.would, found.gone) == (2, 2)
+        assert await store.total() == 6, "the one that was overwritten is there, and was listed"
         assert abs(store.as_of - made.at) < timedelta(seconds=1)
 
 
-async def test_what_a_sweep_has_seen_to_be_gone_is_not_counted_again_by_the_same_process(plain):
+async def test_a_forecast_looks_at_nothing_anew(plain):
     await plain.records(due=4)
     await write(plain)
     await mark(plain, plain.key(1))
     async with plain.rig.app() as app:
-        target = app.spec.target("logs")
-        assert (await app.engine.sweep(target)).changed == 3
-        found = Outcome()
-        await count_due(app.engine.stores["logs"], await app.engine.plan(target), found)
-        assert found.would == 0
+        target, found = app.spec.target("logs"), Outcome()
+        store, plan = await app.engine.open(target), await app.engine.plan(target)
+        await count_due(store, replace(plan, now=plan.now + timedelta(days=100)), found)
+        assert (found.would, found.gone) == (7, 0)
+
+
+async def test_the_guard_does_not_ask_again_about_what_is_gone_since_the_report(plain):
+    """Else every process that begins would ask anew until a newer report comes."""
+    plain.rig.guards = {"max_fraction": 0.25, "min_records": 2}
+    await plain.records(due=4, young=2)
+    await write(plain)
+    assert (await plain.rig.only()).outcome == "guarded"
+    for key in (1, 2, 3):
+        await mark(plain, plain.key(key))
+    outcome = await plain.rig.only()
+    assert (outcome.outcome, outcome.changed, outcome.gone) == ("drained", 1, 3)
+    assert await plain.left() == {1001, 1002}
 
 
 async def test_a_newer_report_is_taken_as_soon_as_it_is_seen(plain, monkeypatch):

@@ -148,7 +148,7 @@ def _read(key: str, text: bytes, source: str, now: datetime) -> Manifest:
         )
     names = _FIELD.findall(schema) if kind == "Parquet" else schema.split(",")
     columns = tuple(plain(each.strip()) for each in names)
-    return Manifest(key, min(at, now), "CSV" if kind == "CSV" else "Parquet", columns, files)
+    return Manifest(key, at, "CSV" if kind == "CSV" else "Parquet", columns, files)
 
 
 def _file(given: Mapping[str, Any]) -> DataFile:

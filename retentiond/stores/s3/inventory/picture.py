@@ -138,15 +138,13 @@ class Builder:
         self._place = str(folder) if folder is not None else tempfile.gettempdir()
         self._database = _opened(self._place, versions=versions)
 
-    def add(self, rows: Iterable[Row]) -> int:
-        """Add these, and how many; raises what reading them raises, and Blind where there is no room."""
+    def add(self, rows: Iterable[Row]) -> None:
+        """Add these; raises what reading them raises, and Blind where there is no room."""
         database = self._database
         with self._guard, _room():
             database.execute("BEGIN")
-            before = database.total_changes
             database.executemany("INSERT INTO raw.rows VALUES (?, ?, ?, ?, ?, ?)", self._until_stopped(rows))
             database.execute("COMMIT")
-            return database.total_changes - before
 
     def picture(self, manifest: Manifest) -> Picture:
         """All of them, sorted; of an object that was met twice the newest."""

@@ -34,6 +34,8 @@ from retentiond.stores.s3.objects import pieces
 from retentiond.stores.s3.rows import Listing
 
 _LOOK_SECONDS: Final = 300.0
+_AGAIN_SECONDS: Final = 3600.0
+"""After which a report that could not be read is fetched again: a sweep that failed is tried again each minute."""
 
 
 def not_before(plan: TargetPlan, manifest: Manifest) -> datetime | None:
@@ -45,7 +47,7 @@ def not_before(plan: TargetPlan, manifest: Manifest) -> datetime | None:
     `sweep.rest`.)
     """
     horizon = plan.horizon()
-    return None if horizon is None else manifest.at - LATE + (plan.now - horizon)
+    return None if horizon is None else min(manifest.at, plan.now) - LATE + (plan.now - horizon)
 
 
 def bounded(tally: Tally, plan: TargetPlan, picture: Picture) -> Tally:
@@ -70,6 +72,7 @@ class Inventory:
         self._newest = Newest(None, 0)
         self._picture: Picture | None = None
         self._located: Bucket | None = None
+        self._failed: tuple[tuple[Manifest, Listing], Blind, float] | None = None
 
     @property
     def location(self) -> str:
@@ -132,9 +135,22 @@ class Inventory:
             if manifest is None:
                 return None
             if self._picture is None:
-                self._picture = await self._covering(await self._read(manifest, versions=versions), listing)
+                self._picture = await self._read_once(manifest, listing)
             self._picture.taken()
             return self._picture
+
+    async def _read_once(self, manifest: Manifest, listing: Listing) -> Picture:
+        """The picture of the report; one that can't be read is not fetched again with every sweep that is tried."""
+        failed = self._failed
+        if failed is not None and failed[0] == (manifest, listing) and time.monotonic() - failed[2] < _AGAIN_SECONDS:
+            raise Blind(failed[1].message, remedy=failed[1].remedy)
+        try:
+            picture = await self._covering(await self._read(manifest, versions=listing == "versions"), listing)
+        except Blind as error:
+            self._failed = ((manifest, listing), error, time.monotonic())
+            raise
+        self._failed = None
+        return picture
 
     async def _look_if_possible(self, listing: Listing) -> None:
         """A walk that is under way goes on by what it has."""
