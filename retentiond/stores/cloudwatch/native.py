@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from retentiond.domain.holds import Hold, HoldState, TargetHold, covers_target
+from retentiond.domain.holds import Hold, HoldState, covers_target
 from retentiond.errors import Blind, Refused, RetentiondError, quoted
 from retentiond.stores.base import AccountDirectory, Finding
 from retentiond.stores.clock import Expiry
@@ -75,7 +75,7 @@ class LogRetentionHolds:
         of_interest = [
             each for each in groups if (each.days is not None and each.kind != DELIVERY) or each.name in remembered
         ]
-        under = {each.name for each, _ in await self._under(endpoint, of_interest, bearing)}
+        under = {each.name for each in await self._under(endpoint, of_interest, bearing)}
         if erasing := [each for each in of_interest if each.name in under and each.days is not None]:
             message = f"{len(erasing)} log groups under a hold have a retention, and erase by themselves"
             told.append(Finding("error", name, message, "retentiond run   # removes it, and remembers what it was"))
@@ -104,12 +104,12 @@ class LogRetentionHolds:
         # A group of class DELIVERY erases after a day or two, and nothing can keep it from that: `native_rules` say so.
         erasing = [each for each in groups if each.days is not None and each.kind != DELIVERY]
         under = await self._under(endpoint, erasing, bearing)
-        for group, _ in under:
+        for group in under:
             await self._remove(endpoint, group)
         if under and all(hold.state is not HoldState.PENDING for hold in bearing):
             self.mended = (*self.mended, f"the retention of {len(under)} log groups, which a hold bears on")
         # Set again by a batch, whose end nobody heard of, or by somebody else; or gone.
-        there, of_holds = {each.name for each in groups}, {group.name for group, _ in under}
+        there, of_holds = {each.name for each in groups}, {group.name for group in under}
         again = {each.name for each in erasing} - of_holds
         for name, was in remembered.items():
             if name in again or name not in there:
@@ -121,27 +121,21 @@ class LogRetentionHolds:
         found = await self.memory.remembered()
         return {name: each for name, each in found.items() if self.store.groups_of.fits(name)}
 
-    async def _under(
-        self, endpoint: Endpoint, groups: Sequence[Group], bearing: Sequence[Hold]
-    ) -> list[tuple[Group, list[str]]]:
-        """Those of the groups that any of the holds bears on, with the ids of those holds."""
+    async def _under(self, endpoint: Endpoint, groups: Sequence[Group], bearing: Sequence[Hold]) -> list[Group]:
+        """Those of the groups that any of the holds bears on."""
         if not bearing or not groups:
             return []
-        of: dict[str, TargetHold] = {hold.id: await self.store.hold_by(hold, self.directory) for hold in bearing}
+        of = [await self.store.hold_by(hold, self.directory) for hold in bearing]
         made = [await self.store.groups_of.owned(endpoint, each) for each in groups]
         owned = [each for each in made if each is not None]
         asked = {each.account for each in owned if isinstance(each.account, str)}
-        by_account = any(hold.accounts is not None for hold in of.values())
+        by_account = any(hold.accounts is not None for hold in of)
         texts = await self.directory.canonical(asked) if self.directory is not None and asked and by_account else {}
 
         def text(account: Account) -> Account:
             return texts.get(account, account) if isinstance(account, str) else account
 
-        found = [
-            (each.group, [hold_id for hold_id, hold in of.items() if held([hold], text(each.account), each.group.name)])
-            for each in owned
-        ]
-        return [(group, holds) for group, holds in found if holds]
+        return [each.group for each in owned if held(of, text(each.account), each.group.name)]
 
     async def _remove(self, endpoint: Endpoint, group: Group) -> None:
         """Remove its retention and see that it is gone; raises whatever keeps that from being sure."""
