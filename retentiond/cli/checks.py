@@ -16,10 +16,11 @@ from rich.markup import escape
 from retentiond.cli import fresh
 from retentiond.cli.looking import open_check
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
-from retentiond.cli.targets import Broken
 from retentiond.control import detached, holds, permits
 from retentiond.control.database import Database
-from retentiond.daemon import EVADED_REMEDY, App, evaded_holds
+from retentiond.daemon import App
+from retentiond.desk.policy import EVADED_REMEDY, evaded_holds
+from retentiond.desk.targets import Broken
 from retentiond.domain.clock import ClockReading, skew
 from retentiond.errors import RetentiondError, Unreachable
 from retentiond.settings import Settings
