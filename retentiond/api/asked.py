@@ -98,7 +98,7 @@ class OfTargets(Parameters):
 class OfPlan(OfTargets):
     """`horizon`: also what comes due until then, an ISO 8601 duration such as P30D."""
 
-    horizon: Name | None = None
+    horizon: Annotated[str, StringConstraints(pattern=r"^P[0-9A-Z]{1,60}$")] | None = None
 
 
 class OfRecord(Parameters):

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -85,9 +85,9 @@ class _Full(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say so, and close."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(_FULL % (len(_FULL_BODY), _FULL_BODY))
-        transport.close()
+        writer = cast("asyncio.WriteTransport", transport)  # uvloop's is none by its class
+        writer.write(_FULL % (len(_FULL_BODY), _FULL_BODY))
+        writer.close()
 
 
 def room_for(wanted: int) -> int:

@@ -1,7 +1,8 @@
 """`/openapi.json`: OpenAPI 3.1 made of the same resources and models that requests and answers go through.
 
 pydantic writes JSON Schema 2020-12, which is the dialect of OpenAPI 3.1, so that only the paths are put together here.
-No library does that for aiohttp (ADR 6).
+No library serves for that: aiohttp-pydantic (2.6) writes OpenAPI 3.0.0, rewrites the schemas for it, and answers faults
+in a shape of its own; aiohttp-apispec and aiohttp-swagger3 take marshmallow or YAML in docstrings, and know 2 or 3.0.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pydantic.json_schema import models_json_schema
 from retentiond import __version__
 from retentiond.api import asked, models
 from retentiond.api.problems import CONTENT_TYPE
-from retentiond.api.resources import KEY_HEADER, PREFIX, Resource
+from retentiond.api.resources import KEY, KEY_HEADER, PREFIX, Resource
 from retentiond.api.sessions import COOKIE, CSRF_HEADER
 
 _REF = "#/components/schemas/{model}"
@@ -97,7 +98,7 @@ def _parameters(resource: Resource) -> list[dict[str, Any]]:
         for name, each in schema["properties"].items():
             found.append({"name": name, "in": "query", "required": name in required, "schema": _without_null(each)})
     if resource.changes:
-        key = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+        key = {"type": "string", "pattern": f"^{KEY.pattern}$"}
         found.append({"name": KEY_HEADER, "in": "header", "required": False, "schema": key})
         found.append({"name": CSRF_HEADER, "in": "header", "required": False, "schema": {"type": "string"}})
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ PREFIX = "/api/v1"
 KEY_HEADER = "Idempotency-Key"
 MAX_BODY = 1 << 20
 _BODY_SECONDS = 10.0
-_LONGEST_KEY = 255
+KEY = re.compile(r"[!-~]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +216,10 @@ def _claim(request: web.Request, principal: str, body: Asked | None) -> Claim | 
     if not given:
         return None
     key = given[0].strip()
-    if len(given) > 1 or not 0 < len(key) <= _LONGEST_KEY or not (key.isascii() and key.isprintable()):
+    if len(given) > 1 or not KEY.fullmatch(key):
         raise Refusal(
             422,
-            f"the header {KEY_HEADER} is not one key of 1 to {_LONGEST_KEY} printable characters",
+            f"the header {KEY_HEADER} is not one key of 1 to 255 printable characters without spaces",
             errors=(Fault(field=KEY_HEADER, message="not a key"),),
         )
     asked = body.model_dump_json() if body is not None else ""

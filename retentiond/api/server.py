@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from retentiond.api.connections import Connections
 from retentiond.beside import beside
@@ -20,6 +22,7 @@ log = structlog.get_logger()
 _CLOSE_SECONDS = 2.0
 _RELOAD_SECONDS = 60.0
 _BACKLOG = 128
+_KEPT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,9 @@ async def serve(
 ) -> AsyncIterator[str]:
     """Serve until left; gives the address. Raises UsageError when it can't be bound, or has no certificate."""
     context = tls.context() if tls is not None else None
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_SECONDS, keepalive_timeout=30.0)
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=_CLOSE_SECONDS, keepalive_timeout=_KEPT_SECONDS, logger=_logger()
+    )
     await runner.setup()
     assert runner.server is not None
     try:
@@ -73,6 +78,17 @@ async def serve(
                 server.close()
     finally:
         await runner.cleanup()
+
+
+def _logger() -> logging.Logger:
+    """What aiohttp says of connections, but for those that speak no HTTP: anybody may send anything."""
+    logger = logging.getLogger("retentiond.http")
+    logger.addFilter(_is_no_bad_message)
+    return logger
+
+
+def _is_no_bad_message(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 async def _listening(

@@ -149,6 +149,7 @@ async def test_a_page_that_polls_is_told_that_nothing_changed(api):
         ("plan", {"horizon": "soon"}, 422),
         ("plan", {"horizon": "P9999Y"}, 422),
         ("plan", {"horizon": "forever"}, 422),
+        ("plan", {"horizon": "PX"}, 422),
         ("plan", {"target": "none"}, 404),
         ("plan", {"targets": "request_logs"}, 422),
         ("promises", {"target": "none"}, 404),
