@@ -11,7 +11,7 @@ from retentiond.api.resources import PREFIX, Reply, Resource
 from retentiond.api.site import Call, Site
 from retentiond.beside import beside
 from retentiond.control import holds as table
-from retentiond.control.requests import Done
+from retentiond.control.idempotency import Done
 from retentiond.desk import holds as desk
 from retentiond.desk.base import Also
 from retentiond.desk.matched import count_into, covered, summed
@@ -97,15 +97,17 @@ async def _count(site: Site, placed: Hold, counted: dict[str, Matches | None]) -
 async def release(site: Site, call: Call) -> Reply:
     """Release it: 200; 202 where that takes two people and this is the first one."""
 
-    async def act(also: Also | None) -> Hold:
-        return await desk.release(site.desk, call.path["id"], call.name, call.body.reason, also)
+    async def act(also: Also | None) -> Reply:
+        found = await desk.release(site.desk, call.path["id"], call.name, call.body.reason, also)
+        return Reply(as_model(found), 200 if found.state is HoldState.RELEASING else 202)
 
-    async def again(done: Done) -> Hold:
-        return await _get(site, done.subject or "")
+    async def again(done: Done) -> Reply:
+        asked_for = (done.answer or {}).get("event") == "release_requested"
+        return Reply(as_model(await _get(site, done.subject or "")), 202 if asked_for else 200)
 
-    found = await once(site, call, act, again)
+    reply = await once(site, call, act, again)
     site.nudge()
-    return Reply(as_model(found), 200 if found.state in (HoldState.RELEASING, HoldState.RELEASED) else 202)
+    return reply
 
 
 async def reinstate(site: Site, call: Call) -> Reply:

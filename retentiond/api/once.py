@@ -1,6 +1,6 @@
 """A change under an Idempotency-Key: done once, and answered each time as it was the first time.
 
-The key is claimed in the transaction of the change (`control.requests`), so that neither a crash nor a double click
+The key is claimed in the transaction of the change (`control.idempotency`), so that neither a crash nor a double click
 leaves one without the other. Which answer is right while a hold is still pending, its row says.
 """
 
@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from retentiond.api.problems import Refusal
 from retentiond.api.site import Call, Site
-from retentiond.control import requests
+from retentiond.control import idempotency
 from retentiond.control.database import Tx
-from retentiond.control.requests import Done, Repeated
+from retentiond.control.idempotency import Done, Repeated
 from retentiond.desk.base import Also, Did
 from retentiond.errors import Otherwise
 
@@ -31,7 +31,7 @@ async def once(
         return await again(done)
 
     async def also(tx: Tx, did: Did) -> None:
-        await requests.claim(tx, claim, subject=did.subject, answer=did.answer)
+        await idempotency.claim(tx, claim, subject=did.subject, answer=did.answer)
 
     try:
         return await act(also)
@@ -46,7 +46,7 @@ async def _done(site: Site, call: Call) -> Done | None:
     claim = call.claim
     assert claim is not None
     async with site.desk.database.transaction(read_only=True) as tx:
-        done = await requests.find(tx, claim.principal, claim.key)
+        done = await idempotency.find(tx, claim.principal, claim.key)
     if done is not None and done.digest != claim.digest:
         raise Refusal(
             422, "this Idempotency-Key came with another request before", remedy="take a new key for a new request"

@@ -12,7 +12,7 @@ from retentiond.api.problems import Refusal
 from retentiond.api.resources import PREFIX, Reply, Resource
 from retentiond.api.site import Call, Site
 from retentiond.control import approvals as table
-from retentiond.control.requests import Done
+from retentiond.control.idempotency import Done
 from retentiond.desk import approving, state
 from retentiond.desk.base import Also
 from retentiond.desk.status import look_at_targets

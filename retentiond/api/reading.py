@@ -1,7 +1,8 @@
 """Readings of targets that take long: one at a time for all who ask, kept for a while, some at once and no more.
 
-What is kept is as old as twenty times what it took to read, so that however many ask, targets are read for a twentieth
-of the time at most. A request waits for a reading, and never ends it.
+All that is kept is kept for twenty times as long as all of it took to read: however many ask, targets are read for a
+twentieth of the time at most, and who reads a thousand of them still has the first when the last is there. A request
+waits for a reading, and never ends it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _SHARE = 19
 @dataclass(frozen=True, slots=True)
 class _Read:
     value: Any
-    until: float
+    at: float
+    took: float
 
 
 @dataclass(slots=True)
@@ -37,13 +39,14 @@ class Shared:
     wait_seconds: float = WAIT_SECONDS
     clock: Callable[[], float] = time.monotonic
     _kept: OrderedDict[Hashable, _Read] = field(default_factory=OrderedDict)
+    _took: float = 0.0
     _running: dict[Hashable, asyncio.Task[Any]] = field(default_factory=dict)
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
     async def get(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
         """What `read` gives, or gave not long ago; raises Refusal 503 where that takes too long, and what it raises."""
         kept = self._kept.get(key)
-        if kept is not None and self.clock() < kept.until:
+        if kept is not None and self.clock() < kept.at + min(max(self._took * _SHARE, _LEAST_SECONDS), _MOST_SECONDS):
             found: T = kept.value
             return found
         task = self._running.get(key)
@@ -70,12 +73,15 @@ class Shared:
         async with self._room:
             began = self.clock()
             value = await read()
-        took = self.clock() - began
-        self._kept[key] = _Read(value, self.clock() + min(max(took * _SHARE, _LEAST_SECONDS), _MOST_SECONDS))
-        self._kept.move_to_end(key)
-        if len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
+        self._keep(key, _Read(value, self.clock(), self.clock() - began))
         return value
+
+    def _keep(self, key: Hashable, read: _Read) -> None:
+        before = self._kept.pop(key, None)
+        self._kept[key] = read
+        self._took += read.took - (before.took if before is not None else 0.0)
+        if len(self._kept) > _KEPT:
+            self._took -= self._kept.popitem(last=False)[1].took
 
     def _over(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         self._running.pop(key, None)

@@ -23,7 +23,7 @@ from retentiond.api.models import Answer, Fault
 from retentiond.api.problems import Refusal
 from retentiond.api.site import Call, Site
 from retentiond.api.who import let_in
-from retentiond.control.requests import Claim
+from retentiond.control.idempotency import Claim
 
 PREFIX = "/api/v1"
 KEY_HEADER = "Idempotency-Key"

@@ -11,7 +11,7 @@ from retentiond.api.access import Access
 from retentiond.api.clients import Network
 from retentiond.api.health import Health
 from retentiond.api.reading import Shared
-from retentiond.control.requests import Claim
+from retentiond.control.idempotency import Claim
 from retentiond.desk.base import Desk
 
 

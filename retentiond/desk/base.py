@@ -21,7 +21,7 @@ from retentiond.sweep.spec import Spec
 
 @dataclass(frozen=True, slots=True)
 class Did:
-    """What a change came to: the hold it was about, or its answer where that has no free text."""
+    """What a change came to: the hold it was about and the event in its life, else what is answered."""
 
     subject: str | None = None
     answer: Mapping[str, object] | None = None
@@ -84,7 +84,7 @@ class Desk:
 
         async def record(tx: Tx, hold: Hold, event: str) -> None:
             if also is not None:
-                await also(tx, Did(subject=hold.id))
+                await also(tx, Did(subject=hold.id, answer={"event": event}))
             epoch = (await holds.current(tx)).epoch
             await self.journal.append(tx, kinds.hold(event, hold, by=by, epoch=epoch, key=self.texts_key))
 

@@ -42,6 +42,23 @@ async def test_what_was_read_is_kept_for_twenty_times_as_long_as_it_took():
     assert await shared.get("plan", reading) == 2
 
 
+async def test_of_many_the_first_is_still_there_when_the_last_was_read():
+    now, read = [0.0], []
+
+    def reading(number):
+        async def once():
+            now[0] += 1.0
+            read.append(number)
+            return number
+
+        return once
+
+    shared = Shared(clock=lambda: now[0])
+    for _ in range(2):
+        assert [await shared.get(number, reading(number)) for number in range(100)] == list(range(100))
+    assert len(read) == 100
+
+
 async def test_who_waits_too_long_is_told_so_and_the_reading_goes_on():
     shared, slow = Shared(wait_seconds=0.01), Slow()
     with pytest.raises(Refusal) as refused:

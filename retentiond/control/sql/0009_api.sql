@@ -10,7 +10,7 @@ ALTER TABLE retentiond.holds
     ADD CHECK ((release_requested_by IS NULL) = (release_requested_reason IS NULL));
 
 -- A change that was asked for with an Idempotency-Key, committed with the change itself. `subject` is the hold that it
--- was about, `answer` what was answered where that has no free text: holds are read anew.
+-- was about, `answer` the event in its life, else what was answered: free text of holds is read anew, and not kept here.
 CREATE TABLE retentiond.api_requests (
     principal text NOT NULL,
     key text NOT NULL,

@@ -33,7 +33,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of it: the hold it was about, or its answer."""
+    """What became of it: the hold it was about and the event in its life, else what was answered."""
 
     digest: bytes
     subject: str | None
