@@ -45,21 +45,25 @@ async def serving(app: App, watch: Watch, nudge: Callable[[], None]) -> AsyncIte
         )
         pulse, connections = Pulse(), Connections(room_for(given.max_connections))
         web = make_app(site, Exposition(watch.metrics.exposition, watch.metrics.kind), pulse, connections)
-        tls = Tls(given.tls.certificate, given.tls.key) if given.tls is not None else None
-        _warn(given)
-        async with pulse.beating(), serve(web, given.host, given.port, connections, tls) as address:
+        if is_exposed(given):
+            log.warning(
+                "tokens go over the network unencrypted",
+                remedy="set http.tls, or put a proxy with TLS in front and name it in http.trusted_proxies",
+            )
+        async with pulse.beating(), serve(web, given.host, given.port, connections, tls_of(given)) as address:
             yield address
     finally:
         await database.close()
 
 
-def _warn(given: Http) -> None:
-    """Of tokens that anybody on the way could read."""
-    if given.tokens and given.tls is None and not given.trusted_proxies and not _is_loopback(given.host):
-        log.warning(
-            "tokens go over the network unencrypted",
-            remedy="set http.tls, or put a proxy with TLS in front and name it in http.trusted_proxies",
-        )
+def tls_of(given: Http) -> Tls | None:
+    """The certificate that it is served by."""
+    return Tls(given.tls.certificate, given.tls.key) if given.tls is not None else None
+
+
+def is_exposed(given: Http) -> bool:
+    """Whether tokens can be read by anybody on their way."""
+    return bool(given.tokens) and given.tls is None and not given.trusted_proxies and not _is_loopback(given.host)
 
 
 def _is_loopback(host: str) -> bool:

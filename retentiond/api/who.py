@@ -44,11 +44,11 @@ async def who(site: Site, request: web.Request) -> Who:
     return Who(token, client, cookie if token is not None else None)
 
 
-async def let_in(site: Site, request: web.Request, needs: Needs) -> Who:
-    """Who asks, once it is sure that they may; raises Refusal."""
+async def let_in(site: Site, request: web.Request, needs: Needs, csrf: str | None = None) -> Who:
+    """Who asks, once it is sure that they may; raises Refusal. `csrf` is of a form, which has no headers of its own."""
     found = await who(site, request)
     changes = request.method not in _SAFE
     site.access.require(found.token, needs, found.client, changes=changes)
     if changes and found.cookie is not None:
-        sessions.require_csrf(request, found.cookie, request.headers.get(sessions.CSRF_HEADER))
+        sessions.require_csrf(request, found.cookie, csrf or request.headers.get(sessions.CSRF_HEADER))
     return found
