@@ -24,6 +24,9 @@ async def approve(
 ) -> Approval:
     """Answer the question that waits; raises Otherwise where nobody asks it, or for more than `bound` by now."""
     async with desk.database.transaction() as tx:
+        # Units first, as who asks locks them; then the question, so that of two who answer it one finds it answered.
+        await due.make_due(tx)
+        await approvals.lock(tx, kind, subject(kind, target))
         asked = _awaited(await approvals.waiting(tx), kind, subject(kind, target), desk.spec.digest)
         if bound is not None and asked.count is not None and asked.count > bound:
             raise Otherwise(
@@ -31,7 +34,6 @@ async def approve(
                 remedy="look at what waits again, and approve that count if it is right",
             )
         granted = await approvals.grant(tx, asked.kind, asked.target, asked.digest, asked.count, by)
-        await due.make_due(tx)
         if also is not None:
             await also(tx, Did(answer=granted_document(granted)))
         await enter(desk, tx, granted)

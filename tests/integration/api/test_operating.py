@@ -239,3 +239,17 @@ async def test_each_resource_is_described_with_the_models_it_goes_through(api):
     described = {(method.upper(), path) for path, each in document["paths"].items() for method in each}
     assert {(each.method, f"/api/v1{each.path}") for each in RESOURCES} <= described
     assert not [path for path in document["paths"] if "erasure" in path or "export" in path]
+
+
+async def test_of_two_operators_who_approve_at_once_one_does(env, company):
+    env = {key: value for key, value in env.items() if not key.endswith("MAX_FRACTION")}
+    async with served(tokens() | env, with_daemon=True) as api:
+
+        async def asked():
+            return (await api.get("approvals"))["waiting"]
+
+        await until(asked)
+        both = await asyncio.gather(*(api.post("approvals", by, target="request_logs") for by in ("olga", "ada")))
+        assert sorted(answer.status for answer in both) == [201, 409]
+        granted = [entry for entry in await api.ledger("approval") if entry["event"] == "granted"]
+        assert len(granted) == 1
