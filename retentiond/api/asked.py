@@ -70,9 +70,15 @@ class Nothing(Asked):
 
 
 class RequestSweeps(Asked):
-    """Which targets are to be swept now; all of them where none is named."""
+    """Which targets are to be swept now, one or several; all of them where none is named."""
 
+    target: Name | None = None
     targets: list[Name] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """All that are named."""
+        return [*([self.target] if self.target is not None else ()), *(self.targets or ())]
 
 
 class Approve(Asked):

@@ -1,5 +1,7 @@
-"""`/metrics` for however many ask: the text is made by one at a time, in a thread, and kept for twenty times as long as
-that took. So a scrape has what there is now, and a thousand of them a second cost a twentieth of a core.
+"""`/metrics` for however many ask: one text for all, made in a thread, and for a twentieth of the time at most.
+
+Who asks now and then, as Prometheus does, waits for what there is now. Who asks without end gets what was made last, no
+older than forty times as long as making it took, and waits for nothing.
 """
 
 from __future__ import annotations
@@ -14,32 +16,42 @@ _SHARE = 19
 _KINDS = 8
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    text: tuple[bytes, str]
+    at: float
+    took: float
+
+
 @dataclass(slots=True)
 class Exposition:
     """What `encode` gives for an Accept header. `kind` tells which headers get the same."""
 
     encode: Encode
     kind: Callable[[str], str]
-    _kept: dict[str, tuple[float, tuple[bytes, str]]] = field(default_factory=dict)
-    _making: dict[str, asyncio.Task[tuple[bytes, str]]] = field(default_factory=dict)
+    _kept: dict[str, _Made] = field(default_factory=dict)
+    _making: dict[str, asyncio.Task[_Made]] = field(default_factory=dict)
 
     async def get(self, accept: str) -> tuple[bytes, str]:
         """The text and its content type."""
         kind = self.kind(accept)
-        kept = self._kept.get(kind)
-        if kept is not None and time.monotonic() < kept[0]:
-            return kept[1]
+        kept, now = self._kept.get(kind), time.monotonic()
+        if kept is not None and now < kept.at + kept.took * _SHARE:
+            return kept.text
         making = self._making.get(kind)
         if making is None:
             making = asyncio.create_task(self._make(kind, accept))
             self._making[kind] = making
             making.add_done_callback(lambda _: self._making.pop(kind, None))
-        return await asyncio.shield(making)
+        if kept is not None and now < kept.at + 2 * kept.took * _SHARE:
+            return kept.text
+        return (await asyncio.shield(making)).text
 
-    async def _make(self, kind: str, accept: str) -> tuple[bytes, str]:
+    async def _make(self, kind: str, accept: str) -> _Made:
         began = time.monotonic()
-        found = await asyncio.to_thread(self.encode, accept)
+        text = await asyncio.to_thread(self.encode, accept)
+        made = _Made(text, time.monotonic(), time.monotonic() - began)
         if len(self._kept) >= _KINDS:
             self._kept.clear()
-        self._kept[kind] = (time.monotonic() + (time.monotonic() - began) * _SHARE, found)
-        return found
+        self._kept[kind] = made
+        return made

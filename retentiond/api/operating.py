@@ -57,7 +57,7 @@ async def resume(site: Site, call: Call) -> Reply:
 
 async def request_sweeps(site: Site, call: Call) -> Reply:
     """Make targets due; whoever has room sweeps them."""
-    wanted = chosen(site.desk, call.body.targets or [])
+    wanted = chosen(site.desk, call.body.names)
 
     async def act(also: Also | None) -> models.SweepsRequested:
         await state.request_sweeps(site.desk, wanted, call.name, also)

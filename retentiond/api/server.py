@@ -45,7 +45,7 @@ class Tls:
             context.load_cert_chain(self.certificate, self.key)
         except (OSError, ssl.SSLError) as error:
             # An SSLError is an OSError whose text tells of its own place in C.
-            told = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+            told = error.reason or "no PEM" if isinstance(error, ssl.SSLError) else error.strerror
             raise UsageError(
                 f"the certificate {self.certificate} with the key {self.key} can't be used: {told}",
                 remedy="let http.tls.certificate and http.tls.key name PEM files that belong together and can be read",

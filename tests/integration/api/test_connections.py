@@ -1,13 +1,18 @@
 """Clients that are slow, or do nothing at all: each is let go of, and none of them costs anybody else anything."""
 
 import asyncio
+import os
+import shutil
+import ssl
 
 from aiohttp import web
 
-from retentiond.api import resources
+from retentiond.api import resources, server
 from retentiond.api.connections import Connections
-from retentiond.api.server import serve
+from retentiond.api.server import Tls, serve
 from tests.services.api import TOKENS
+from tests.services.certificates import certificate
+from tests.services.daemon import until
 
 
 async def hello(_):
@@ -81,3 +86,35 @@ async def test_what_speaks_no_http_is_refused_and_makes_no_noise(api, capsys):
         assert b" 200 " not in await asyncio.wait_for(reader.read(), 60)
         writer.close()
     assert '"level": "error"' not in capsys.readouterr().err
+
+
+async def test_a_certificate_that_was_renewed_is_shown_to_who_comes_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "_RELOAD_SECONDS", 0.02)
+    files, newer = certificate(tmp_path, "127.0.0.1"), certificate(tmp_path / "newer", "127.0.0.1")
+    trust = ssl.create_default_context()
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    app = web.Application()
+    app.router.add_get("/", hello)
+
+    async def shown(address):
+        host, port = address.removeprefix("https://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port), ssl=trust)
+        found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        await writer.wait_closed()
+        return ssl.DER_cert_to_PEM_cert(found).encode()
+
+    old, new = files.certificate.read_bytes(), newer.certificate.read_bytes()
+    async with serve(app, "127.0.0.1", 0, Connections(10), Tls(files.certificate, files.key)) as address:
+        assert await shown(address) == old
+        files.key.write_text("half written")  # it is kept as it was until both fit
+        await asyncio.sleep(0.1)
+        assert await shown(address) == old
+        shutil.copy(newer.certificate, files.certificate)
+        shutil.copy(newer.key, files.key)
+        os.utime(files.key)
+
+        async def renewed():
+            return await shown(address) == new
+
+        await until(renewed)

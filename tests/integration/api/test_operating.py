@@ -62,6 +62,7 @@ async def test_a_requested_sweep_is_carried_out_by_whoever_has_room(env, company
         (entry,) = [entry for entry in await api.ledger("mode") if entry["event"] == "sweep"]
         assert (entry["by"], entry["targets"]) == ("olga", ["request_logs"])
         assert (await api.post("sweeps", "olga", targets=["none"])).status == 404
+        assert (await api.post("sweeps", "olga", target="invoices")).json == {"targets": ["invoices"]}
         assert (await api.post("sweeps", "olga")).json == {"targets": ["invoices", "request_logs"]}
 
 
