@@ -82,11 +82,15 @@ class RequestSweeps(Asked):
 
 
 class Approve(Asked):
-    """The question that is answered: `target` of a sweep. With `bound`, only if it asks for no more by now."""
+    """The question that is answered: `target` of a sweep, `digest` of a policy.
+
+    With `bound`, only if it asks for no more by now; with `digest`, only if it is still about that policy.
+    """
 
     kind: ApprovalKind = "sweep"
     target: Name | None = None
     bound: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
+    digest: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
 
 
 class LogIn(Asked):

@@ -74,9 +74,13 @@ async def approve(site: Site, call: Call) -> Reply:
     if (body.kind == "sweep") != (body.target is not None):
         wrong = "kind sweep takes a target" if body.kind == "sweep" else f"kind {body.kind} takes no target"
         raise Refusal(422, wrong, remedy="see GET /api/v1/approvals for what waits")
+    if body.kind == "policy" and body.digest is None:
+        raise Refusal(422, "kind policy takes a digest", remedy="see GET /api/v1/approvals for the one that waits")
 
     async def act(also: Also | None) -> models.Approved:
-        granted = await approving.approve(site.desk, body.kind, body.target, call.name, bound=body.bound, also=also)
+        granted = await approving.approve(
+            site.desk, body.kind, body.target, call.name, bound=body.bound, digest=body.digest, also=also
+        )
         return models.Approved.model_validate(approving.granted_document(granted))
 
     found = await once(site, call, act, _as(models.Approved))

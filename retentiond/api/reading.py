@@ -8,9 +8,10 @@ waits for a reading, and never ends it.
 from __future__ import annotations
 
 import asyncio
+import operator
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ WAIT_SECONDS = 25.0
 _AT_ONCE = 2
 _WAITING = 4_096
 _KEPT = 4_096
+_DERIVED = 16
 _LEAST_SECONDS, _MOST_SECONDS = 1.0, 600.0
 _SHARE = 19
 
@@ -40,6 +42,7 @@ class Shared:
     clock: Callable[[], float] = time.monotonic
     _kept: OrderedDict[Hashable, _Read] = field(default_factory=OrderedDict)
     _took: float = 0.0
+    _derived: OrderedDict[Hashable, tuple[tuple[object, ...], Any]] = field(default_factory=OrderedDict)
     _running: dict[Hashable, asyncio.Task[Any]] = field(default_factory=dict)
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
@@ -61,6 +64,19 @@ class Shared:
                 return await asyncio.shield(task)
         except TimeoutError:
             raise _busy("it is still being read") from None
+
+    def derived(self, key: Hashable, parts: Sequence[object], make: Callable[[], T]) -> T:
+        """What `make` gives of these readings; made once, as long as they are the same ones."""
+        known = self._derived.get(key)
+        if known is not None and len(known[0]) == len(parts) and all(map(operator.is_, known[0], parts)):
+            found: T = known[1]
+            return found
+        made = make()
+        self._derived[key] = (tuple(parts), made)
+        self._derived.move_to_end(key)
+        if len(self._derived) > _DERIVED:
+            self._derived.popitem(last=False)
+        return made
 
     async def close(self) -> None:
         """End all readings."""

@@ -34,12 +34,16 @@ KEY = re.compile(r"[!-~]{1,255}")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer, its status and headers; `text` instead of a model where the client wants it plain."""
+    """An answer, its status and headers; `text` instead of a model where the client wants it plain.
+
+    `body` is the answer as JSON, where that was made before.
+    """
 
     answer: Answer | None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     text: str | None = None
+    body: bytes | None = None
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -93,7 +97,7 @@ def _response(request: web.Request, resource: Resource, reply: Reply) -> web.Res
     if resource.plain and reply.text is not None and wants_text(request):
         body, content_type = reply.text.encode(), "text/plain"
     else:
-        body, content_type = encode(reply.answer), "application/json"
+        body, content_type = reply.body or encode(reply.answer), "application/json"
     if resource.plain:
         headers["Vary"] = "Accept"
     if request.method in ("GET", "HEAD") and reply.status == 200:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from retentiond import __version__
 from retentiond.api import asked, models
-from retentiond.api.resources import Reply, Resource
+from retentiond.api.resources import Reply, Resource, encode
 from retentiond.api.site import Call, Site
 from retentiond.desk import policy as of_policy
 from retentiond.desk import status as of_status
@@ -14,6 +16,21 @@ from retentiond.desk.plans import Planned, horizon, judged, looked_ahead, plan_d
 from retentiond.desk.promises import Promise, promised
 from retentiond.desk.targets import Broken, chosen
 from retentiond.sweep.spec import Target
+
+A = TypeVar("A", bound=models.Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered(Generic[A]):
+    """An answer and its JSON, made once for all who ask: of a thousand targets it takes a moment."""
+
+    answer: A
+    body: bytes
+
+    @classmethod
+    def of(cls, answer: A) -> Rendered[A]:
+        """The answer with its JSON."""
+        return cls(answer, encode(answer))
 
 
 async def status(site: Site) -> models.Status:
@@ -50,7 +67,7 @@ async def targets(site: Site) -> models.Targets:
     return models.Targets.model_validate({"targets": documents})
 
 
-async def plan(site: Site, names: list[str], ahead: str | None = None) -> models.Plan:
+async def plan(site: Site, names: list[str], ahead: str | None = None) -> Rendered[models.Plan]:
     """What is due in these targets (all, where none is named), and by the horizon; raises NotFound, UsageError."""
     desk, wanted = site.desk, chosen(site.desk, names)
     until = horizon(ahead, "horizon") if ahead is not None else None
@@ -59,13 +76,17 @@ async def plan(site: Site, names: list[str], ahead: str | None = None) -> models
         return await site.shared.get(("plan", target.name, until), lambda: looked_ahead(desk, target, until))
 
     found = await asyncio.gather(*map(look, wanted))
-    tiers = desk.spec.policy.tiers
-    documents = {target.name: plan_document(target, each, tiers) for target, each in zip(wanted, found, strict=True)}
-    head = {"mode": desk.rules.mode, "digest": desk.spec.digest, "horizon": ahead}
-    return models.Plan.model_validate({**head, "targets": documents})
+
+    def made() -> Rendered[models.Plan]:
+        tiers, pairs = desk.spec.policy.tiers, zip(wanted, found, strict=True)
+        documents = {target.name: plan_document(target, each, tiers) for target, each in pairs}
+        head = {"mode": desk.rules.mode, "digest": desk.spec.digest, "horizon": ahead}
+        return Rendered.of(models.Plan.model_validate({**head, "targets": documents}))
+
+    return site.shared.derived(("plan", tuple(names), ahead), found, made)
 
 
-async def promises(site: Site, names: list[str]) -> models.Promises:
+async def promises(site: Site, names: list[str]) -> Rendered[models.Promises]:
     """How the promises of these targets stand, or all of them; raises NotFound."""
     desk, wanted = site.desk, chosen(site.desk, names)
 
@@ -73,12 +94,16 @@ async def promises(site: Site, names: list[str]) -> models.Promises:
         return await site.shared.get(("promises", target.name), lambda: judged(desk, target))
 
     results = await asyncio.gather(*map(look, wanted))
-    found = {target.name: each for target, each in zip(wanted, results, strict=True)}
-    classes = {target.data_class.name for target in wanted} if names else set(desk.spec.policy.classes)
-    errors = {name: each.document() for name, each in found.items() if isinstance(each, Broken)}
-    rows = promised(desk.spec.policy, classes, wanted, found)
-    head = {"mode": desk.rules.mode, "digest": desk.spec.digest}
-    return models.Promises.model_validate({**head, "promises": rows, "errors": errors})
+
+    def made() -> Rendered[models.Promises]:
+        found = {target.name: each for target, each in zip(wanted, results, strict=True)}
+        classes = {target.data_class.name for target in wanted} if names else set(desk.spec.policy.classes)
+        errors = {name: each.document() for name, each in found.items() if isinstance(each, Broken)}
+        rows = promised(desk.spec.policy, classes, wanted, found)
+        head = {"mode": desk.rules.mode, "digest": desk.spec.digest}
+        return Rendered.of(models.Promises.model_validate({**head, "promises": rows, "errors": errors}))
+
+    return site.shared.derived(("promises", tuple(names)), results, made)
 
 
 async def explain(site: Site, name: str, record: str) -> models.Explanation:
@@ -106,11 +131,13 @@ async def _targets(site: Site, _: Call) -> Reply:
 
 async def _plan(site: Site, call: Call) -> Reply:
     query: asked.OfPlan = call.query
-    return Reply(await plan(site, query.target, query.horizon))
+    found = await plan(site, query.target, query.horizon)
+    return Reply(found.answer, body=found.body)
 
 
 async def _promises(site: Site, call: Call) -> Reply:
-    return Reply(await promises(site, call.query.target))
+    found = await promises(site, call.query.target)
+    return Reply(found.answer, body=found.body)
 
 
 async def _explain(site: Site, call: Call) -> Reply:

@@ -20,9 +20,19 @@ def subject(kind: Kind, target: str | None) -> str:
 
 
 async def approve(
-    desk: Desk, kind: Kind, target: str | None, by: str, *, bound: int | None = None, also: Also | None = None
+    desk: Desk,
+    kind: Kind,
+    target: str | None,
+    by: str,
+    *,
+    bound: int | None = None,
+    digest: str | None = None,
+    also: Also | None = None,
 ) -> Approval:
-    """Answer the question that waits; raises Otherwise where nobody asks it, or for more than `bound` by now."""
+    """Answer the question that waits.
+
+    Raises Otherwise where nobody asks it, or by now for more than `bound`, or under another policy than `digest`.
+    """
     async with desk.database.transaction() as tx:
         # Units first, as who asks locks them; then the question, so that of two who answer it one finds it answered.
         await due.make_due(tx)
@@ -32,6 +42,11 @@ async def approve(
             raise Otherwise(
                 f"it asks for {asked.count} by now, and {bound} were to be approved",
                 remedy="look at what waits again, and approve that count if it is right",
+            )
+        if digest is not None and asked.digest != digest:
+            raise Otherwise(
+                f"what waits by now is the policy {asked.digest or 'of no digest'}, not {digest}",
+                remedy="look at what waits again, and approve that if it is right",
             )
         granted = await approvals.grant(tx, asked.kind, asked.target, asked.digest, asked.count, by)
         if also is not None:

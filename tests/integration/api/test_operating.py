@@ -98,7 +98,15 @@ async def test_what_a_guard_stopped_is_approved_for_what_was_seen(env, company):
         assert (await api.get("status"))["waiting"] == 1
         fewer = await api.post("approvals", "olga", target="request_logs", bound=waiting["count"] - 1)
         assert (fewer.status, fewer.problem["kind"]) == (409, "otherwise")
-        for body in ({}, {"target": "invoices"}, {"kind": "clock"}, {"kind": "clock", "target": "request_logs"}):
+        for body in (
+            {},
+            {"target": "invoices"},
+            {"kind": "clock"},
+            {"kind": "clock", "target": "request_logs"},
+            {"kind": "policy"},
+            {"target": "request_logs", "digest": "ab" * 32},
+            {"kind": "policy", "digest": "ab" * 32},
+        ):
             assert (await api.post("approvals", "olga", **body)).status in (409, 422), body
         both = await asyncio.gather(
             *(api.post("approvals", "olga", "a1", target="request_logs", bound=waiting["count"]) for _ in range(2))

@@ -92,6 +92,21 @@ async def test_an_error_is_told_to_all_who_wait_and_not_kept():
     assert await shared.get("plan", mended) == "there"
 
 
+def test_what_is_made_of_readings_is_made_anew_when_one_of_them_is():
+    shared, made, first, second = Shared(), [], object(), object()
+
+    def make():
+        made.append(1)
+        return len(made)
+
+    assert [shared.derived("plan", [first, second], make) for _ in range(3)] == [1, 1, 1]
+    assert shared.derived("plan", [first], make) == 2
+    assert shared.derived("plan", [first, object()], make) == 3
+    for number in range(100):
+        shared.derived(number, [first], make)
+    assert len(shared._derived) < 50
+
+
 async def test_all_readings_end_with_the_site():
     shared, slow = Shared(), Slow()
     asked = asyncio.create_task(shared.get("plan", slow))
