@@ -36,8 +36,11 @@ def make_app(site: Site, exposition: Exposition, pulse: Pulse, connections: Conn
     described = orjson.dumps(openapi.document(RESOURCES))
 
     async def metrics(request: web.Request) -> web.Response:
-        body, content_type = await exposition.get(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        text = await exposition.get(request.headers.get("Accept", ""))
+        headers = {"Content-Type": text.content_type, "Vary": "Accept, Accept-Encoding"}
+        if _takes_gzip(request.headers.get("Accept-Encoding", "")):
+            return web.Response(body=text.packed, headers={**headers, "Content-Encoding": "gzip"})
+        return web.Response(body=text.plain, headers=headers)
 
     async def describe(_: web.Request) -> web.Response:
         return web.Response(body=described, content_type="application/json")
@@ -52,6 +55,15 @@ def make_app(site: Site, exposition: Exposition, pulse: Pulse, connections: Conn
 
     app.cleanup_ctx.append(readings)
     return app
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether the client says so, and not that it would rather not (`gzip;q=0`)."""
+    for each in accepted.lower().split(","):
+        name, _, quality = each.partition(";")
+        if name.strip() == "gzip":
+            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
 
 
 async def _secured(_: web.Request, response: web.StreamResponse) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 
+import aiohttp
 import pytest
 
 from retentiond.api.app import RESOURCES
@@ -262,3 +263,16 @@ async def test_of_two_operators_who_approve_at_once_one_does(env, company):
         assert sorted(answer.status for answer in both) == [201, 409]
         granted = [entry for entry in await api.ledger("approval") if entry["event"] == "granted"]
         assert len(granted) == 1
+
+
+async def test_metrics_come_packed_to_who_takes_that(api):
+    async with aiohttp.ClientSession(api.http._base_url, auto_decompress=False) as http:
+        answers = [
+            await http.get("/metrics", headers={"Accept-Encoding": each})
+            for each in ("identity", "br, gzip;q=0.5", "gzip;q=0")
+        ]
+        plain, packed, refused = answers
+        bodies = [await each.read() for each in answers]
+    assert [each.headers.get("Content-Encoding") for each in (plain, packed, refused)] == [None, "gzip", None]
+    series = [line.split()[0] for line in gzip.decompress(bodies[1]).decode().splitlines()]
+    assert series == [line.split()[0] for line in bodies[0].decode().splitlines()]

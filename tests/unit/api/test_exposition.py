@@ -1,6 +1,7 @@
 """The text of `/metrics`: made once for all who ask meanwhile, and never for longer than a twentieth of the time."""
 
 import asyncio
+import gzip
 import threading
 
 from retentiond.api.exposition import Exposition
@@ -15,10 +16,12 @@ async def test_however_many_ask_the_text_is_made_once_and_in_a_thread():
 
     exposition = Exposition(encode, kind=lambda accept: accept)
     found = await asyncio.gather(*(exposition.get("a") for _ in range(50)))
-    assert set(found) == {(b"a", "text/plain")}
+    assert {(each.plain, each.content_type, gzip.decompress(each.packed)) for each in found} == {
+        (b"a", "text/plain", b"a")
+    }
     assert len(made) == 1
     assert made[0] is not threading.main_thread()
-    assert (await exposition.get("b"))[0] == b"b"
+    assert (await exposition.get("b")).plain == b"b"
 
 
 async def test_what_has_changed_is_seen_when_it_is_asked_for_again():
@@ -27,4 +30,4 @@ async def test_what_has_changed_is_seen_when_it_is_asked_for_again():
     first = await exposition.get("")
     while (second := await exposition.get("")) == first:
         await asyncio.sleep(0.001)
-    assert second == (b"1", "text/plain")
+    assert second.plain == b"1"
