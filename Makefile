@@ -35,15 +35,16 @@ demo: $(STAMP)  ## the daemon on an embedded Postgres with made data (DEMO_ARGS=
 test: $(STAMP)  ## all tests that need nothing but Python, and their coverage (TEST_ARGS=tests/unit for some)
 	$(BIN)/python -m pytest -m "not system" $(PARALLEL) $(COVERAGE) $(TEST_ARGS) $(NAMED)
 
-test-system: $(STAMP)  ## tests that need faketime, pgbouncer, spin and gcc, or Ceph (installed where root and apt-get are there), and short campaigns
-	@for tool in faketime pgbouncer spin gcc radosgw; do \
+test-system: $(STAMP)  ## tests that need faketime, pgbouncer, spin, gcc, promtool, or Ceph (installed where root and apt-get are there), and short campaigns
+	@for tool in faketime pgbouncer spin gcc radosgw promtool; do \
 		if ! command -v $$tool >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			packages="$$tool"; [ $$tool != gcc ] || packages="gcc libc6-dev"; \
+			[ $$tool != promtool ] || packages="prometheus"; \
 			[ $$tool != radosgw ] || packages="radosgw ceph-mon ceph-osd ceph-common"; \
 			apt-get update -q && apt-get install -q -y --no-install-recommends $$packages || echo "$$tool can't be installed"; \
 		fi; done
-	@for tool in faketime spin gcc radosgw; do command -v $$tool >/dev/null || { \
-		echo "$$tool is missing; remedy: install the package of that name" >&2; exit 1; }; done
+	@for tool in faketime spin gcc radosgw promtool; do command -v $$tool >/dev/null || { \
+		echo "$$tool is missing; remedy: install the package of that name (of promtool: prometheus)" >&2; exit 1; }; done
 	$(BIN)/python -m pytest -m system $(PARALLEL) $(TEST_ARGS) $(NAMED)
 
 campaign: $(STAMP)  ## processes, servers and a network that fail for N seconds, judged from outside; draining and judging come on top (N=3600 SEED=7)

@@ -8,6 +8,7 @@ import asyncio
 from benchmarks import (
     beside,
     erase,
+    http,
     idle,
     native,
     nothing,
@@ -30,6 +31,7 @@ _ALL = (
     "beside",
     "native",
     "partitions",
+    "http",
     "s3_client",
     "s3_slow",
     "s3_rest",
@@ -55,6 +57,8 @@ async def main(names: list[str], given: argparse.Namespace) -> None:
         await native.run(given.native_rows)
     if "partitions" in names:
         await partitions.run(given.parted_rows)
+    if "http" in names:
+        await http.run(given.http_rows, given.http_seconds, given.http_rounds)
     if "s3_client" in names:
         await s3_client.run(given.s3_keys, given.s3_rounds)
     if "s3_slow" in names:
@@ -78,6 +82,9 @@ if __name__ == "__main__":
     parser.add_argument("--beside-rate", type=int, default=100, help="transactions a second")
     parser.add_argument("--native-rows", type=int, default=200_000, help="of the table that is written to under holds")
     parser.add_argument("--parted-rows", type=int, default=10_000_000, help="of the table in 40 partitions")
+    parser.add_argument("--http-rows", type=int, default=3_000_000, help="of each of two tables swept under requests")
+    parser.add_argument("--http-seconds", type=int, default=10, help="of each turn, alone and asked")
+    parser.add_argument("--http-rounds", type=int, default=5, help="pairs of turns")
     parser.add_argument("--s3-keys", type=int, default=200_000, help="listed and deleted; ten times as many for memory")
     parser.add_argument("--s3-rounds", type=int, default=3, help="runs of each client")
     parser.add_argument("--slow-keys", type=int, default=1_000_000, help="swept on an endpoint that is slow")

@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 from uuid import uuid4
 
 import stamina
 
 from retentiond import __version__
-from retentiond.control import approvals, flags, holds, meta, policies, units
+from retentiond.control import approvals, flags, meta, policies, units
 from retentiond.control.database import Database, Tx
-from retentiond.control.holds import FenceProbe, OnWait, Recorder
 from retentiond.control.legal_holds import LegalHolds
 from retentiond.control.log_retention import LogRetention
-from retentiond.control.natives import NativeStep
 from retentiond.control.workers import Role, Worker
 from retentiond.daemon_spec import Shared, make_spec, make_stores
-from retentiond.domain.change import Evaded, evaded, newly_erases
-from retentiond.domain.holds import Hold
+from retentiond.desk.base import AnyNative, Desk, Rules
+from retentiond.desk.policy import EVADED_REMEDY, evaded_holds
+from retentiond.domain.change import newly_erases
 from retentiond.domain.permit import Unit
 from retentiond.errors import Guarded, NoState, Unreachable
 from retentiond.ledger import kinds
@@ -47,78 +45,27 @@ from retentiond.stores.s3.store import S3Store
 from retentiond.sweep.engine import Announce, Engine
 from retentiond.sweep.events import Observer, ignore
 from retentiond.sweep.plans import Tools
-from retentiond.sweep.spec import Spec
 
 Patience = Callable[[], bool]
 """Whether to go on waiting for what can't be reached yet."""
 
 _CONTROL_START_SECONDS = 60.0
-EVADED_REMEDY = (
-    "with this configuration set, place each hold anew under the new name (`retentiond hold place`, the same matter), "
-    "then release the old one (`retentiond hold release`); or keep the name"
-)
 
 
 def _never() -> bool:
     return False
 
 
-AnyNative: TypeAlias = NativeHolds | S3NativeHolds | LogRetentionHolds
-"""What keeps a target's own store in step with the holds."""
-
-
 @dataclass(frozen=True, slots=True)
-class App:
+class App(Desk):
     """Everything that a command or the daemon works with."""
 
     settings: Settings
-    database: Database
-    journal: Journal
-    engine: Engine
-    texts_key: bytes
-    document: dict[str, object]
-    native: Mapping[str, AnyNative]
-
-    @property
-    def spec(self) -> Spec:
-        """The configuration of all sweeps."""
-        return self.engine.tools.spec
-
-    def fences(self) -> dict[str, FenceProbe]:
-        """For each target that has to be asked, how to ask whether a permit's transaction there is over."""
-        return {name: store.fence_passed for name, store in self.engine.stores.items() if store.fence == "transaction"}
-
-    async def activate_holds(self, record: Recorder, on_wait: OnWait | None = None) -> list[Hold]:
-        """Make active every pending hold that can be, once; see `control.activation`."""
-        return await holds.activate_pending(
-            self.database,
-            self.fences(),
-            on_wait,
-            native=self.natives(),
-            record=record,
-            grace_seconds=self.spec.late_effect_grace.total_seconds(),
-        )
 
     def presence(self, role: Role) -> Worker:
         """This process as it presents itself to the others."""
         worker = self.engine.tools.worker
         return Worker(worker, socket.gethostname(), os.getpid(), __version__, role, self.settings.mode)
-
-    def natives(self) -> dict[str, NativeStep]:
-        """For each target whose store keeps holds itself, what brings it in step.
-
-        Of a bucket any hold may ask it; and log groups erase by themselves, whoever asks.
-        """
-        return {name: each for name, each in self.native.items() if each.always or not isinstance(each, NativeHolds)}
-
-    def hold_recorder(self, by: str) -> Recorder:
-        """Writes each change of a hold into the ledger, in the transaction that makes it."""
-
-        async def record(tx: Tx, hold: Hold, event: str) -> None:
-            epoch = (await holds.current(tx)).epoch
-            await self.journal.append(tx, kinds.hold(event, hold, by=by, epoch=epoch, key=self.texts_key))
-
-        return record
 
 
 @asynccontextmanager
@@ -212,22 +159,16 @@ async def open_app(
         made = {each.name: _native(stores[each.name], each.data_class.name, tools, directory) for each in spec.targets}
         native = {name: each for name, each in made.items() if each is not None}
         try:
-            yield App(
-                settings,
-                database,
-                journal,
-                Engine(
-                    tools,
-                    stores,
-                    directory,
-                    keys["accounts"],
-                    shards_at_once=shards_at_once,
-                    announce=_announcer(database),
-                ),
-                keys["texts"],
-                document,
-                native,
+            engine = Engine(
+                tools,
+                stores,
+                directory,
+                keys["accounts"],
+                shards_at_once=shards_at_once,
+                announce=_announcer(database),
             )
+            rules = Rules(settings.mode, settings.policy_approved, settings.holds.two_person)
+            yield App(rules, database, journal, engine, keys["texts"], document, native, settings)
         finally:
             for each in native.values():
                 await each.leave()
@@ -322,12 +263,6 @@ async def enter_mode(app: App, by: str) -> None:
         remedy="look at `retentiond policy diff`, then run `retentiond policy approve`, "
         "or set RETENTIOND_POLICY_APPROVED to its digest",
     )
-
-
-async def evaded_holds(app: App, tx: Tx) -> tuple[Evaded, ...]:
-    """The holds that this configuration would get records from under, compared with the one in force."""
-    active = await policies.active(tx)
-    return evaded((await holds.current(tx)).holds, active.document if active else None, app.document)
 
 
 async def _adopted(app: App, tx: Tx, by: str) -> bool:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from retentiond.control import entries, holds, natives, overview, permits, workers
+from retentiond.control import entries, holds, idempotency, natives, overview, permits, workers
 from retentiond.control.holds import Waiting
 from retentiond.control.overview import Overview
 from retentiond.control.queue import Bell
@@ -237,6 +237,7 @@ class Jobs:
     async def _prune(self) -> None:
         async with self.app.database.transaction() as tx:
             await permits.prune(tx)
+            await idempotency.prune(tx)
         await Bell(self.app.database).prune()
 
 

@@ -14,15 +14,14 @@ from datetime import UTC, datetime
 import structlog
 
 from retentiond import __version__, logs
-from retentiond.api.app import make_app, serve
-from retentiond.api.health import Health
 from retentiond.control import overview
 from retentiond.control.overview import Overview
 from retentiond.control.workers import Role
 from retentiond.daemon import App, enter_mode, open_app
 from retentiond.daemon_crew import Crew
+from retentiond.daemon_http import serving
 from retentiond.daemon_jobs import BY, Jobs
-from retentiond.daemon_ready import CLOCK, CONTROL, LOOP, MODE, STOPPING, WORK, checks
+from retentiond.daemon_ready import CLOCK, CONTROL, LOOP, MODE, STOPPING, WORK
 from retentiond.daemon_signals import Signals
 from retentiond.daemon_spec import make_spec
 from retentiond.daemon_watch import LOOK, Watch, target_check
@@ -58,8 +57,7 @@ async def run_daemon(settings: Settings, role: Role = "all") -> int:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: _forgotten(watch, context))
     async with open_app(settings, create=True, observer=watch, patient=lambda: not signals.stopping) as app:
         daemon = Daemon(app, watch, role)
-        web = make_app(Health(checks(app, watch)), watch.metrics.exposition)
-        async with serve(web, settings.http.host, settings.http.port) as address:
+        async with serving(app, watch, signals.nudge) as address:
             await daemon.start()
             log.info("ready", http=address, mode=settings.mode, role=role, ledger_key=str(app.journal.verifier))
             while not await signals.stopped_within(_TICK_SECONDS):

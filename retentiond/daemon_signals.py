@@ -19,6 +19,7 @@ class Signals:
 
     _first: asyncio.Event = field(default_factory=asyncio.Event)
     _second: asyncio.Event = field(default_factory=asyncio.Event)
+    _nudged: asyncio.Event = field(default_factory=asyncio.Event)
     _number: int = 0
 
     def install(self) -> None:
@@ -43,12 +44,18 @@ class Signals:
         return 128 + self._number if self.hurried else 0
 
     async def stopped_within(self, seconds: float) -> bool:
-        """Wait so long for the first one; whether it came."""
+        """Wait so long for the first one, or until `nudge`; whether it came."""
         try:
-            await asyncio.wait_for(self._first.wait(), seconds)
+            await asyncio.wait_for(self._nudged.wait(), seconds)
         except TimeoutError:
             return False
-        return True
+        if not self.stopping:
+            self._nudged.clear()
+        return self.stopping
+
+    def nudge(self) -> None:
+        """End the wait of `stopped_within`: there is something to do."""
+        self._nudged.set()
 
     async def wait(self, tasks: Iterable[asyncio.Task[Any]], seconds: float) -> set[asyncio.Task[Any]]:
         """Wait for the tasks, at most so long, and no longer than until a second signal; those not done."""
@@ -71,6 +78,7 @@ class Signals:
     def _got(self, number: int) -> None:
         if not self._first.is_set():
             self._first.set()
+            self._nudged.set()
             return
         self._number = number
         self._second.set()

@@ -77,6 +77,10 @@ class NotFound(UsageError):
     """There is no such thing."""
 
 
+class Otherwise(UsageError):
+    """What is asked for does not fit how things stand now."""
+
+
 class InvalidScope(UsageError):
     """The hold's scope can't be used."""
 

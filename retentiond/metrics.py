@@ -244,6 +244,10 @@ class Metrics:
         encoder, content_type = choose_encoder(accept)
         return encoder(self.registry), content_type
 
+    def kind(self, accept: str) -> str:
+        """Which Accept headers get the same text."""
+        return choose_encoder(accept)[1]
+
     def _batch(self, event: BatchDone) -> None:
         name, class_name = event.target.name, event.target.data_class.name
         counter = {"anonymise": self._anonymised, "archive": self._archived}.get(event.target.action, self._erased)

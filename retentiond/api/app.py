@@ -1,81 +1,72 @@
-"""The aiohttp application and its server. Errors are RFC 9457 problem documents."""
+"""The aiohttp application: every resource, what is served beside them, and what each answer carries."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 
-import structlog
+import orjson
 from aiohttp import web
 
-from retentiond.api import health
-from retentiond.api.health import Health
-from retentiond.errors import UsageError
+from retentiond.api import health, holds, ledger, openapi, operating, session, views
+from retentiond.api.connections import Connections
+from retentiond.api.exposition import Exposition
+from retentiond.api.problems import problems
+from retentiond.api.pulse import Pulse
+from retentiond.api.resources import MAX_BODY, Resource, add
+from retentiond.api.site import Site
 
-log = structlog.get_logger()
-Exposition = Callable[[str], tuple[bytes, str]]
-_MAX_BODY = 1 << 20
-_FIRST_ERROR = 400
-_CLOSE_SECONDS = 2.0
-
-
-@web.middleware
-async def problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Answer each error with a problem document; a defect is logged, and its answer says nothing of it."""
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        if error.status < _FIRST_ERROR:
-            raise
-        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        return _problem(request, error.status, error.reason, headers)
-    except Exception as error:
-        log.error("unexpected", path=request.path, exc_info=error)
-        return _problem(request, 500, "Internal Server Error")
+RESOURCES: tuple[Resource, ...] = (*views.RESOURCES, *holds.RESOURCES, *operating.RESOURCES, *ledger.RESOURCES)
+_HEADERS = {
+    "Server": "retentiond",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
 
 
-def _problem(request: web.Request, status: int, title: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    details = {
-        404: f"there is nothing at {request.path}; see /healthz, /readyz and /metrics",
-        405: f"{request.method} is not for {request.path}; see the header Allow",
-        500: "a defect: see the log, and report it",
-    }
-    document = {"type": "about:blank", "title": title, "status": status, "instance": request.path}
-    if status in details:
-        document["detail"] = details[status]
-    return web.json_response(document, status=status, content_type="application/problem+json", headers=headers)
-
-
-def make_app(checks: Health, exposition: Exposition) -> web.Application:
-    """All resources; `exposition` gives the metrics for an Accept header."""
-    app = web.Application(middlewares=[problems], client_max_size=_MAX_BODY)
-    app.add_routes(health.routes(checks))
+def make_app(site: Site, exposition: Exposition, pulse: Pulse, connections: Connections) -> web.Application:
+    """All resources."""
+    app = web.Application(middlewares=[connections.busy, problems], client_max_size=MAX_BODY)
+    app.on_response_prepare.append(_secured)
+    app.add_routes(health.routes(site.health, pulse))
+    app.add_routes(session.routes(site))
+    for resource in RESOURCES:
+        add(app, site, resource)
+    described = orjson.dumps(openapi.document(RESOURCES))
 
     async def metrics(request: web.Request) -> web.Response:
-        body, content_type = exposition(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        text = await exposition.get(request.headers.get("Accept", ""))
+        headers = {"Content-Type": text.content_type, "Vary": "Accept, Accept-Encoding"}
+        if _takes_gzip(request.headers.get("Accept-Encoding", "")):
+            return web.Response(body=text.packed, headers={**headers, "Content-Encoding": "gzip"})
+        return web.Response(body=text.plain, headers=headers)
+
+    async def describe(_: web.Request) -> web.Response:
+        return web.Response(body=described, content_type="application/json")
 
     app.router.add_get("/metrics", metrics)
+    app.router.add_get("/openapi.json", describe)
+
+    async def readings(_: web.Application) -> AsyncIterator[None]:
+        yield
+        await site.shared.close()
+        await site.health.close()
+
+    app.cleanup_ctx.append(readings)
     return app
 
 
-@asynccontextmanager
-async def serve(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
-    """Serve until left; gives the address. Raises UsageError when it can't be bound."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_SECONDS)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            raise UsageError(
-                f"HTTP can't be served on {host}:{port}: {error.strerror}",
-                remedy="set RETENTIOND_HTTP__PORT to a free port (0 chooses one)",
-            ) from error
-        bound = runner.addresses[0]
-        yield f"http://{bound[0]}:{bound[1]}"
-    finally:
-        await runner.cleanup()
+def _takes_gzip(accepted: str) -> bool:
+    """Whether the client says so, and not that it would rather not (`gzip;q=0`)."""
+    for each in accepted.lower().split(","):
+        name, _, quality = each.partition(";")
+        if name.strip() == "gzip":
+            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+async def _secured(_: web.Request, response: web.StreamResponse) -> None:
+    """Headers of every answer; a page sets its own policy."""
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)

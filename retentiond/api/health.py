@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from retentiond.api.pulse import Pulse
 from retentiond.errors import RetentiondError, quoted
 
 Check = Callable[[], Awaitable[None]]
 _SECONDS = 5.0
 _KEPT_SECONDS = 1.0
+_KNOWN_SECONDS = 1.0
 # A thousand checks that begin at once would be late for want of each other.
 _AT_ONCE = 32
 
@@ -38,6 +40,7 @@ class Health:
     checks: Mapping[str, Check]
     _asked_at: float = float("-inf")
     _found: dict[str, State] = field(default_factory=dict)
+    _asking: asyncio.Task[Mapping[str, State]] | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
@@ -50,6 +53,19 @@ class Health:
                 self._found = dict(zip(names, found, strict=True))
                 self._asked_at = time.monotonic()
             return self._found
+
+    async def known(self) -> Mapping[str, State]:
+        """Each check's state as it was last found, empty before it was; asked anew, and waited for a second at most."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self.states())
+        await asyncio.wait({self._asking}, timeout=_KNOWN_SECONDS)
+        return self._found
+
+    async def close(self) -> None:
+        """End what is being asked."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
 
     async def _ask(self, check: Check) -> State:
         try:
@@ -68,13 +84,15 @@ class Health:
         return State(ok=True)
 
 
-def routes(health: Health) -> web.RouteTableDef:
+def routes(health: Health, pulse: Pulse) -> web.RouteTableDef:
     """The two resources."""
     table = web.RouteTableDef()
 
     @table.get("/healthz")
     async def healthz(_: web.Request) -> web.Response:
-        return web.json_response({"ok": True})
+        if pulse.well:
+            return web.json_response({"ok": True})
+        return web.json_response({"ok": False, "late_seconds": round(pulse.late, 3)}, status=503)
 
     @table.get("/readyz")
     async def readyz(_: web.Request) -> web.Response:

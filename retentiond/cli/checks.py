@@ -13,13 +13,14 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from retentiond.cli import fresh
+from retentiond.cli import fresh, http_checks
 from retentiond.cli.looking import open_check
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
-from retentiond.cli.targets import Broken
 from retentiond.control import detached, holds, permits
 from retentiond.control.database import Database
-from retentiond.daemon import EVADED_REMEDY, App, evaded_holds
+from retentiond.daemon import App
+from retentiond.desk.policy import EVADED_REMEDY, evaded_holds
+from retentiond.desk.targets import Broken
 from retentiond.domain.clock import ClockReading, skew
 from retentiond.errors import RetentiondError, Unreachable
 from retentiond.settings import Settings
@@ -69,11 +70,11 @@ async def check(json_: bool) -> int:
     Clocks, connections and poolers, grants, row level security, indexes, foreign keys, triggers, inheritance, columns
     to be anonymised, partitions that can't be dropped whole or were left detached, signals of pace by health that
     can't be read, PromQL expressions (each is asked once), holds that the targets' own databases keep, and whatever
-    somebody changed of those, rules by which a bucket erases by itself, against the holds and the terms, and the
-    account directory: its columns, ids, tiers and overrides. Each finding has a severity and a remedy to paste:
-    `error` stops a sweep, `warning` makes it slow or keep too much, `info` is to be known. The exit code is 1 where
-    there is an error or a warning. Where there is no control state yet it looks at all that needs none, so that a
-    configuration can be checked before anything erases.
+    somebody changed of those, rules by which a bucket erases by itself, against the holds and the terms, the
+    account directory (its columns, ids, tiers and overrides), and how HTTP is served and to whom. Each finding has a
+    severity and a remedy to paste: `error` stops a sweep, `warning` makes it slow or keep too much, `info` is to be
+    known. The exit code is 1 where there is an error or a warning. Where there is no control state yet it looks at all
+    that needs none, so that a configuration can be checked before anything erases.
 
     \b
     Examples:
@@ -82,7 +83,7 @@ async def check(json_: bool) -> int:
 
     \b
     JSON: {"findings": [{"severity", "subject", "message", "remedy"}], "clocks": {NAME: seconds ahead of this host}}
-      The subject is a target, or `control`, `accounts`, `clocks` or `targets`.
+      The subject is a target, or `control`, `accounts`, `clocks`, `http` or `targets`.
     """
     found, configured = _Found(), settings()
     async with open_check(configured) as (app, has_state):
@@ -101,6 +102,7 @@ async def check(json_: bool) -> int:
         opened = [store for store in app.engine.stores.values() if await _target(app, store, found, directory=known)]
         await _native_expiry(app, found)
         found.findings += _order([store for store in opened if isinstance(store, PostgresStore)])
+    found.findings += http_checks.findings(configured)
     if not configured.targets:
         found.findings.append(Finding("error", "targets", _NOTHING, _DRAFT))
     listed = sorted(found.findings, key=lambda each: (_ORDER[each.severity], each.subject))

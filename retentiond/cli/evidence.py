@@ -10,9 +10,9 @@ import orjson
 
 from retentiond.cli.holds import by_whom
 from retentiond.cli.output import EXIT_CODES, Group, as_json, command, json_option, note, settings, table
-from retentiond.cli.words import entry_in_words
 from retentiond.control import due, entries
 from retentiond.daemon import App, open_app
+from retentiond.desk.words import entry_in_words
 from retentiond.errors import UsageError
 from retentiond.ledger.export import export as export_ledger
 from retentiond.ledger.keys import KEY_FILE

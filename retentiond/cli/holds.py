@@ -10,16 +10,18 @@ from datetime import UTC, datetime
 
 import click
 
-from retentiond.cli.matched import matches, show_matched, summed, warn_of_matched
+from retentiond.cli.matched import show_matched, warn_of_matched
 from retentiond.cli.output import EXIT_CODES, Group, as_json, command, day, json_option, note, settings, table
 from retentiond.cli.placing import until_active
-from retentiond.cli.words import scope_in_words
 from retentiond.control import holds
-from retentiond.control.hold_rows import HoldDraft
-from retentiond.daemon import App, open_app
-from retentiond.domain.duration import instant, rfc3339
-from retentiond.domain.holds import Hold, Scope
-from retentiond.errors import InvalidScope, StillPending, UsageError
+from retentiond.daemon import open_app
+from retentiond.desk import holds as desk
+from retentiond.desk.holds import draft
+from retentiond.desk.matched import matches, summed
+from retentiond.desk.words import scope_in_words
+from retentiond.domain.duration import rfc3339
+from retentiond.domain.holds import Hold
+from retentiond.errors import StillPending, UsageError
 from retentiond.stores.s3.native import S3NativeHolds
 
 _SHOWN = (
@@ -57,12 +59,6 @@ def hold() -> None:
       retentiond hold place --matter 2026-17 --reason subpoena --account 4711
       retentiond hold list
     """
-
-
-def _require_text(**given: str) -> None:
-    for name, text in given.items():
-        if not text.strip():
-            raise UsageError(f"--{name} is empty", remedy="say it in words: it is what is known of the hold later")
 
 
 def _warn_of_review(review: datetime | None) -> None:
@@ -137,7 +133,7 @@ async def place(
     Exit code 4: it was not active within --timeout. It is placed all the same, and keeps its records; the JSON is then
     that of `hold show`, with "state": "pending".
     """
-    scope = Scope.from_document(
+    drafted = draft(
         {
             "accounts": accounts,
             "classes": classes,
@@ -147,18 +143,19 @@ async def place(
             "prefixes": _mapping("prefix", prefixes),
             "records": _mapping("record", records),
             "everything": everything,
-        }
+        },
+        matter=matter,
+        reason=reason,
+        review_by=review_by,
+        notice=notice,
+        native=native,
     )
-    _require_text(matter=matter, reason=reason)
     if not math.isfinite(timeout) or timeout < 0:
         raise UsageError(f"--timeout {timeout} is no time to wait", remedy="give seconds, 0 or more, such as 120")
-    review = instant(review_by) if review_by is not None else None
-    draft = HoldDraft(matter=matter, reason=reason, scope=scope, review_by=review, notice=notice, native=native)
     async with open_app(settings(), create=False) as app:
-        _check_names(app, scope)
         # First of all: no target that is slow to answer keeps it from being placed, nor from being active.
-        placed = await holds.place(app.database, draft, by_whom(), record=app.hold_recorder(by_whom()))
-        _warn_of_review(review)
+        placed = await desk.place(app, drafted, by_whom())
+        _warn_of_review(drafted.review_by)
         try:
             active = await until_active(app, placed, timeout, by=by_whom())
         except StillPending:
@@ -183,23 +180,6 @@ async def place(
     but = f" (but on {', '.join(keep)}, whose store refuses them)" if keep else ""
     note(f"Other programs' deletes{but}, backups, WAL and replicas don't know this hold.")
     return 0
-
-
-def _check_names(app: App, scope: Scope) -> None:
-    known = {target.name for target in app.spec.targets}
-    if not known:
-        raise UsageError(
-            "no target is configured here: the hold would keep nothing that is known",
-            remedy="place it with the daemon's configuration (RETENTIOND_CONFIG_FILE, RETENTIOND_CONFIG)",
-        )
-    if unknown := sorted({*scope.targets, *scope.listed} - known):
-        raise InvalidScope(
-            f"there is no target {', '.join(unknown)}", remedy=f"the targets are: {', '.join(sorted(known)) or 'none'}"
-        )
-    if unknown := sorted(set(scope.classes) - set(app.spec.policy.classes)):
-        raise InvalidScope(
-            f"there is no class {', '.join(unknown)}", remedy=f"the classes are: {', '.join(app.spec.policy.classes)}"
-        )
 
 
 def _show(found: Hold) -> None:
@@ -291,21 +271,13 @@ async def release(hold_id: str, reason: str, json_: bool) -> int:
     \b
     JSON: as of `hold show`
     """
-    _require_text(reason=reason)
     async with open_app(settings(), create=False) as app:
         if app.settings.holds.two_person:
             raise UsageError(
                 "releasing a hold takes two people with tokens (holds.two_person)",
                 remedy="a name on the command line proves nothing: release it through the API",
             )
-        found = await holds.release(
-            app.database,
-            hold_id,
-            by_whom(),
-            reason,
-            grace_seconds=app.spec.release_grace.total_seconds(),
-            record=app.hold_recorder(by_whom()),
-        )
+        found = await desk.release(app, hold_id, by_whom(), reason)
     as_json(found.document()) if json_ else _show(found)
     return 0
 
@@ -325,9 +297,8 @@ async def reinstate(hold_id: str, reason: str, json_: bool) -> int:
     \b
     JSON: as of `hold show`
     """
-    _require_text(reason=reason)
     async with open_app(settings(), create=False) as app:
-        found = await holds.reinstate(app.database, hold_id, by_whom(), reason, record=app.hold_recorder(by_whom()))
+        found = await desk.reinstate(app, hold_id, by_whom(), reason)
     as_json(found.document()) if json_ else _show(found)
     return 0
 

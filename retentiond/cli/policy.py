@@ -6,10 +6,10 @@ import click
 
 from retentiond.cli.holds import by_whom
 from retentiond.cli.output import EXIT_CODES, Group, as_json, command, json_option, settings
-from retentiond.control import approvals, policies
-from retentiond.daemon import EVADED_REMEDY, evaded_holds, open_app
-from retentiond.domain.change import newly_erases
-from retentiond.ledger import kinds
+from retentiond.control import approvals
+from retentiond.daemon import open_app
+from retentiond.desk.approving import enter
+from retentiond.desk.policy import EVADED_REMEDY, look
 
 
 @click.group(name="policy", cls=Group, epilog=EXIT_CODES)
@@ -39,17 +39,12 @@ async def show(json_: bool) -> int:
     JSON: {"digest", "in_force", "document"}; the digest is over the document: all that enters a verdict.
     """
     async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
-        active = await policies.active(tx)
-    document = {
-        "digest": app.spec.digest,
-        "in_force": active.digest if active else None,
-        "document": app.document,
-    }
+        found = await look(app, tx)
     if json_:
-        as_json(document)
+        as_json(found.shown())
         return 0
-    click.echo(f"configured  {app.spec.digest}")
-    click.echo(f"in force    {active.digest if active else 'none yet'}")
+    click.echo(f"configured  {found.digest}")
+    click.echo(f"in force    {found.in_force or 'none yet'}")
     for name, data_class in app.spec.policy.classes.items():
         terms = ", ".join(f"{tier} {term}" for tier, term in data_class.terms.items())
         minimum = " (legal minimum)" if data_class.minimum else ""
@@ -76,23 +71,17 @@ async def diff(json_: bool) -> int:
     JSON: {"digest", "in_force", "newly_erases": [TEXT], "holds_evaded": [TEXT], "approved"}
     """
     async with open_app(settings(), create=False) as app, app.database.transaction(read_only=True) as tx:
-        active = await policies.active(tx)
-        lost = [str(each) for each in await evaded_holds(app, tx)]
-        granted = await approvals.find(tx, "policy", "", app.spec.digest)
-    found = newly_erases(active.document, app.document) if active else ()
-    approved = granted is not None or app.settings.policy_approved == app.spec.digest
+        found = await look(app, tx)
     if json_:
-        in_force = active.digest if active else None
-        document = {"digest": app.spec.digest, "in_force": in_force, "newly_erases": list(found)}
-        as_json({**document, "holds_evaded": lost, "approved": approved})
+        as_json(found.difference())
     else:
-        for line in (*found, *lost) or ("nothing would be newly erased",):
+        for line in (*found.newly_erases, *found.evaded) or ("nothing would be newly erased",):
             click.echo(line)
-        if lost:
+        if found.evaded:
             click.echo(f"no approval lets a hold be evaded: {EVADED_REMEDY}")
-        if found and approved:
+        if found.newly_erases and found.approved:
             click.echo("approved: in force at the next start")
-    return 3 if (found and not approved) or lost else 0
+    return 3 if (found.newly_erases and not found.approved) or found.evaded else 0
 
 
 @policy.command(epilog=EXIT_CODES)
@@ -112,10 +101,7 @@ async def approve(json_: bool) -> int:
     """
     async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
         granted = await approvals.grant(tx, "policy", "", app.spec.digest, None, by_whom())
-        await app.journal.append(
-            tx,
-            kinds.approval("granted", subject="policy", target=None, digest=app.spec.digest, bound=None, by=by_whom()),
-        )
+        await enter(app, tx, granted)
     as_json({"digest": granted.digest}) if json_ else click.echo(f"approved: {granted.digest}")
     return 0
 

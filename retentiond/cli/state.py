@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import click
 
 from retentiond.cli.holds import by_whom
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, settings
-from retentiond.control import approvals, due, flags
+from retentiond.control.approvals import Kind
 from retentiond.daemon import open_app
+from retentiond.desk import approving
+from retentiond.desk import state as desk
 from retentiond.errors import UsageError
-from retentiond.ledger import kinds
-from retentiond.sweep.questions import CLOCK, DIRECTORY
+from retentiond.sweep.questions import DIRECTORY
 
-_UNITS: Final[dict[approvals.Kind, str]] = {"sweep": "records", "directory": "accounts", "clock": "seconds ahead"}
+_UNITS: Final[dict[Kind, str]] = {"sweep": "records", "directory": "accounts", "clock": "seconds ahead"}
 
 
 @click.command(epilog=EXIT_CODES)
@@ -32,11 +32,8 @@ async def pause(reason: str, json_: bool) -> int:
     \b
     JSON: {"paused": true, "changed"}; "changed" is false where it was paused already.
     """
-    async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
-        done = await flags.pause(tx, by_whom(), reason)
-        if done:
-            entry = kinds.mode("pause", mode=app.settings.mode, by=by_whom(), key=app.texts_key, reason=reason)
-            await app.journal.append(tx, entry)
+    async with open_app(settings(), create=False) as app:
+        done = await desk.pause(app, by_whom(), reason)
     as_json({"paused": True, "changed": done}) if json_ else click.echo("paused" if done else "was paused already")
     return 0
 
@@ -54,12 +51,8 @@ async def resume(json_: bool) -> int:
     \b
     JSON: {"paused": false, "changed"}
     """
-    async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
-        done = await flags.resume(tx)
-        if done:
-            # The ledger's head is locked last, as everywhere: sweeps hold their unit when they come to it.
-            await due.make_due(tx)
-            await app.journal.append(tx, kinds.mode("resume", mode=app.settings.mode, by=by_whom(), key=app.texts_key))
+    async with open_app(settings(), create=False) as app:
+        done = await desk.resume(app, by_whom())
     as_json({"paused": False, "changed": done}) if json_ else click.echo("resumed" if done else "was not paused")
     return 0
 
@@ -89,7 +82,7 @@ async def approve(target: str | None, named: str | None, directory: bool, clock:
     """
     if sum(map(bool, (target, named, directory, clock))) != 1:
         raise UsageError("name one target, or say --directory or --clock", remedy="see `retentiond approve --help`")
-    async with open_app(settings(), create=False) as app, app.database.transaction() as tx:
+    async with open_app(settings(), create=False) as app:
         if target == DIRECTORY and DIRECTORY not in app.settings.targets:
             directory = True
         elif target == DIRECTORY:
@@ -97,45 +90,12 @@ async def approve(target: str | None, named: str | None, directory: bool, clock:
                 f"{DIRECTORY} is a target here, and what the account directory was called",
                 remedy=f"say `retentiond approve --directory`, or `retentiond approve --target {DIRECTORY}`",
             )
-        awaited = _awaited(await approvals.waiting(tx), _meant(target or named, directory=directory), app.spec.digest)
-        granted = await approvals.grant(tx, awaited.kind, awaited.target, awaited.digest, awaited.count, by_whom())
-        await due.make_due(tx)
-        await app.journal.append(
-            tx,
-            kinds.approval(
-                "granted",
-                subject=granted.kind,
-                target=granted.target,
-                digest=granted.digest,
-                bound=granted.bound,
-                by=by_whom(),
-            ),
-        )
-    document = {"kind": granted.kind, "target": granted.target, "bound": granted.bound, "digest": granted.digest}
+        kind: Kind = "directory" if directory else "clock" if clock else "sweep"
+        granted = await approving.approve(app, kind, target or named, by_whom())
+    document = approving.granted_document(granted)
     told = f"approved: {granted.kind} {granted.target}, at most {granted.bound} {_UNITS[granted.kind]}"
     as_json(document) if json_ else click.echo(told)
     return 0
-
-
-def _meant(target: str | None, *, directory: bool) -> tuple[approvals.Kind, str]:
-    if directory:
-        return "directory", DIRECTORY
-    return ("clock", CLOCK) if target is None else ("sweep", target)
-
-
-def _awaited(waiting: Sequence[approvals.Awaited], meant: tuple[approvals.Kind, str], digest: str) -> approvals.Awaited:
-    """The question that is answered; raises UsageError where nobody asks it under the configuration of here."""
-    for asked in waiting:
-        if (asked.kind, asked.target) == meant and asked.digest in ("", digest):
-            return asked
-    kind, target = meant
-    listed = ", ".join(
-        f"--{asked.kind}" if asked.kind != "sweep" else asked.target for asked in waiting if asked.kind != "policy"
-    )
-    raise UsageError(
-        f"{target if kind == 'sweep' else f'the {kind}'} waits for no approval under this configuration",
-        remedy=f"what waits: {listed or 'nothing'}; a guard that stops a sweep asks for one",
-    )
 
 
 COMMANDS = [pause, resume, approve]

@@ -13,9 +13,10 @@ from retentiond.cli.lasting import ceilings_told
 from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
 from retentiond.cli.progress import Progress
-from retentiond.cli.targets import chosen, targets_option
+from retentiond.cli.targets import targets_option
 from retentiond.control.workers import Role, present
 from retentiond.daemon import App, enter_pass, open_app
+from retentiond.desk.targets import chosen
 from retentiond.domain.duration import cutoff as cutoff_of
 from retentiond.domain.duration import instant, parse_term, rfc3339
 from retentiond.errors import Paused, Strained, UsageError

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import click
 
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
-from retentiond.cli.targets import Broken, chosen, exit_code, show_broken, targets_option
+from retentiond.cli.targets import exit_code, show_broken, targets_option
 from retentiond.control import entries, permits
 from retentiond.daemon import App, open_app
+from retentiond.desk.targets import Broken, chosen
 from retentiond.stores.archive import Kept
 from retentiond.stores.postgres.store import PostgresStore
 

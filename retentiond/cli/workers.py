@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
 from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
 from retentiond.control import workers as registry
-from retentiond.control.workers import Seen, Work
-from retentiond.domain.duration import rfc3339
+from retentiond.control.workers import Seen
+from retentiond.desk.workers import anchors_of, worker_document
 
 
 @click.command(epilog=EXIT_CODES)
@@ -37,8 +35,8 @@ async def workers(json_: bool) -> int:
     """
     async with open_view(settings()) as app, app.database.transaction(read_only=True) as tx:
         found = await registry.everybody(tx)
-        anchors = {name: store.anchor for name, store in app.engine.stores.items() if store.anchor is not None}
-    documents = [_document(each, anchors) for each in found]
+        anchors = anchors_of(app)
+    documents = [worker_document(each, anchors) for each in found]
     if json_:
         as_json({"workers": documents})
         return 0
@@ -61,44 +59,6 @@ async def workers(json_: bool) -> int:
 def _state(seen: Seen, now: datetime) -> str:
     seconds = max(int((now - seen.seen_at).total_seconds()), 0)
     return f"{seconds} s ago" if seen.alive else f"gone ({seconds} s)"
-
-
-def _document(seen: Seen, anchors: Mapping[str, str]) -> dict[str, Any]:
-    worker = seen.worker
-    return {
-        "name": worker.name,
-        "host": worker.host,
-        "pid": worker.pid,
-        "version": worker.version,
-        "role": worker.role,
-        "mode": worker.mode,
-        "alive": seen.alive,
-        "started_at": rfc3339(seen.started_at),
-        "seen_at": rfc3339(seen.seen_at),
-        "works": [_work(work, anchors.get(work.unit.target)) for work in seen.works],
-    }
-
-
-def _work(work: Work, anchor: str | None) -> dict[str, Any]:
-    cursor = work.cursor or {}
-    so_far = cursor.get("so_far") or {}
-    return {
-        "target": work.unit.target,
-        "shard": work.unit.shard,
-        "sweep": (work.sweep or {}).get("sweep"),
-        **{name: so_far.get(name, 0) for name in ("erased", "anonymised", "archived", "held", "batches")},
-        "at": _position(cursor, anchor),
-        "lease_seconds": round(work.lease_seconds, 1),
-        "crashes": work.crashes,
-    }
-
-
-def _position(cursor: Mapping[str, Any], anchor: str | None) -> str | None:
-    """The anchor of the walk's position; nothing of a record's key, which may be personal data."""
-    order, after = cursor.get("order") or [], cursor.get("after") or []
-    if not order or not after or anchor is None or not str(order[0]).startswith(f"{anchor} "):
-        return None
-    return str(after[0])
 
 
 COMMANDS = [workers]

@@ -145,6 +145,11 @@ async def lapse(tx: Tx, kind: Kind, target: str) -> list[Approval]:
     return [_approval(row) for row in rows]
 
 
+async def lock(tx: Tx, kind: Kind, target: str) -> None:
+    """Let nobody else answer that question before the transaction ends; a later statement has to ask what it is."""
+    await tx.execute("SELECT 1 FROM retentiond.waiting WHERE kind = $1 AND target = $2 FOR UPDATE", kind, target)
+
+
 async def waiting(tx: Tx) -> list[Awaited]:
     """All that waits for an operator, longest first."""
     rows = await tx.fetch(

@@ -20,7 +20,8 @@ Recorder = Callable[[Tx, Hold, str], Awaitable[None]]
 
 COLUMNS = (
     "id, matter, reason, scope::text, state, epoch, placed_by, placed_at, effective_at, review_by, notice, released_by,"
-    " released_at, release_reason, erasable_at, native"
+    " released_at, release_reason, erasable_at, native, release_requested_by, release_requested_at,"
+    " release_requested_reason"
 )
 
 
@@ -130,4 +131,7 @@ def from_row(row: asyncpg.Record) -> Hold:
         release_reason=row["release_reason"],
         erasable_at=row["erasable_at"],
         native=row["native"],
+        release_requested_by=row["release_requested_by"],
+        release_requested_at=row["release_requested_at"],
+        release_requested_reason=row["release_requested_reason"],
     )

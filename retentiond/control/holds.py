@@ -8,7 +8,7 @@ exclusive lock is granted only when the first transaction is over, so what is fo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from uuid import uuid4
 
@@ -17,7 +17,7 @@ from retentiond.control.activation import FenceProbe, OnWait, Waiting, activate_
 from retentiond.control.database import CommitUnknown, Database, Tx
 from retentiond.control.hold_rows import HoldDraft, HoldSet, Recorder, UnreadableHold
 from retentiond.domain.holds import Hold, HoldState
-from retentiond.errors import StateMissing, Unreachable, UsageError
+from retentiond.errors import Otherwise, StateMissing, Unreachable, UsageError
 
 __all__ = [
     "FenceProbe",
@@ -32,6 +32,7 @@ __all__ = [
     "finish_releases",
     "get",
     "list_all",
+    "page",
     "place",
     "reinstate",
     "release",
@@ -65,11 +66,13 @@ async def release(
     reason: str,
     *,
     grace_seconds: float = RELEASE_GRACE_SECONDS,
+    two_person: bool = False,
     record: Recorder | None = None,
 ) -> Hold:
     """Begin the release: it holds on for the grace, then `finish_releases` ends it. Event: `released`.
 
-    Raises UsageError for a hold that is being released or is released already, NotFound, Unreachable.
+    With `two_person` the first one only asks for it (event: `release_requested`), and somebody else begins it. Raises
+    Otherwise for a hold that is being released or is released already, NotFound, Unreachable.
     """
     if grace_seconds < 0:
         raise UsageError("the grace of a release can't be negative", remedy="give 0 for none")
@@ -80,12 +83,14 @@ async def release(
         if found.state not in (HoldState.PENDING, HoldState.ACTIVE):
             if again and (found.released_by, found.release_reason) == (by, reason):
                 return found, None
-            raise UsageError(
+            raise Otherwise(
                 f"hold {hold_id} is {found.state} already",
                 remedy="a hold in its grace can be reinstated; a released one is placed anew",
             )
-        await barrier.bump(tx)
         again.append(True)
+        if two_person and found.release_requested_by in (None, by):
+            return await _ask_for_release(tx, found, by, reason)
+        await barrier.bump(tx)
         return await hold_rows.change(
             tx,
             hold_id,
@@ -99,20 +104,36 @@ async def release(
     return await _change(database, hold_id, step, record)
 
 
+async def _ask_for_release(tx: Tx, found: Hold, by: str, reason: str) -> tuple[Hold, str | None]:
+    if found.release_requested_by is not None:
+        return found, None
+    return await hold_rows.change(
+        tx,
+        found.id,
+        "release_requested_by = $2, release_requested_reason = $3, release_requested_at = pg_catalog.clock_timestamp()",
+        by,
+        reason,
+    ), "release_requested"
+
+
 async def reinstate(database: Database, hold_id: str, by: str, reason: str, *, record: Recorder | None = None) -> Hold:
     """Let a hold in its release grace hold on, whole. Event: `reinstated`.
 
     It is active again with the `effective_at` it had; one that was released before it became active is pending again.
-    Raises UsageError for any other state: a released hold is placed anew, since records may be gone by now.
+    One whose release was asked for is left as it is, and the word taken back (event: `release_withdrawn`). Raises
+    Otherwise for any other state: a released hold is placed anew, since records may be gone by now.
     """
     again: list[bool] = []
 
     async def step(tx: Tx) -> tuple[Hold, str | None]:
         found = await _require(tx, hold_id)
+        if found.state is not HoldState.RELEASING and found.release_requested_by is not None and found.holds:
+            again.append(True)
+            return await hold_rows.change(tx, hold_id, _NOBODY_ASKS), "release_withdrawn"
         if found.state is not HoldState.RELEASING:
             if again and found.state is not HoldState.RELEASED:
                 return found, None
-            raise UsageError(
+            raise Otherwise(
                 f"hold {hold_id} is {found.state}, not in its release grace",
                 remedy="place it anew" if found.state is HoldState.RELEASED else "nothing to do: it holds",
             )
@@ -122,7 +143,7 @@ async def reinstate(database: Database, hold_id: str, by: str, reason: str, *, r
             tx,
             hold_id,
             "state = CASE WHEN effective_at IS NULL THEN 'pending' ELSE 'active' END,"
-            " released_by = NULL, released_at = NULL, release_reason = NULL, erasable_at = NULL,"
+            f" released_by = NULL, released_at = NULL, release_reason = NULL, erasable_at = NULL, {_NOBODY_ASKS},"
             " reinstated_by = $2, reinstate_reason = $3, reinstated_at = pg_catalog.clock_timestamp()",
             by,
             reason,
@@ -190,6 +211,25 @@ async def list_all(tx: Tx) -> list[Hold]:
     return [hold_rows.from_row(row) for row in rows]
 
 
+async def page(tx: Tx, after: str | None, limit: int, states: Collection[HoldState] = ()) -> list[Hold]:
+    """At most `limit` holds that follow the one of id `after`, as they were placed; of these states, where given.
+
+    Raises NotFound for an `after` that there is not.
+    """
+    place = await get(tx, after) if after is not None else None
+    rows = await tx.fetch(
+        f"SELECT {hold_rows.COLUMNS} FROM retentiond.holds"
+        " WHERE ($1::timestamptz IS NULL OR (placed_at, id) > ($1, $2::text))"
+        " AND ($3::text[] IS NULL OR state = ANY($3::text[])) ORDER BY placed_at, id LIMIT $4",
+        place.placed_at if place else None,
+        place.id if place else None,
+        sorted(map(str, states)) or None,
+        limit,
+    )
+    return [hold_rows.from_row(row) for row in rows]
+
+
+_NOBODY_ASKS = "release_requested_by = NULL, release_requested_at = NULL, release_requested_reason = NULL"
 _Step = Callable[[Tx], Awaitable[tuple[Hold, str | None]]]
 
 

@@ -98,7 +98,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A hold as the control database has it; all instants in UTC. `native`: stores that can are to keep it too."""
+    """A hold as the control database has it; all instants in UTC. `native`: stores that can are to keep it too.
+
+    `release_requested_…` is the first of two people's word, where a release takes two.
+    """
 
     id: str
     matter: str
@@ -115,6 +118,9 @@ class Hold:
     release_reason: str | None = None
     erasable_at: datetime | None = None
     native: bool = False
+    release_requested_by: str | None = None
+    release_requested_at: datetime | None = None
+    release_requested_reason: str | None = None
 
     @property
     def holds(self) -> bool:
@@ -139,6 +145,9 @@ class Hold:
             "release_reason": self.release_reason,
             "erasable_at": _shown(self.erasable_at),
             "native": self.native,
+            "release_requested_by": self.release_requested_by,
+            "release_requested_at": _shown(self.release_requested_at),
+            "release_requested_reason": self.release_requested_reason,
         }
 
 

@@ -7,7 +7,7 @@ float would do as well: their canonical form is beyond dispute.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -159,6 +159,11 @@ def policy(event: str, *, digest: str, previous: str | None, by: str) -> Entry:
 def mode(event: str, *, mode: str, by: str, key: bytes, reason: str | None = None) -> Entry:
     """`event` is `mode`, `pause` or `resume`; the reason is free text and enters as a keyed digest."""
     return Entry(Kind.MODE, {"event": event, "mode": mode, "by": by, "reason": _digest(key, reason)})
+
+
+def sweep_requested(targets: Sequence[str], *, mode: str, by: str) -> Entry:
+    """Somebody asked for a sweep of these targets, ahead of its time; the intents of the sweeps follow."""
+    return Entry(Kind.MODE, {"event": "sweep", "mode": mode, "by": by, "reason": None, "targets": list(targets)})
 
 
 def intent(plan: TargetPlan, *, sweep: str, store: str, shard: str, mode: str, due: int | None, by: str) -> Entry:

@@ -5,8 +5,11 @@ Durations that calendars bear on are `Duration`s; short spans are seconds, writt
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path as FilePath
 from typing import Annotated, Final, Literal, Self
 
@@ -123,23 +126,78 @@ class Ledger(BaseModel):
     key: SecretStr | None = None
 
 
+def _token_digest(given: object) -> object:
+    found = _lower(given)
+    if found == _OF_NOTHING:
+        raise Unfit("it is the SHA-256 of an empty text", "run `retentiond token new NAME --role ROLE`")
+    return found
+
+
+def _network(given: object) -> object:
+    try:
+        return str(ip_network(given, strict=False)) if isinstance(given, str) else given
+    except ValueError:
+        raise Unfit("an address or a network was expected", "write one such as 10.0.0.7 or 10.0.0.0/8") from None
+
+
+_OF_NOTHING: Final = hashlib.sha256(b"").hexdigest()
+_PRINCIPAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}", re.ASCII)
+_OURS: Final = ("daemon", "lapsed")
+"""Names that the ledger has for what nobody did."""
+
+
+def is_principal(name: str) -> bool:
+    """Whether a token may be called so."""
+    return _PRINCIPAL.fullmatch(name) is not None and name.lower() not in _OURS
+
+
 class Token(BaseModel):
     """Who may use the API: a role, and the SHA-256 of the token in hexadecimal."""
 
     model_config = FROZEN
 
     role: Role
-    sha256: Annotated[str, BeforeValidator(_lower), Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, BeforeValidator(_token_digest), Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Tls(BaseModel):
+    """The PEM files of the certificate, with its chain, and of its key; read again when they change."""
+
+    model_config = FROZEN
+
+    certificate: Folder
+    key: Folder
 
 
 class Http(BaseModel):
-    """Where HTTP is served, and the tokens by name."""
+    """Where HTTP is served, and the tokens by name.
+
+    `trusted_proxies` are the addresses whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    """
 
     model_config = FROZEN
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8087, ge=0, le=65_535)
     tokens: dict[str, Token] = Field(default_factory=dict)
+    tls: Tls | None = None
+    trusted_proxies: tuple[Annotated[str, BeforeValidator(_network)], ...] = ()
+    max_connections: int = Field(default=1_000, ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _each_its_own(self) -> Self:
+        """Two names for one token would be two people where a release takes two."""
+        seen: dict[str, str] = {}
+        for name, token in self.tokens.items():
+            if not is_principal(name):
+                raise Unfit(
+                    f"tokens: {name!r} can't be the name of a token",
+                    "use letters, digits and . _ @ + -, at most 64 of them, and no name of the daemon's own",
+                )
+            if token.sha256 in seen:
+                raise Unfit(f"tokens: {seen[token.sha256]} and {name} have the same token", "make one for each of them")
+            seen[token.sha256] = name
+        return self
 
 
 class Sweep(BaseModel):

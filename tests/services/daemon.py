@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -71,9 +72,10 @@ async def until(condition, told=lambda: "it did not come about", deadline: float
 
 
 @asynccontextmanager
-async def running(env: Mapping[str, str]) -> AsyncIterator[Daemon]:
-    """`retentiond run` on a free port, until left; killed then if it still runs."""
+async def running(env: Mapping[str, str], trust: ssl.SSLContext | None = None) -> AsyncIterator[Daemon]:
+    """`retentiond run` on a free port, until left; killed then if it still runs. `trust` is of its certificate."""
     async with start_retentiond("run", env={"RETENTIOND_HTTP__PORT": "0", **env}) as process:
-        address = (await process.wait_for(r"http://127\.0\.0\.1:\d+")).group()
-        async with aiohttp.ClientSession(address) as session:
+        address = (await process.wait_for(r"https?://127\.0\.0\.1:\d+")).group()
+        connector = aiohttp.TCPConnector(ssl=trust) if trust is not None else None
+        async with aiohttp.ClientSession(address, connector=connector) as session:
             yield Daemon(process, session)

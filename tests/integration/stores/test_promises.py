@@ -5,8 +5,8 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from retentiond.cli.promises import beyond, promised
-from retentiond.cli.targets import Broken
+from retentiond.desk.promises import beyond, promised
+from retentiond.desk.targets import Broken
 from retentiond.domain.duration import instant
 from retentiond.errors import Unreachable
 from retentiond.sweep.outcome import Outcome

@@ -2,7 +2,7 @@
 
 import pytest
 
-from retentiond.cli.words import entry_in_words, scope_in_words
+from retentiond.desk.words import entry_in_words, scope_in_words
 from retentiond.domain.evidence import keyed_digest
 from retentiond.domain.holds import Scope
 from retentiond.ledger import kinds

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from retentiond.cli.targets import Broken
+from retentiond.desk.targets import Broken
 from retentiond.domain.accounts import NO_ACCOUNT, UNKNOWN
 from retentiond.domain.duration import instant, rfc3339
 from retentiond.domain.plan import TargetPlan
