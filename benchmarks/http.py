@@ -97,6 +97,10 @@ async def measured(here: Ground, names: list[str], seconds: int, rounds: int) ->
             await asyncio.sleep(_WARM_SECONDS)
             text = await (await http.get("/metrics")).text()
             turns = [await pair(here, http, seconds) for _ in range(rounds)]
+            if min(alone for alone, _, _ in turns) <= 0:
+                raise SystemExit(
+                    "nothing was erased in a turn: give it more --http-seconds, or a machine with less to do"
+                )
             left = [await here.outside(f"SELECT count(*) FROM {name}") for name in _SWEPT]
             if min(left) == 0:
                 raise SystemExit("a sweep ended before the measurement did: give it more --http-rows")

@@ -21,7 +21,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 CHECKS += "response_schema_conformance,negative_data_rejection,unsupported_method,ignored_auth,missing_required_header"
 
 
-async def test_every_answer_fits_the_description_of_the_api(env, company):
+async def test_every_answer_fits_the_description_of_the_api(env, company, tmp_path):
     async with serving(env) as api:
         hold = await api.app_hold()
         address = str(api.http._base_url).rstrip("/")
@@ -31,6 +31,7 @@ async def test_every_answer_fits_the_description_of_the_api(env, company):
             *("--header", f"Authorization: Bearer {TOKENS['ada']}", "--generation-deterministic"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            cwd=tmp_path,
         )
         said, _ = await process.communicate()
         assert process.returncode == 0, said.decode()
