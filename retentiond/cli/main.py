@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from retentiond import __version__
-from retentiond.cli import checks, demo, discover, evidence, holds, policy, state, sweeps, tidy, views, workers
+from retentiond.cli import checks, demo, discover, evidence, holds, permits, policy, state, sweeps, tidy, views, workers
 from retentiond.cli.output import EXIT_CODES, Group
 
 
@@ -29,6 +29,6 @@ def main() -> None:
     """
 
 
-for group in (sweeps, views, workers, checks, discover, tidy, state, holds, policy, evidence, demo):
+for group in (sweeps, views, workers, checks, discover, tidy, state, holds, permits, policy, evidence, demo):
     for each in group.COMMANDS:
         main.add_command(each)
