@@ -18,6 +18,8 @@ from retentiond.domain.plan import TierSource
 from retentiond.settings import Settings
 from retentiond.stores.base import AnyStore
 from retentiond.stores.config import TargetConfig
+from retentiond.stores.files.config import FilesTarget
+from retentiond.stores.files.store import FilesStore
 from retentiond.stores.health import Health as HealthConfig
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.paired import Pair, PairedRows
@@ -153,6 +155,15 @@ def _objects(config: S3Target, target: Target, shared: Shared) -> AnyStore:
     return S3Store(target.name, config, action=target.action, data_class=target.data_class)
 
 
+def _line_facts(config: FilesTarget, others: Mapping[str, TargetConfig]) -> Facts:
+    del others  # a line says for itself what it is
+    return Facts(has_account=config.account is not None, has_tier=config.tier_field is not None)
+
+
+def _lines(config: FilesTarget, target: Target, shared: Shared) -> AnyStore:
+    return FilesStore(target.name, config, action=target.action, secret=shared.secret)
+
+
 def make_stores(
     targets: Sequence[Target], given: Mapping[str, TargetConfig], *, space: str, secret: bytes, pools: Pools
 ) -> dict[str, AnyStore]:
@@ -179,7 +190,11 @@ class Kind:
 
 
 KINDS: Mapping[type[TargetConfig], Kind] = MappingProxyType(
-    {PostgresTarget: Kind(_table_facts, _table), S3Target: Kind(_object_facts, _objects)}
+    {
+        FilesTarget: Kind(_line_facts, _lines),
+        PostgresTarget: Kind(_table_facts, _table),
+        S3Target: Kind(_object_facts, _objects),
+    }
 )
 """Every kind of store by its configuration model: a new one is one line here, and one in `stores.registry`."""
 
