@@ -9,6 +9,7 @@ from benchmarks import (
     beside,
     erase,
     idle,
+    log_files,
     native,
     nothing,
     partitions,
@@ -33,6 +34,7 @@ _ALL = (
     "s3_slow",
     "s3_rest",
     "s3_ceph",
+    "log_files",
 )
 
 
@@ -61,6 +63,8 @@ async def main(names: list[str], given: argparse.Namespace) -> None:
         await s3_rest.run(given.rest_keys)
     if "s3_ceph" in names:
         await s3_ceph.run(given.ceph_keys, given.sweep_rounds)
+    if "log_files" in names:
+        log_files.run(given.log_megabytes, given.log_rounds, given.log_files)
 
 
 if __name__ == "__main__":
@@ -80,6 +84,9 @@ if __name__ == "__main__":
     parser.add_argument("--sweep-rounds", type=int, default=1, help="of s3_slow and s3_ceph: runs of each program")
     parser.add_argument("--rest-keys", type=int, default=100_000, help="of the bucket with nothing due")
     parser.add_argument("--ceph-keys", type=int, default=100_000, help="written, and swept on Ceph; for each run anew")
+    parser.add_argument("--log-megabytes", type=int, default=1000, help="of the log that is rewritten")
+    parser.add_argument("--log-rounds", type=int, default=3, help="runs of each kind")
+    parser.add_argument("--log-files", type=int, default=10_000, help="with nothing due")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(_ALL)):
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(_ALL)}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from retentiond.stores.base import Finding
 from retentiond.stores.files.folder import Changed, Entry, shown
 from retentiond.stores.files.ground import Ground, in_thread
 from retentiond.stores.files.intent import swap_prefix
-from retentiond.stores.files.lines import Block, blocks
+from retentiond.stores.files.lines import BLOCK, Block, blocks
 from retentiond.stores.files.live import newest, writers
 from retentiond.stores.files.packing import Damaged, packing_of, unpacked
 from retentiond.stores.files.presence import network_kind
@@ -19,6 +19,8 @@ from retentiond.stores.rulings import Untold
 
 _SOME: Final = 5
 _FILES: Final = 20
+_MOST_READ: Final = 1 << 26
+"""Bytes of each of them."""
 _HOW_TO_ROTATE: Final = (
     "let the rotation close it: logrotate with `create` and a signal in `postrotate`, daily, and no `copytruncate`, "
     "which loses lines and leaves the file open for ever"
@@ -82,6 +84,7 @@ def _of_lines(ground: Ground, entries: Sequence[Entry]) -> list[Finding]:
         try:
             with ground.folder.opened(entry) as fd, unpacked(fd, packing_of(entry.name)) as read:
                 first = next(blocks(read), None)
+                _read_on(read)
         except Damaged as error:
             message = f"{entry.shown} is damaged and stays as it is: {error}"
             told.append(Finding("warning", ground.name, message, "repair or remove it: nobody can tell what is in it"))
@@ -100,6 +103,13 @@ def _of_lines(ground: Ground, entries: Sequence[Entry]) -> list[Finding]:
         without += columns.accounts.count(Untold.FIELD)
         undated += columns.anchors.count(None)
     return told + _of_columns(ground, lines, unread, undated - unread, without)
+
+
+def _read_on(read: Callable[[int], bytes]) -> None:
+    """See whether the file can be read on, as far as a look may take."""
+    left = _MOST_READ
+    while left > 0 and (part := read(BLOCK)):
+        left -= len(part)
 
 
 def _of_columns(ground: Ground, lines: int, unread: int, undated: int, without: int) -> list[Finding]:

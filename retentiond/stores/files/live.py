@@ -44,15 +44,17 @@ def writers(folder: Folder, wanted: Collection[tuple[int, int]]) -> Writers:
     found: set[tuple[int, int]] = set()
     complete = _sees_all() and network_kind(folder) is None
     for process in _processes():
+        # Texts, since there may be ten thousands of them.
         try:
-            opened = os.listdir(process / "fd")  # noqa: PTH208 - thousands of them
+            opened = os.listdir(f"{process}/fd")  # noqa: PTH208
         except (ProcessLookupError, FileNotFoundError):
             continue
         except OSError:
             complete = False
             continue
         for each in opened:
-            if (which := _file_at(process / "fd" / each)) in wanted and _writes(process / "fdinfo" / each):
+            which = _file_at(f"{process}/fd/{each}")
+            if which in wanted and _writes(Path(f"{process}/fdinfo/{each}")):
                 found.add(which)  # type: ignore[arg-type]
     return Writers(frozenset(found), complete)
 
@@ -100,16 +102,16 @@ def _sees_all() -> bool:
         return False
 
 
-def _processes() -> list[Path]:
+def _processes() -> list[str]:
     try:
-        return [each for each in _PROC.iterdir() if each.name.isdigit()]
+        return [f"{_PROC}/{each.name}" for each in _PROC.iterdir() if each.name.isdigit()]
     except OSError:
         return []
 
 
-def _file_at(link: Path) -> tuple[int, int] | None:
+def _file_at(link: str) -> tuple[int, int] | None:
     try:
-        found = link.stat()
+        found = os.stat(link)  # noqa: PTH116
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -61,34 +61,37 @@ def _reader(raw: io.RawIOBase | BinaryIO, packing: Packing) -> Any:
     if packing == ".gz":
         return _GZIP(fileobj=io.BufferedReader(cast("Any", raw), _BUFFER), mode="rb")
     if packing == ".zst":
-        return _Zst(raw)
+        return _Frames(raw, lambda: zstandard.ZstdDecompressor().decompressobj())
     if packing == ".xz":
-        return lzma.LZMAFile(cast("Any", raw))
+        return _Frames(raw, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ))
     return raw
 
 
-class _Zst:
-    """All frames of a file, one after another; zstandard's own reader does not tell a frame that was cut off."""
+class _Frames:
+    """All frames of a file, one after another: whatever is none is damage, and so is one that was cut off.
 
-    def __init__(self, raw: io.RawIOBase | BinaryIO) -> None:
-        self._raw, self._open, self._rest = raw, zstandard.ZstdDecompressor().decompressobj(), b""
-        self._begun = False
+    The readers of the libraries pass over both.
+    """
+
+    def __init__(self, raw: io.RawIOBase | BinaryIO, begin: Callable[[], Any]) -> None:
+        self._raw, self._begin, self._rest = raw, begin, b""
+        self._open: Any = None
 
     def read(self, size: int) -> bytes:
-        """The next bytes, more or less than `size` of them."""
+        """The next bytes, more or less than `size` of them; empty at the end."""
         while True:
             given, self._rest = self._rest, b""
             if not given:
                 given = self._raw.read(min(size, _BUFFER)) or b""
-                if not given:
-                    if self._begun:
-                        raise EOFError("the file ends before the end of a frame")
-                    return b""
-            if not self._begun:
-                self._open, self._begun = zstandard.ZstdDecompressor().decompressobj(), True
-            found = self._open.decompress(given)
+            if not given:
+                if self._open is not None:
+                    raise EOFError("the file ends before the end of a frame")
+                return b""
+            if self._open is None:
+                self._open = self._begin()
+            found: bytes = self._open.decompress(given)
             if self._open.eof:
-                self._rest, self._begun = self._open.unused_data, False
+                self._rest, self._open = self._open.unused_data, None
             if found:
                 return found
 

@@ -82,6 +82,7 @@ class Sieve:
         self._kinds: list[tuple[str, int]] = []
         self._edges: list[datetime] = [_NEVER]
         self._by_kind: dict[tuple[str, int, datetime], int] = {}
+        self._sorted: tuple[Columns | None, list[int]] = (None, [])
 
     def subjects(self, columns: Columns) -> Sequence[Subject]:
         """Whose each line is."""
@@ -91,19 +92,22 @@ class Sieve:
 
     def lacking(self, columns: Columns) -> set[Account]:
         """The accounts that the directory must be asked about first."""
-        new: set[Any] = set(self.subjects(columns)).difference(self._group)
-        return (
-            {account for each in new if isinstance(account := each[0] if self._tiered else each, str)} if new else set()
-        )
+        subjects = self.subjects(columns)
+        try:
+            self._sorted = (columns, list(map(self._group.__getitem__, subjects)))
+        except KeyError:
+            new: set[Any] = set(subjects).difference(self._group)
+            accounts = {each[0] for each in new} if self._tiered else new
+            return {each for each in accounts if isinstance(each, str) and is_askable(each)}
+        return set()
 
     def due(self, columns: Columns) -> tuple[list[bool], Sequence[int], Judged | None]:
         """Which lines are due; and those that were judged exactly, with what that came to."""
-        subjects, anchors = self.subjects(columns), columns.anchors
-        groups = self._groups(subjects)
+        anchors, groups = columns.anchors, self._groups(columns)
         edges = map(self._edges.__getitem__, groups)
         try:
             flags = list(map(gt, edges, anchors))  # type: ignore[arg-type]
-            exactly = [i for i, group in enumerate(groups) if group == _EXACTLY] if _EXACTLY in groups else []
+            exactly = _where(groups)
         except TypeError:  # a line without a date
             flags = [
                 at is not None and edge > at
@@ -121,8 +125,7 @@ class Sieve:
         self, sums: Sums, columns: Columns, flags: Sequence[bool], exactly: Sequence[int], judged: Judged | None
     ) -> None:
         """Count the lines in, of which those with a flag go."""
-        subjects, anchors = self.subjects(columns), columns.anchors
-        groups = self._groups(subjects)
+        subjects, anchors, groups = self.subjects(columns), columns.anchors, self._groups(columns)
         sums.lines += len(flags)
         if True in flags:
             self._add_due(sums, subjects, groups, anchors, flags)
@@ -139,7 +142,6 @@ class Sieve:
         """The verdicts by `judge_page`; lines that are skipped are not looked at, and not counted."""
         whole = range(len(sizes))
         indices = whole if skipped is None else [i for i in whole if not skipped[i]]
-        self._groups(self.subjects(columns))
         return judge_page(self.rulings, replace(self._page(columns, indices), sizes=[sizes[i] for i in indices]))
 
     def _add_due(
@@ -182,12 +184,12 @@ class Sieve:
             if first is not None:
                 sums.next_due = _sooner(sums.next_due, self.rulings.next_due(self._kinds[group][1], first))
 
-    def _groups(self, subjects: Sequence[Subject]) -> list[int]:
-        try:
-            return list(map(self._group.__getitem__, subjects))
-        except KeyError:
+    def _groups(self, columns: Columns) -> list[int]:
+        if self._sorted[0] is not columns:
+            subjects = self.subjects(columns)
             self._learn(set(subjects).difference(self._group))
-            return list(map(self._group.__getitem__, subjects))
+            self._sorted = (columns, list(map(self._group.__getitem__, subjects)))
+        return self._sorted[1]
 
     def _learn(self, new: set[Subject]) -> None:
         of = self.rulings.of(new)
@@ -215,7 +217,7 @@ class Sieve:
 
 def asked(columns: Columns) -> Columns:
     """The columns, with accounts that no database could be asked about as lines that can't be read."""
-    odd = {each for each in set(columns.accounts) if isinstance(each, str) and not _is_askable(each)}
+    odd = {each for each in set(columns.accounts) if isinstance(each, str) and not is_askable(each)}
     if not odd:
         return columns
     return replace(columns, accounts=[Untold.LINE if each in odd else each for each in columns.accounts])
@@ -248,10 +250,21 @@ def together(one: Tally, other: Tally) -> Tally:
     )
 
 
-def _is_askable(account: str) -> bool:
+def is_askable(account: str) -> bool:
+    """Whether a database could be asked about it at all; of another nothing is ever told."""
     if "\0" in account:
         return False
     return account.isascii() or not any("\ud800" <= each <= "\udfff" for each in account)
+
+
+def _where(groups: list[int]) -> list[int]:
+    """The places of lines that are judged exactly; there are few."""
+    found: list[int] = []
+    at = -1
+    for _ in range(groups.count(_EXACTLY)):
+        at = groups.index(_EXACTLY, at + 1)
+        found.append(at)
+    return found
 
 
 def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:

@@ -26,7 +26,7 @@ from retentiond.stores.files.folder import Changed, Entry, Folder, Mark
 from retentiond.stores.files.formats import Columns, Format
 from retentiond.stores.files.lines import BLOCK, Block, Part, blocks
 from retentiond.stores.files.packing import Packed, is_as_written, packing_of, unpacked
-from retentiond.stores.files.sieve import Sieve, Sums, asked, unread
+from retentiond.stores.files.sieve import Sieve, Sums, unread
 from retentiond.stores.judging import plus
 from retentiond.stores.rulings import Account
 
@@ -97,7 +97,7 @@ class Work:
                 self._pass(item)
                 continue
             lines = item.lines()
-            columns = asked(self._format.columns(item.content, lines))
+            columns = self._format.columns(item.content, lines)
             if lacking := self._sieve.lacking(columns):
                 self._waiting = (item, lines, columns)
                 return lacking
