@@ -12,6 +12,7 @@ lock is no proof, and only an operator's word ends the wait.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -25,6 +26,7 @@ from retentiond.stores.files.folder import PRIVATE, Folder, shown
 
 _FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIES: Final = 8
+_LENGTH: Final = 64
 _NETWORK: Final = (
     "nfs",
     "cifs",
@@ -66,8 +68,7 @@ class Presence:
                         remedy="nothing to do: it is tried again; end that process where it does nothing any more",
                     )
                 if self._is_at_its_name(fd):
-                    token = uuid4().hex
-                    _write(fd, token)
+                    token = _marked(fd, uuid4().hex)
                     self._fd, fd = fd, -1
                     found = os.fstat(self._fd)
                     return {"lock": [found.st_dev, found.st_ino], "token": token}
@@ -96,7 +97,7 @@ class Presence:
         try:
             found = os.fstat(fd)
             ours = stat.S_ISREG(found.st_mode) and [found.st_dev, found.st_ino] == list(attended["lock"])
-            if not ours or os.pread(fd, 64, 0).decode(errors="replace") != attended["token"]:
+            if not ours or os.pread(fd, _LENGTH, 0).decode(errors="replace") != attended["token"]:
                 raise Unreachable(
                     f"{self._name} in {shown(self._folder.path)} is not the one that the worker has locked: this is "
                     "another folder, or somebody has replaced it"
@@ -186,8 +187,16 @@ def _locked(fd: int) -> bool:
     return True
 
 
-def _write(fd: int, token: str) -> None:
-    """The text must outlast a loss of power, or nobody could tell afterwards that it is the same file."""
-    os.pwrite(fd, token.encode(), 0)
-    os.ftruncate(fd, len(token))
-    os.fsync(fd)
+def _marked(fd: int, token: str) -> str:
+    """Write the text; what stands there then. On a full disk that is what stood there: logs may be what has filled it.
+
+    It must outlast a loss of power, or nobody could tell afterwards that it is the same file.
+    """
+    try:
+        os.pwrite(fd, token.encode(), 0)
+        os.ftruncate(fd, len(token))
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    return os.pread(fd, _LENGTH, 0).decode(errors="replace")
