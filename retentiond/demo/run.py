@@ -27,6 +27,7 @@ from retentiond.demo.artifacts import HELD_KEY
 from retentiond.demo.child import PORT, Child, Reading, running
 from retentiond.demo.company import BY, bucket_address, configuration, held_record, make_company, place_holds
 from retentiond.demo.interrupts import Interrupts, interrupts
+from retentiond.demo.logs import make_logs
 from retentiond.demo.standing import Promise, Standing
 from retentiond.demo.storage import forget_aws, require_storage, storage
 from retentiond.demo.view import View, make_view
@@ -104,7 +105,11 @@ async def _course(demo: Demo, stack: AsyncExitStack, signals: Interrupts) -> Non
     # It comes up while the company is made.
     bucket = await stack.enter_async_context(storage(folder))
     server = await stack.enter_async_context(_server(folder))
-    say("making a company: 20,000 accounts, 620,000 records of eight years, a bucket of 900 artifacts", soft_wrap=True)
+    say(
+        "making a company: 20,000 accounts, 620,000 records of eight years, a bucket of 900 artifacts, 78 log files",
+        soft_wrap=True,
+    )
+    await asyncio.to_thread(make_logs, folder)
     await make_company(server.dsn)
     variables = configuration(server.dsn, folder, await bucket.address())
     app = await stack.enter_async_context(open_app(load(variables), create=True))
@@ -157,18 +162,21 @@ async def _watch(demo: Demo, standing: Standing, child: Child) -> None:
 
 async def _approve_first(app: App, view: View, approved: set[str]) -> None:
     """Approve what the guard stopped, once for each target: the first backlog. Later ones wait for an operator."""
-    async with app.database.transaction() as tx:
-        for each in await approvals.waiting(tx):
-            if each.kind != "sweep" or each.target in approved:
-                continue
+    async with app.database.transaction(read_only=True) as tx:
+        awaited = await approvals.waiting(tx)
+    for each in awaited:
+        if each.kind != "sweep" or each.target in approved:
+            continue
+        # One at a time, and the ledger's head locked last: whoever ends a sweep locks its unit first.
+        async with app.database.transaction() as tx:
             granted = await approvals.grant(tx, each.kind, each.target, each.digest, each.count, BY)
+            await due.make_due(tx, [each.target])
             entry = kinds.approval(
                 "granted", subject=each.kind, target=each.target, digest=each.digest, bound=granted.bound, by=BY
             )
             await app.journal.append(tx, entry)
-            await due.make_due(tx, [each.target])
-            approved.add(each.target)
-            view.say(f"{each.target}: a guard stopped a first sweep of {each.count} records; the demo approves it")
+        approved.add(each.target)
+        view.say(f"{each.target}: a guard stopped a first sweep of {each.count} records; the demo approves it")
 
 
 async def _go_on(demo: Demo, app: App, child: Child, folder: Path, variables: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from retentiond.errors import Blind, Unreachable
 from retentiond.stores.files import presence
 from retentiond.stores.files.folder import Folder
-from retentiond.stores.files.presence import Presence, lock_name, network_kind
+from retentiond.stores.files.presence import Presence, lock_name
 from tests.services.lines import OLD, YOUNG, opened, ours, swept, written
 
 
@@ -96,8 +96,7 @@ def test_on_a_file_system_of_a_network_a_free_lock_is_no_proof(folder, monkeypat
         Presence(folder, "logs").gone(attended)
 
 
-def test_the_kind_of_a_local_file_system_is_known(folder):
-    assert network_kind(folder) is None
+def test_the_kind_of_a_file_system_is_that_of_the_deepest_mount(folder):
     assert (
         presence._by_path(folder, ["1 1 0:1 / / rw - ext4 /dev/x rw", f"2 1 0:2 / {folder.path} rw - nfs4 a:/b rw"])
         == "nfs4"
@@ -129,7 +128,7 @@ async def test_an_innocent_file_under_a_name_of_ours_gets_its_own_back(tmp_path)
     from retentiond.stores.files.intent import Item, fate
 
     path = written(tmp_path / "app.log", YOUNG)
-    mark = Mark.of(os.stat(written(tmp_path / "other", OLD)))
+    mark = Mark.of(written(tmp_path / "other", OLD).stat())
     (tmp_path / "other").unlink()
     item = Item("app.log", ".retentiond-logs.going-x", mark, None, {"free": 1}, 5, None, None, "f")
     path.rename(tmp_path / item.private)
@@ -145,7 +144,7 @@ async def test_a_file_that_was_packed_since_leaves_it_in_doubt(tmp_path):
     from retentiond.stores.files.folder import Mark
     from retentiond.stores.files.intent import Item, fate
 
-    mark = Mark.of(os.stat(written(tmp_path / "app.log.1", OLD)))
+    mark = Mark.of(written(tmp_path / "app.log.1", OLD).stat())
     item = Item("app.log.1", ".retentiond-logs.going-x", mark, None, {"free": 1}, 5, None, None, "f")
     packed = tmp_path / "app.log.2.gz"
     packed.write_bytes(b"x")
