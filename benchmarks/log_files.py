@@ -124,7 +124,7 @@ async def rewrite(folder: Path) -> None:
     async with target.batch(of) as batch:
         seen = await batch.looked(window)
         attended = await batch.attend()
-        permit = Permit(1, Lease(Unit("logs"), "w", 1), of.epoch, "", "b", NOW, NOW)
+        permit = Permit(1, Lease(Unit("logs"), "w", 1), of.epoch, "", "b", NOW, NOW + timedelta(seconds=30))
         await batch.intended(permit, window)
         found = await batch.erase(permit, window, salt="s")
     assert attended

@@ -52,7 +52,7 @@ OLD, YOUNG = line(1), line(2, days=1)
 
 
 def permit(of):
-    return Permit(1, Lease(Unit("logs"), "w", 1), of.epoch, "", "b", NOW, NOW)
+    return Permit(1, Lease(Unit("logs"), "w", 1), of.epoch, "", "b", NOW, NOW + timedelta(seconds=30))
 
 
 async def swept(store, of=None, *, before=None, size=100_000):

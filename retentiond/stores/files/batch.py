@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -50,6 +52,7 @@ class FilesBatch:
         self._presence = Presence(ground.folder, ground.name)
         self._walker: Walker | None = None
         self._items: list[Item] = []
+        self._asked = 0.0
 
     async def close(self) -> None:
         """Throw away what was not taken, and be there no more."""
@@ -108,7 +111,7 @@ class FilesBatch:
         accounts: set[Account] = set()
         for made in self._walker.made:
             accounts |= {each[0] if isinstance(each, tuple) else each for each in made.sums.seen}
-        fresh = Rulings(self._plan)
+        fresh, self._asked = Rulings(self._plan), _uptime()
         await fresh.ask(accounts, self._ground.directory)
         if not fresh.knows_the_same(self._rulings, accounts):
             self._rulings.forget()
@@ -126,12 +129,13 @@ class FilesBatch:
 
     async def erase(self, permit: Permit, window: Window, *, salt: str) -> Tally:
         """Put each file's kept lines in its place, or take it away; then make that outlast a loss of power."""
-        del permit, window
+        del window
+        until = self._asked + (permit.deadline - permit.issued_at).total_seconds()
         walker = self._walker
         assert walker is not None
         assert self._presence.held, "nobody could tell that this worker is there"
         try:
-            came = await in_thread(lambda: _carried_out(self._ground.folder, walker.made, self._items))
+            came = await in_thread(lambda: _carried_out(self._ground.folder, walker.made, self._items, until))
         except OSError as error:
             raise Unreachable(
                 f"files of target {self._ground.name} are changed in part: {error.strerror}",
@@ -177,10 +181,21 @@ class FilesBatch:
         )
 
 
-def _carried_out(folder: Folder, made: list[Made], items: list[Item]) -> _Came:
+def _uptime() -> float:
+    """Seconds that nobody sets, which go on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _carried_out(folder: Folder, made: list[Made], items: list[Item], until: float) -> _Came:
+    """Each file in turn, as long as what was said of its accounts is no older than a permit's life.
+
+    Nobody enforces that: it is for a worker that stood still in between, and then goes by what was true a day ago.
+    """
     came = _Came()
     for at, (each, item) in enumerate(zip(made, items, strict=True)):
         try:
+            if _uptime() > until:
+                raise Changed
             if each.part:
                 os.rename(each.part, item.private, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
             guarded = carried_out(folder, Swap(item.name, item.before, item.private, item.after))
@@ -199,6 +214,7 @@ def _carried_out(folder: Folder, made: list[Made], items: list[Item]) -> _Came:
 def _put_away(folder: Folder, made: list[Made], items: list[Item], came: _Came) -> _Came:
     """What was made for nothing goes."""
     for at in (*came.changed, *came.undone):
-        if made[at].part:
-            os.unlink(items[at].private, dir_fd=folder.fd)
+        for name in (made[at].part, items[at].private) if made[at].part else ():
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder.fd)
     return came

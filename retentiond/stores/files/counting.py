@@ -27,7 +27,8 @@ async def counted(ground: Ground, most: int) -> int:
 async def _lines(ground: Ground, entry: Entry, most: int) -> int:
     def read() -> int:
         lines, last = 0, b"\n"
-        with ground.folder.opened(entry) as fd, unpacked(fd, packing_of(entry.name)) as content:
+        now = ground.folder.entry(entry.name) or entry
+        with ground.folder.opened(now) as fd, unpacked(fd, packing_of(entry.name)) as content:
             while lines < most and (part := content(_CHUNK)):
                 lines += part.count(b"\n")
                 last = part

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,11 +88,12 @@ class Folder:
         except OSError as error:
             raise Unreachable(f"folder {shown(path)} can't be opened: {error.strerror}", remedy=_REMEDY) from error
 
+        # Whoever works in it keeps it: a number that is closed under a thread would soon be another folder's.
+        self._closing = weakref.finalize(self, os.close, self.fd)
+
     def close(self) -> None:
-        """Give it up."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """Give it up at once; else it is when nobody has it any more."""
+        self._closing()
 
     @property
     def identity(self) -> tuple[int, int]:

@@ -22,9 +22,8 @@ from retentiond.stores.files.live import live, writers
 from retentiond.stores.files.memory import Memory
 from retentiond.stores.files.packing import Damaged
 from retentiond.stores.files.presence import part_prefix
-from retentiond.stores.files.sieve import Sieve, together, unread
+from retentiond.stores.files.sieve import Sieve, exactly, together, unread
 from retentiond.stores.files.work import Made, NoSpace, Work, discard
-from retentiond.stores.judging import plus
 from retentiond.stores.rulings import Rulings
 
 FILES: Final = "files"
@@ -124,7 +123,7 @@ class Walker:
                 read += max(found.scanned, 1)
             else:
                 found = known
-            self.total = plus(self.total, found) if not self.erasing else together(self.total, found)
+            self.total = together(self.total, found) if self.erasing else exactly(self.total, found)
             if (read >= window.size or len(self.made) >= _MOST_MADE) and at + 1 < len(mine):
                 last = entry
                 break
@@ -142,9 +141,7 @@ class Walker:
         """One file: what it comes to, and whatever is wrong with it alone."""
         try:
             if not self.erasing:
-                found = await self._counted(entry, sieve)
-                self.ground.memory.learn(entry.mark, self.plan, found, exact=True)
-                return await self._kept(entries, entry, found) if found.selected else found
+                return await self._left(entries, entry, sieve)
             return await self._prepared(entries, entry, sieve)
         except Changed:
             return Tally()  # it was replaced or has grown: by then it is being written
@@ -206,9 +203,11 @@ class Walker:
             await in_thread(work.close)
 
     async def _left(self, entries: Sequence[Entry], entry: Entry, sieve: Sieve) -> Tally:
-        """A file that is left alone, counted."""
+        """A file that is left as it is, counted; one that is being written is another than a moment ago."""
+        entry = self.ground.folder.entry(entry.name) or entry
         found = await self._counted(entry, sieve)
-        return await self._kept(entries, entry, found)
+        self.ground.memory.learn(entry.mark, self.plan, found, exact=True)
+        return await self._kept(entries, entry, found) if found.selected else found
 
 
 def throw_away(folder: Folder, made: Made) -> None:

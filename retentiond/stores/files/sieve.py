@@ -19,7 +19,7 @@ from typing import Any, Final
 from retentiond.domain.duration import rfc3339
 from retentiond.stores.base import Tally, TierTally, earliest, latest
 from retentiond.stores.files.formats import Columns
-from retentiond.stores.judging import Judged, Page, judge_page
+from retentiond.stores.judging import Judged, Page, judge_page, plus
 from retentiond.stores.rulings import Account, Rulings, Subject, Untold
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -228,6 +228,16 @@ def unread(lines: int, tally: Tally) -> Tally:
     more = TierTally(unresolved=lines)
     tiers = {**tally.tiers, "unknown": tally.tiers.get("unknown", TierTally()).plus(more)}
     return replace(tally.by(tiers), scanned=tally.scanned + lines)
+
+
+def exactly(one: Tally, other: Tally) -> Tally:
+    """Two files judged exactly, as one."""
+    return replace(
+        plus(one, other),
+        blocked=one.blocked + other.blocked,
+        failed=one.failed + other.failed,
+        refusal=one.refusal or other.refusal,
+    )
 
 
 def together(one: Tally, other: Tally) -> Tally:

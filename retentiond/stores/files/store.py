@@ -121,14 +121,12 @@ class FilesStore:
         if self._ground is not None and self._ground.folder.same:
             self._ground.directory = accounts
             return
-        await self.close()
+        # A batch that is at work in the old one keeps it open.
         self._ground = await in_thread(self._opened)
 
     async def close(self) -> None:
-        """Close the folder."""
-        ground, self._ground = self._ground, None
-        if ground is not None:
-            ground.folder.close()
+        """Give up the folder."""
+        self._ground = None
 
     async def extent(self) -> FilesExtent:
         """The folder, whatever its path is called."""

@@ -90,7 +90,7 @@ class Work:
         for _ in range(_STEP):
             item = next(self._items, None)
             if item is None:
-                if Mark.of(os.fstat(self._fd)) != self.entry.mark:
+                if self._prefix and Mark.of(os.fstat(self._fd)) != self.entry.mark:
                     raise Changed
                 return None
             if isinstance(item, Part):

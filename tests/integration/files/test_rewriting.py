@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from retentiond.errors import Conflict
+from retentiond.stores.base import Window
 from retentiond.stores.files import packing, work
 from retentiond.stores.files.folder import Folder
-from tests.services.lines import OLD, YOUNG, line, opened, ours, plan, swept, written
+from tests.services.lines import OLD, YOUNG, line, opened, ours, permit, plan, swept, written
 from tests.services.logs import packed, unpacked
 
 
@@ -250,7 +251,6 @@ async def test_names_of_any_kind_are_names(tmp_path):
         written(tmp_path / os.fsdecode(name), OLD + YOUNG)
     store = await opened(tmp_path)
     of, found, after = plan(), 0, None
-    from retentiond.stores.base import Window
 
     for _ in names:
         tally = await store.count(of, Window("files", after, 1))
@@ -354,3 +354,48 @@ async def test_what_is_written_is_read_back_before_anything_goes(tmp_path, monke
     found = await swept(await opened(tmp_path))
     assert (found.changed, found.failed, unpacked(path)) == (0, 1, OLD + YOUNG)
     assert ours(tmp_path) == []
+
+
+async def test_a_worker_that_stood_still_for_longer_than_a_permit_lives_changes_nothing_more(tmp_path, monkeypatch):
+    """What the directory had said of the accounts is of then."""
+    from retentiond.stores.files import batch
+
+    uptime = batch._uptime
+    path = written(tmp_path / "app.log", OLD + YOUNG)
+    gone = written(tmp_path / "app.log.1", OLD)
+
+    def a_day_later():
+        monkeypatch.setattr(batch, "_uptime", lambda: uptime() + 86_400)
+
+    found = await swept(await opened(tmp_path), before=a_day_later)
+    assert (found.changed, found.locked) == (0, 2)
+    assert (path.read_bytes(), gone.read_bytes(), ours(tmp_path)) == (OLD + YOUNG, OLD, [])
+
+
+async def test_a_store_that_is_opened_anew_leaves_a_batch_its_folder(tmp_path):
+    folder, other = tmp_path / "logs", tmp_path / "other"
+    for each in (folder, other):
+        each.mkdir()
+        written(each / "app.log", OLD + YOUNG)
+    store = await opened(folder)
+    window, of = Window("files", None, 10), plan()
+    async with store.batch(of) as batch:
+        await batch.looked(window)
+        await batch.attend()
+        await batch.intended(permit(of), window)
+        folder.rename(tmp_path / "moved")
+        other.rename(folder)
+        await store.open(None)
+        await batch.erase(permit(of), window, salt="s")
+    assert (tmp_path / "moved" / "app.log").read_bytes() == YOUNG
+    assert (folder / "app.log").read_bytes() == OLD + YOUNG
+
+
+async def test_a_file_that_is_being_written_is_counted_while_it_grows(tmp_path):
+    path = written(tmp_path / "app.log", OLD + YOUNG)
+    store = await opened(tmp_path)
+    assert await store.counted(10) == 2
+    with path.open("ab") as file:
+        file.write(OLD)
+    found = await store.count(plan(), Window("files", None, 10))
+    assert (found.scanned, found.blocked) == (3, 2)
