@@ -118,7 +118,7 @@ class FilesBatch:
             self._ground.memory.forget()
             raise Conflict
         written = await self._ground.written(
-            await self._ground.entries(anew=True), [made.entry for made in self._walker.made]
+            await self._ground.entries(anew=True), [made.entry for made in self._walker.made], anew=True
         )
         if written:
             # Somebody has opened one of them since: it is seen to at the next look.

@@ -18,7 +18,7 @@ from retentiond.stores.files.changing import Changing
 from retentiond.stores.files.config import FilesTarget
 from retentiond.stores.files.folder import Changed, Entry, Folder, name_at, position_of
 from retentiond.stores.files.formats import Format
-from retentiond.stores.files.live import live, writers
+from retentiond.stores.files.live import Writers, live, writers
 from retentiond.stores.files.memory import Memory
 from retentiond.stores.files.packing import Damaged
 from retentiond.stores.files.presence import part_prefix
@@ -59,6 +59,7 @@ class Ground:
     directory: AccountDirectory | None
     memory: Memory = field(default_factory=Memory)
     _scanned: tuple[float, list[Entry], list[str]] | None = None
+    _seen: tuple[float, Writers] | None = None
 
     async def entries(self, *, anew: bool = False) -> list[Entry]:
         """The files, as they were met a moment ago; raises Blind, Unreachable."""
@@ -90,11 +91,15 @@ class Ground:
             if lacking:
                 await rulings.ask(lacking, self.directory)
 
-    async def written(self, entries: Sequence[Entry], among: Sequence[Entry]) -> dict[str, str]:
-        """Of `among` those that are being written, with why."""
-        wanted = {(each.mark.dev, each.mark.ino) for each in among}
-        seen = await in_thread(lambda: writers(self.folder, wanted))
-        return dict(live(entries, seen, among=among, named=self.config.live, settle=self.config.settle))
+    async def written(self, entries: Sequence[Entry], among: Sequence[Entry], *, anew: bool = False) -> dict[str, str]:
+        """Of `among` those that are being written, with why; as of some seconds ago, unless it is to be seen anew.
+
+        To see who writes takes a look at all processes, so one look does for all files.
+        """
+        if anew or self._seen is None or time.monotonic() - self._seen[0] > _FRESH_SECONDS:
+            wanted = {(each.mark.dev, each.mark.ino) for each in (*entries, *among)}
+            self._seen = (time.monotonic(), await in_thread(lambda: writers(self.folder, wanted)))
+        return dict(live(entries, self._seen[1], among=among, named=self.config.live, settle=self.config.settle))
 
 
 @dataclass(slots=True)

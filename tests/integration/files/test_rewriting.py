@@ -288,9 +288,13 @@ async def test_one_that_is_opened_for_writing_between_the_look_and_its_turn_is_l
     store = await opened(tmp_path)
     asked, whole = [], store._ground.written.__func__
 
-    async def seen(ground, entries, among):
+    async def seen(ground, entries, among, *, anew=False):
         asked.append(among)
-        return {each.name: "opened" for each in among} if len(asked) == 2 else await whole(ground, entries, among)
+        return (
+            {each.name: "opened" for each in among}
+            if len(asked) == 2
+            else await whole(ground, entries, among, anew=anew)
+        )
 
     monkeypatch.setattr("retentiond.stores.files.ground.Ground.written", seen)
     with pytest.raises(Conflict):
