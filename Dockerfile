@@ -7,7 +7,7 @@ WORKDIR /src
 COPY pyproject.toml LICENSE ./
 COPY README.md* ./
 COPY retentiond ./retentiond
-RUN pip install --no-cache-dir '.[embedded]' && rm -rf /src
+RUN pip install --no-cache-dir '.[embedded,inventory]' && rm -rf /src
 
 USER retentiond
 WORKDIR /var/lib/retentiond

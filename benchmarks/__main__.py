@@ -15,6 +15,7 @@ from benchmarks import (
     partitions,
     s3_ceph,
     s3_client,
+    s3_inventory,
     s3_rest,
     s3_slow,
     shards,
@@ -33,6 +34,7 @@ _ALL = (
     "s3_client",
     "s3_slow",
     "s3_rest",
+    "s3_inventory",
     "s3_ceph",
     "log_files",
 )
@@ -61,6 +63,8 @@ async def main(names: list[str], given: argparse.Namespace) -> None:
         await s3_slow.run(given.slow_keys, given.sweep_rounds)
     if "s3_rest" in names:
         await s3_rest.run(given.rest_keys)
+    if "s3_inventory" in names:
+        await s3_inventory.run(given.inventory_rows)
     if "s3_ceph" in names:
         await s3_ceph.run(given.ceph_keys, given.sweep_rounds)
     if "log_files" in names:
@@ -83,6 +87,7 @@ if __name__ == "__main__":
     parser.add_argument("--slow-keys", type=int, default=1_000_000, help="swept on an endpoint that is slow")
     parser.add_argument("--sweep-rounds", type=int, default=1, help="of s3_slow and s3_ceph: runs of each program")
     parser.add_argument("--rest-keys", type=int, default=100_000, help="of the bucket with nothing due")
+    parser.add_argument("--inventory-rows", type=int, default=1_000_000, help="of the report; a tenth for memory")
     parser.add_argument("--ceph-keys", type=int, default=100_000, help="written, and swept on Ceph; for each run anew")
     parser.add_argument("--log-megabytes", type=int, default=1000, help="of the log that is rewritten")
     parser.add_argument("--log-rounds", type=int, default=3, help="runs of each kind")

@@ -1,6 +1,7 @@
 """An S3 endpoint that costs nothing: `python -m benchmarks.canned_s3 PORT KEYS`. For measuring clients, not servers.
 
 List pages are made once, and every deletion succeeds at once, with nothing deleted: only what is put is kept, and goes.
+What is put below `reports/` is kept with its body, is listed by folders, and can be read in parts: an inventory.
 What a client may find out about an endpoint this one has: it refuses requests that have expired and compares ETags; it
 keeps no versions, has no locks and no uploads. Prints `ready`; `GET /_asked` tells how many requests of each kind have
 come. Two more arguments are the seconds that a request takes which is no deletion, and those of a deletion.
@@ -33,6 +34,8 @@ _EMPTY = {
     "versioning": "VersioningConfiguration",
     "uploads": "ListMultipartUploadsResult",
 }
+_RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d+)", re.IGNORECASE)
+_REPORTS = "reports/"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -137,10 +140,26 @@ class Pages:
 
 @dataclass(slots=True)
 class State:
-    """What is remembered: how many requests of each kind have come, and the keys that were put."""
+    """What is remembered: how many requests of each kind have come, the keys that were put, and bodies of reports."""
 
     asked: dict[str, int] = field(default_factory=dict)
     put: set[str] = field(default_factory=set)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+
+    def folders(self, prefix: str) -> str:
+        """A listing of what lies below the prefix, by folders."""
+        below = {key[len(prefix) :].partition("/")[0] for key in self.bodies if key.startswith(prefix)}
+        rows = "".join(f"<CommonPrefixes><Prefix>{prefix}{each}/</Prefix></CommonPrefixes>" for each in sorted(below))
+        return f"{_XML}<ListBucketResult{_SPACE}><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>"
+
+    def read(self, key: str, span: re.Match[bytes] | None) -> bytes:
+        """The body, or a part of it."""
+        body = self.bodies[key]
+        if span is None:
+            return answer(body)
+        start, end = int(span[1]), min(int(span[2]), len(body) - 1)
+        told = f"Content-Range: bytes {start}-{end}/{len(body)}\r\n"
+        return answer(body[start : end + 1], "206 Partial Content", told)
 
 
 class Server(asyncio.Protocol):
@@ -165,16 +184,17 @@ class Server(asyncio.Protocol):
                 return
             body, self._had = self._had[end + 4 : end + 4 + size], self._had[end + 4 + size :]
             method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-            said = dated(self._answer(method, target, body))
+            said = dated(self._answer(method, target, body, _RANGE.search(head)))
             delay = self._delays[method == "DELETE" or (method == "POST" and "delete" in target)]
             if delay:
                 asyncio.get_running_loop().call_later(delay, self._transport.write, said)
             else:
                 self._transport.write(said)
 
-    def _answer(self, method: str, target: str, body: bytes) -> bytes:
+    def _answer(self, method: str, target: str, body: bytes, span: re.Match[bytes] | None) -> bytes:
         path, _, text = target.partition("?")
         query = parse_qs(text, keep_blank_values=True)
+        key = unquote(path).removeprefix("/bench").removeprefix("/")
         if path == "/_asked":
             return answer(json.dumps(self._state.asked).encode())
         kind = self._kind(method, query)
@@ -189,8 +209,16 @@ class Server(asyncio.Protocol):
             return answer(f"{_XML}<{_EMPTY[kind]}{_SPACE}></{_EMPTY[kind]}>".encode())
         if kind == "object-lock":
             return _error("404 Not Found", "ObjectLockConfigurationNotFoundError", "There is none")
+        if method == "PUT" and key.startswith(_REPORTS):
+            self._state.bodies[key] = body
+            return answer(b"")
+        if method == "GET" and key:
+            there = key in self._state.bodies
+            return self._state.read(key, span) if there else _error("404 Not Found", "NoSuchKey", "There is none")
+        if kind == "folders" and query["prefix"][0].startswith(_REPORTS):
+            return answer(self._state.folders(query["prefix"][0]).encode())
         if method != "GET":
-            return self._on_object(kind, unquote(path).removeprefix("/bench").removeprefix("/"), body)
+            return self._on_object(kind, key, body)
         return self._pages.page(kind, query)
 
     def _on_object(self, kind: str, key: str, body: bytes) -> bytes:

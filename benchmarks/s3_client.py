@@ -20,12 +20,13 @@ from pathlib import Path
 
 import uvloop
 
+from retentiond.stores.clock import Expiry
 from retentiond.stores.s3 import listing
 from retentiond.stores.s3.ahead import Ahead
 from retentiond.stores.s3.deleting import delete
 from retentiond.stores.s3.endpoint import Access, Endpoint
 from retentiond.stores.s3.items import How
-from retentiond.stores.s3.signing import Expiry, Fence
+from retentiond.stores.s3.signing import Fence
 
 _BUCKET = "bench"
 _PORT = 21_799

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 from uuid import uuid4
 
 import stamina
@@ -22,9 +23,10 @@ from retentiond.control import approvals, flags, holds, meta, policies, units
 from retentiond.control.database import Database, Tx
 from retentiond.control.holds import FenceProbe, OnWait, Recorder
 from retentiond.control.legal_holds import LegalHolds
+from retentiond.control.log_retention import LogRetention
 from retentiond.control.natives import NativeStep
 from retentiond.control.workers import Role, Worker
-from retentiond.daemon_spec import make_spec, make_stores
+from retentiond.daemon_spec import Shared, make_spec, make_stores
 from retentiond.domain.change import Evaded, evaded, newly_erases
 from retentiond.domain.holds import Hold
 from retentiond.domain.permit import Unit
@@ -34,6 +36,8 @@ from retentiond.ledger.journal import Journal
 from retentiond.ledger.keys import KEY_FILE, SigningKey, origin_of
 from retentiond.settings import Settings
 from retentiond.stores.base import AnyStore
+from retentiond.stores.cloudwatch.native import LogRetentionHolds
+from retentiond.stores.cloudwatch.store import CloudwatchStore
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.native import NativeHolds
 from retentiond.stores.postgres.pools import Pools
@@ -60,6 +64,10 @@ def _never() -> bool:
     return False
 
 
+AnyNative: TypeAlias = NativeHolds | S3NativeHolds | LogRetentionHolds
+"""What keeps a target's own store in step with the holds."""
+
+
 @dataclass(frozen=True, slots=True)
 class App:
     """Everything that a command or the daemon works with."""
@@ -70,7 +78,7 @@ class App:
     engine: Engine
     texts_key: bytes
     document: dict[str, object]
-    native: Mapping[str, NativeHolds | S3NativeHolds]
+    native: Mapping[str, AnyNative]
 
     @property
     def spec(self) -> Spec:
@@ -99,8 +107,11 @@ class App:
         return Worker(worker, socket.gethostname(), os.getpid(), __version__, role, self.settings.mode)
 
     def natives(self) -> dict[str, NativeStep]:
-        """For each target whose store keeps holds itself, what brings it in step; of a bucket any hold may ask it."""
-        return {name: each for name, each in self.native.items() if each.always or isinstance(each, S3NativeHolds)}
+        """For each target whose store keeps holds itself, what brings it in step.
+
+        Of a bucket any hold may ask it; and log groups erase by themselves, whoever asks.
+        """
+        return {name: each for name, each in self.native.items() if each.always or not isinstance(each, NativeHolds)}
 
     def hold_recorder(self, by: str) -> Recorder:
         """Writes each change of a hold into the ledger, in the transaction that makes it."""
@@ -197,9 +208,8 @@ async def open_app(
         document = settings.digest_document()
         spec = make_spec(settings, document)
         tools = Tools(database, journal, spec, keys["evidence"], worker_name(), observer)
-        given, space, secret = settings.targets, control_id, keys["accounts"]
-        pools = Pools(settings.workers.connections)
-        stores = make_stores(spec.targets, given, space=space, secret=secret, pools=pools)
+        shared = Shared(control_id, keys["accounts"], Pools(settings.workers.connections), _kept_folder(settings))
+        stores = make_stores(spec.targets, settings.targets, shared)
         directory = Directory(settings.accounts) if settings.accounts else None
         made = {each.name: _native(stores[each.name], each.data_class.name, tools, directory) for each in spec.targets}
         native = {name: each for name, each in made.items() if each is not None}
@@ -229,10 +239,13 @@ async def open_app(
                 await directory.close()
 
 
-def _native(
-    store: AnyStore, class_name: str, tools: Tools, directory: Directory | None
-) -> NativeHolds | S3NativeHolds | None:
+def _native(store: AnyStore, class_name: str, tools: Tools, directory: Directory | None) -> AnyNative | None:
     """What keeps holds in a target's store itself; None where the store can't."""
+    if isinstance(store, CloudwatchStore):
+        grace = tools.spec.late_effect_grace.total_seconds()
+        retention = LogRetention(tools.database, store.name, store.records, grace=grace)
+        store.remember_by(retention)
+        return LogRetentionHolds(store, class_name, retention, directory)
     if isinstance(store, S3Store):
         memory = LegalHolds(tools.database, tools.worker, *place_of(store))
         return S3NativeHolds(store, class_name, memory, directory)

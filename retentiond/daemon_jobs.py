@@ -174,14 +174,14 @@ class Jobs:
         """Whether any store would erase by itself what a hold covers, or the law keeps."""
         async with self.app.database.transaction(read_only=True) as tx:
             known = (await holds.current(tx)).holds
-        found = await native_expiry.look(self.app.spec.targets, self.app.engine.stores, known)
+        found = await native_expiry.look(self.app.spec.targets, self.app.engine.stores, known, self.app.spec.rules)
         self._expiry_epoch = seen.epoch
         for each in found:
             self.watch.metrics.observe_native_expiry(each.target, None if each.error else len(each.conflicts))
         against = [f"target {each.target}: {one.rule.name}: {one.why}" for each in found for one in each.conflicts]
         if against:
             raise Blind(
-                f"stores would erase by themselves what must stay: {'; '.join(against)}",
+                f"stores would erase by themselves what must stay: {'; '.join(dict.fromkeys(against))}",
                 remedy="switch these rules off, or narrow them to what no hold covers; our sweeps keep the promise "
                 "without them",
             )

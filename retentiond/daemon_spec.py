@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +18,8 @@ from retentiond.domain.evidence import canonical
 from retentiond.domain.plan import TierSource
 from retentiond.settings import Settings
 from retentiond.stores.base import AnyStore
+from retentiond.stores.cloudwatch.config import CloudwatchTarget
+from retentiond.stores.cloudwatch.store import CloudwatchStore
 from retentiond.stores.config import TargetConfig
 from retentiond.stores.files.config import FilesTarget
 from retentiond.stores.files.store import FilesStore
@@ -84,9 +87,9 @@ def make_target(settings: Settings, name: str, config: TargetConfig) -> Target:
     )
 
 
-def make_store(config: TargetConfig, target: Target, *, space: str, secret: bytes, pools: Pools) -> AnyStore:
-    """The store of a target; `space` and `secret` are of the control database, `pools` of this process."""
-    return _kind(config).store(config, target, Shared(space, secret, pools))
+def make_store(config: TargetConfig, target: Target, shared: Shared) -> AnyStore:
+    """The store of a target."""
+    return _kind(config).store(config, target, shared)
 
 
 def make_health(config: HealthConfig) -> Health:
@@ -121,11 +124,16 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the stores of one process have in common."""
+    """What the stores of one process have in common.
+
+    `space` and `secret` are of the control database, `pools` of this process; `scratch` is the folder for files that go
+    with it (None: the system's own).
+    """
 
     space: str
     secret: bytes
     pools: Pools
+    scratch: Path | None = None
 
 
 def _table_facts(config: PostgresTarget, others: Mapping[str, TargetConfig]) -> Facts:
@@ -151,8 +159,8 @@ def _object_facts(config: S3Target, others: Mapping[str, TargetConfig]) -> Facts
 
 
 def _objects(config: S3Target, target: Target, shared: Shared) -> AnyStore:
-    del shared  # nothing of a bucket is kept in the control database
-    return S3Store(target.name, config, action=target.action, data_class=target.data_class)
+    scratch = shared.scratch
+    return S3Store(target.name, config, action=target.action, data_class=target.data_class, scratch=scratch)
 
 
 def _line_facts(config: FilesTarget, others: Mapping[str, TargetConfig]) -> Facts:
@@ -164,11 +172,19 @@ def _lines(config: FilesTarget, target: Target, shared: Shared) -> AnyStore:
     return FilesStore(target.name, config, action=target.action, secret=shared.secret)
 
 
-def make_stores(
-    targets: Sequence[Target], given: Mapping[str, TargetConfig], *, space: str, secret: bytes, pools: Pools
-) -> dict[str, AnyStore]:
+def _log_group_facts(config: CloudwatchTarget, others: Mapping[str, TargetConfig]) -> Facts:
+    del others  # a group says for itself what it is
+    return Facts(has_account=config.knows_account, has_tier=config.has_tier)
+
+
+def _log_groups(config: CloudwatchTarget, target: Target, shared: Shared) -> AnyStore:
+    del shared  # what is remembered of groups is given to it by whoever opens the control database
+    return CloudwatchStore(target.name, config, action=target.action, data_class=target.data_class)
+
+
+def make_stores(targets: Sequence[Target], given: Mapping[str, TargetConfig], shared: Shared) -> dict[str, AnyStore]:
     """The stores of all targets, those that are paired put together."""
-    made = {each.name: make_store(given[each.name], each, space=space, secret=secret, pools=pools) for each in targets}
+    made = {each.name: make_store(given[each.name], each, shared) for each in targets}
     for name, objects in made.items():
         if not isinstance(objects, S3Store) or objects.config.pairs_with is None:
             continue
@@ -194,6 +210,7 @@ KINDS: Mapping[type[TargetConfig], Kind] = MappingProxyType(
         FilesTarget: Kind(_line_facts, _lines),
         PostgresTarget: Kind(_table_facts, _table),
         S3Target: Kind(_object_facts, _objects),
+        CloudwatchTarget: Kind(_log_group_facts, _log_groups),
     }
 )
 """Every kind of store by its configuration model: a new one is one line here, and one in `stores.registry`."""

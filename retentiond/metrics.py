@@ -23,6 +23,7 @@ from retentiond.sweep.events import (
     Event,
     Failed,
     GuardState,
+    OldestSeen,
     Overhead,
     SweepDone,
     Throttled,
@@ -176,7 +177,7 @@ class Metrics:
             self._guard.labels(event.guard).set(bool(tripped))
         elif isinstance(event, ClocksRead):
             self._read_clocks(event.target, event.skew)
-        else:
+        elif isinstance(event, OldestSeen):
             self._anchors[event.target.name] = event.anchor
 
     def observe_state(

@@ -25,6 +25,7 @@ from retentiond.errors import RetentiondError, Unreachable
 from retentiond.settings import Settings
 from retentiond.stores.accounts import Rules
 from retentiond.stores.base import Finding, Severity, Store
+from retentiond.stores.cloudwatch.native import LogRetentionHolds
 from retentiond.stores.postgres import native_check, pooler
 from retentiond.stores.postgres.config import database_of
 from retentiond.stores.postgres.store import PostgresStore
@@ -159,7 +160,9 @@ async def _natives(app: App, found: _Found) -> None:
         return
     for name, native in app.native.items():
         try:
-            if isinstance(native, S3NativeHolds):
+            if isinstance(native, LogRetentionHolds):
+                found.findings += await native.findings(known)
+            elif isinstance(native, S3NativeHolds):
                 found.findings += await legal_holds.findings(native, known)
             else:
                 found.findings += await native_check.findings(native, known)
@@ -175,7 +178,7 @@ async def _native_expiry(app: App, found: _Found) -> None:
     except Exception as error:
         found.broken("control", error)
         return
-    for each in await native_expiry.look(app.spec.targets, app.engine.stores, known):
+    for each in await native_expiry.look(app.spec.targets, app.engine.stores, known, app.spec.rules):
         if each.error is None or not found.explains(each.target, each.error):
             found.findings += each.findings()
 

@@ -175,7 +175,11 @@ async def place(
     for name, each in app.native.items():
         if native and isinstance(each, S3NativeHolds) and not each.can:
             note(f"warning: the bucket of target {name} has no Object Lock, so that only our own sweeps mind the hold")
-    keep = sorted(name for name, each in app.native.items() if each.always or (native and each.concerned([active])))
+    keep = sorted(
+        name
+        for name, each in app.native.items()
+        if each.always or (native and isinstance(each, S3NativeHolds) and each.concerned([active]))
+    )
     but = f" (but on {', '.join(keep)}, whose store refuses them)" if keep else ""
     note(f"Other programs' deletes{but}, backups, WAL and replicas don't know this hold.")
     return 0

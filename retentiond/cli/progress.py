@@ -16,8 +16,9 @@ from rich.progress import Progress as Bars
 from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from retentiond.cli.lasting import lasting
 from retentiond.cli.output import note
-from retentiond.sweep.events import BatchDone, Event, Yielding
+from retentiond.sweep.events import BatchDone, Counted, Event, Yielding
 
 _AGAIN_SECONDS = 60.0
 
@@ -31,7 +32,8 @@ class _Count(ProgressColumn):
         count = task.fields["read"]()
         seconds = task.finished_time if task.finished else task.elapsed
         rate = f", {count / seconds:,.0f}/s" if seconds and count else ""
-        return Text(f"{count:,} {task.fields['what']}{rate}")
+        left = task.fields["left"]() if not task.finished else None
+        return Text(f"{count:,} {task.fields['what']}{rate}{f', {left} left' if left else ''}")
 
 
 class Progress:
@@ -43,6 +45,7 @@ class Progress:
         self._bars = bars if console.is_terminal else None
         self._quiet = json
         self._changed: dict[str, int] = {}
+        self._counted: dict[str, Counted] = {}
         self._yields: tuple[str, float] | None = None
 
     def __enter__(self) -> Self:
@@ -63,6 +66,10 @@ class Progress:
             self._changed[name] = self._changed.get(name, 0) + event.changed
         elif isinstance(event, Yielding):
             self._yielding(event)
+        elif isinstance(event, Counted):
+            self._counted[event.target.name] = event
+            if self._bars is None and not self._quiet and (left := self._left(event.target.name)):
+                note(f"{event.target.name}: {event.due:,} are due, which takes {left}")
 
     def _yielding(self, event: Yielding) -> None:
         """Say why nothing moves, also where nobody asked: when it begins or changes, each minute, and when it ends."""
@@ -87,7 +94,13 @@ class Progress:
             if not self._quiet:
                 note(f"{doing} {name}")
             return
-        self._bars.add_task(f"{doing} {escape(name)}", total=None, what=what, read=read or self._changed_of(name))
+        self._bars.add_task(
+            f"{doing} {escape(name)}",
+            total=None,
+            what=what,
+            read=read or self._changed_of(name),
+            left=lambda: self._left(name),
+        )
 
     def end(self, name: str, told: str) -> None:
         """The target is done, and what came of it."""
@@ -98,6 +111,11 @@ class Progress:
         for task in self._bars.tasks:
             if not task.finished:
                 self._bars.update(task.id, description=f"{escape(name)}: {escape(told)}", total=1, completed=1)
+
+    def _left(self, name: str) -> str | None:
+        """How long the rest of what was counted takes, where the pace of the target is bounded."""
+        counted = self._counted.get(name)
+        return lasting(counted.due - self._changed.get(name, 0), counted.target.pace) if counted is not None else None
 
     def _changed_of(self, name: str) -> Callable[[], int]:
         return lambda: self._changed.get(name, 0)

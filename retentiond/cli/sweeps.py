@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import click
 
+from retentiond.cli.lasting import ceilings_told
 from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings, table
 from retentiond.cli.progress import Progress
@@ -117,7 +118,8 @@ async def _swept(app: App, target: Target, sweep_id: str, progress: Progress) ->
         progress.begin(target.name, "judging", "")
     outcome = await app.engine.sweep(target, sweep_id)
     told = f"{outcome.changed} {acted}" if app.spec.enforce else f"{outcome.would} would be {acted}"
-    progress.end(target.name, f"{outcome.outcome}, {told}, in {outcome.seconds:.1f} s")
+    more = ceilings_told(outcome.ceilings, "were" if app.spec.enforce else "would be")
+    progress.end(target.name, "; ".join([f"{outcome.outcome}, {told}, in {outcome.seconds:.1f} s", *more]))
     return outcome
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import click
 
+from retentiond.cli.lasting import ceilings_told, lasting
 from retentiond.cli.looking import open_view
 from retentiond.cli.output import EXIT_CODES, as_json, command, day, json_option, note, settings, size, table
 from retentiond.cli.progress import Progress
@@ -28,19 +29,24 @@ _KEPT = ("held", "minimum", "unresolved", "blocked")
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What is due in a target now, and at the horizon if nothing were swept until then; `total` of its records."""
+    """What is due in a target now, and at the horizon if nothing were swept until then; `total` of its records.
+
+    `as_of`: when the inventory was begun that it is judged by; None: by what there is now.
+    """
 
     now: datetime
     due: Outcome
     until: datetime | None
     later: Outcome | None
     total: int
+    as_of: datetime | None
 
     def document(self, tiers: Sequence[str]) -> dict[str, object]:
         """The plan of one target as JSON; `tiers` are always there, others where they have something."""
         by_tier = _by_tier(self.due, tiers)
         return {
             "now": rfc3339(self.now),
+            "as_of": rfc3339(self.as_of) if self.as_of is not None else None,
             "total": {"records": self.total, "estimate": self.total >= EXACT_BELOW},
             **_figures(sum_of(self.due)),
             "by_tier": by_tier,
@@ -110,13 +116,14 @@ async def plan(targets: tuple[str, ...], horizon: str | None, json_: bool) -> in
       retentiond plan --json | jq '.targets.request_logs.by_tier.free.records'
 
     \b
-    JSON: {"mode", "digest", "horizon", "targets": {T: {"class", "action", "error", "now",
+    JSON: {"mode", "digest", "horizon", "targets": {T: {"class", "action", "error", "now", "as_of",
       "total": {"records", "estimate"}, FIGURES, "by_tier": {TIER: {FIGURES}},
       "by_horizon": {"estimate": true, FIGURES, "by_tier"}, all that is due then, also what is due now;
       "coming": {"estimate": true, "records", "bytes", "by_tier"}, what comes due between now and then}}}
       FIGURES: "records", "bytes", "oldest", "newest", "overdue_seconds", "held", "minimum", "unresolved",
-      "blocked". Instants are RFC 3339. by_horizon and coming are null without --horizon. A target that can't
-      be read has its error and none of the figures.
+      "blocked". Instants are RFC 3339. by_horizon and coming are null without --horizon; "as_of" is when
+      the inventory was begun that a bucket is judged by, null where it is judged by what there is now. A target
+      that can't be read has its error and none of the figures.
     """
     ahead = _horizon(horizon) if horizon is not None else None
     found: dict[str, Planned | Broken] = {}
@@ -158,7 +165,7 @@ async def _looked_ahead(app: App, target: Target, ahead: Duration | None, progre
             if until is None:
                 raise UsageError("the horizon lies past the year 9999", remedy="give a shorter one, such as P30D")
             await count_due(store, replace(now_plan, now=until), later)
-        found = Planned(now_plan.now, due, until, later, await store.total())
+        found = Planned(now_plan.now, due, until, later, await store.total(), store.as_of)
     except UsageError:
         raise
     except Exception as error:
@@ -185,6 +192,12 @@ def _show_plan(found: Sequence[tuple[Target, Planned]]) -> None:
     for target, planned in found:
         about = "about " if planned.total >= EXACT_BELOW else ""
         note(f"{target.name} has {about}{planned.total:,} records; `due` are those that a sweep would {target.action}")
+        if planned.as_of is not None:
+            note(f"{target.name} is judged by its inventory, as of {rfc3339(planned.as_of)}")
+        if takes := lasting(sum_of(planned.due).due, target.pace):
+            note(f"{target.name}: what is due takes {takes} at {target.pace.records_per_second:g} records a second")
+        for told in ceilings_told(planned.due.ceilings, "would be"):
+            note(f"{target.name}: {told}")
 
 
 def _plan_rows(target: Target, planned: Planned) -> Iterable[list[object]]:

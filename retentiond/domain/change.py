@@ -24,6 +24,7 @@ _FEWEST: Final = (0, 28, 59, 89, 120, 150, 181, 212, 242, 273, 303, 334)
 _MOST: Final = (0, 31, 62, 92, 123, 153, 184, 215, 245, 276, 306, 337)
 _DAY: Final = 86_400_000_000
 _OBJECTS: Final = "s3"
+_LOG_GROUPS: Final = "cloudwatch"
 
 
 def newly_erases(old: Document, new: Document) -> tuple[str, ...]:
@@ -180,6 +181,10 @@ def _changed_under(scope: Scope, name: str, old: Document, new: Document) -> lis
         depends |= dict.fromkeys(("account", "tags"), bool(scope.accounts))
         depends |= dict.fromkeys(("pairs_with", "pair_key"), bool(scope.accounts) or dated)
         depends["key"] = named or bool(scope.accounts) or dated
+    if _LOG_GROUPS in (old.get("store"), new.get("store")):
+        # The account is read from the group's name or its tags.
+        depends |= dict.fromkeys(("account", "tags"), bool(scope.accounts))
+        depends["groups"] = named or bool(scope.accounts)
     return [
         f"{key} of target {name} changes from {old.get(key)} to {new.get(key)}"
         for key, matters in depends.items()
@@ -195,6 +200,9 @@ def _same_records(old: Document, new: Document) -> bool:
     """Whether any record of one may be one of the other."""
     if old.get("store") != new.get("store"):
         return False
+    if old.get("store") == _LOG_GROUPS:
+        mine, theirs = (str(each.get("groups", "")).partition("{")[0] for each in (old, new))
+        return mine.startswith(theirs) or theirs.startswith(mine)
     if old.get("store") != _OBJECTS:
         return old.get("table") is not None and old["table"] == new.get("table")
     mine, theirs = old.get("prefix") or "", new.get("prefix") or ""

@@ -116,7 +116,8 @@ class Result:
 
     `verified` says how it is known, such as `returning` (the deleting statement itself) or `looked` (seen afterwards).
     `partitions` has the bounds of partitions that were dropped whole: then there is no digest of ids (ADR 5).
-    `archive` says which object has the records that went, and its checksums.
+    `archive` says which object has the records that went, and its checksums. `retention`: after how many days the store
+    was told to erase by itself (or `never`), and in how many groups of records.
     """
 
     counts: Counts
@@ -129,6 +130,7 @@ class Result:
     ids_digest: str | None = None
     partitions: tuple[str, ...] = ()
     archive: Mapping[str, Json] | None = None
+    retention: Mapping[str, int] = field(default_factory=dict)
 
     def document(self) -> dict[str, Json]:
         """The result as JSON; a tier has only the counts that are not 0."""
@@ -143,6 +145,7 @@ class Result:
             "ids_digest": self.ids_digest,
             **({"partitions": list(self.partitions)} if self.partitions else {}),
             **({"archive": self.archive} if self.archive is not None else {}),
+            **({"retention": dict(self.retention)} if self.retention else {}),
             "verified": self.verified,
             "milliseconds": self.milliseconds,
         }

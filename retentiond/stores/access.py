@@ -1,4 +1,4 @@
-"""How a bucket is reached: the settings that objects as a target and the archive of a table have in common."""
+"""How AWS, or what speaks its API, is reached: the settings that targets there and the archive of a table share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ ACCESS_KEYS: Final = frozenset({"endpoint_url", "access_key_id", "secret_access_
 """The keys that say how a bucket is reached, and nothing of what is in it."""
 
 
-def _bucket(name: str) -> str:
+def bucket_name(name: str) -> str:
+    """The name, if it can be one of a bucket; raises Unfit."""
     if name.startswith("arn:"):
         raise Unfit("this is an access point, which hides the bucket that it is of", "name the bucket itself")
     if not _BUCKET.fullmatch(name):
@@ -37,7 +38,7 @@ def _endpoint(url: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise Unfit("not the address of an S3 endpoint", remedy)
+        raise Unfit("not the address of an endpoint", remedy)
     return url
 
 
@@ -53,21 +54,18 @@ def service_of(endpoint_url: str | None) -> str:
     return f"{place}:{parts.port or _PORTS[parts.scheme]}{parts.path.rstrip('/')}"
 
 
-class BucketAccess(BaseModel):
-    """A bucket, where its keys begin, and who we are there.
+class EndpointAccess(BaseModel):
+    """Where an endpoint of AWS, or one that speaks its API, is, and who we are there.
 
     Without keys of its own for access the ordinary AWS chain has the credentials.
     """
 
     model_config = FROZEN
 
-    bucket: Annotated[str, AfterValidator(_bucket)]
-    prefix: str = Field(default="", max_length=1024)
     endpoint_url: Annotated[str, AfterValidator(_endpoint)] | None = None
     access_key_id: SecretStr | None = None
     secret_access_key: SecretStr | None = Field(default=None, validate_default=True)
     session_token: SecretStr | None = None
-    addressing: Literal["auto", "path", "virtual"] = "auto"
 
     # Each on a field and not on the model, whose validators are silent as long as any field is at fault.
 
@@ -88,3 +86,23 @@ class BucketAccess(BaseModel):
         if token is not None and "access_key_id" in info.data and info.data["access_key_id"] is None:
             raise Unfit("it belongs to keys, and there are none", "give access_key_id and secret_access_key with it")
         return token
+
+
+class BucketAccess(EndpointAccess):
+    """A bucket, and where its keys begin."""
+
+    bucket: Annotated[str, AfterValidator(bucket_name)]
+    prefix: str = Field(default="", max_length=1024)
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+
+
+Tag = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Tags(BaseModel):
+    """The tags of a record, or of what holds it, that its account or tier is read from."""
+
+    model_config = FROZEN
+
+    account: Tag | None = None
+    tier: Tag | None = None

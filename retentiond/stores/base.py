@@ -224,6 +224,10 @@ class Store(Protocol):
         """Whether it need not be looked at before something can be due."""
 
     @property
+    def as_of(self) -> datetime | None:
+        """As of when its records are known, where they are known by a report that is older (UTC); None: as of now."""
+
+    @property
     def children(self) -> frozenset[tuple[str, ...]]:
         """What refers to records here and has to go first, by its `records`, as far as is known once it is open."""
 

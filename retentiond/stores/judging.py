@@ -116,6 +116,7 @@ def plus(one: Tally, other: Tally) -> Tally:
         next_due=earliest(one.next_due, other.next_due),
         requests=one.requests + other.requests,
         orphans=one.orphans + other.orphans,
+        gone=one.gone + other.gone,
     )
     return both.by(tiers)
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from retentiond.stores.cloudwatch.config import CloudwatchTarget
 from retentiond.stores.config import TargetConfig
 from retentiond.stores.files.config import FilesTarget
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.s3.config import S3Target
 
 CONFIG_MODELS: Final[Mapping[str, type[TargetConfig]]] = MappingProxyType(
-    {"files": FilesTarget, "postgres": PostgresTarget, "s3": S3Target}
+    {"postgres": PostgresTarget, "s3": S3Target, "cloudwatch": CloudwatchTarget, "files": FilesTarget}
 )
 
 

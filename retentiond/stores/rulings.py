@@ -30,6 +30,7 @@ class Untold(Enum):
     LINE = "the line can't be read in the target's format"
     FIELD = "the line lacks the field that the target reads the account from"
     OWNER = "no record of the target that it is paired with owns it"
+    CLASS = "its log group is of a class whose events can't be read, so that nothing tells how new they are"
 
 
 Account = str | None | Untold

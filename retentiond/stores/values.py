@@ -155,6 +155,9 @@ class Tally:
     only stores that `rest` fill it in. `requests`: how many calls to the server it took, where those are counted.
     `orphans`: those that no record of the target that they are paired with owns.
     `refusal`: why those that `failed` did, where the server said it.
+    `ceilings`: in how many groups of records the time after which the store erases by itself changes (or was changed),
+    by that time in days as a text, or `never`. Such a group is no record: it is in none of the counts but `failed`,
+    `locked` and `in_doubt`.
     """
 
     scanned: int = 0
@@ -184,6 +187,17 @@ class Tally:
     requests: int = 0
     orphans: int = 0
     refusal: Refused | None = None
+    ceilings: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything is to be done that takes a permit."""
+        return bool(self.selected or self.ceilings)
+
+    @property
+    def done(self) -> int:
+        """On how many records, and groups of them, it acted."""
+        return self.changed + sum(self.ceilings.values())
 
     def by(self, tiers: Mapping[str, TierTally]) -> Tally:
         """With these tiers, and all that they tell in sum."""

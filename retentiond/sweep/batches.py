@@ -162,8 +162,8 @@ class Batches:
     async def settle(self, tx: Tx, permit: Permit, found: Tally, window: Window, began: float) -> None:
         """Permit, cursor and ledger, in one transaction under the lease's fence."""
         cursor = None if window.walk == PARTITIONS else self.cursor(window, found.after, found)
-        await permits.end(tx, permit, "committed" if found.changed else "empty", cursor=cursor)
-        if found.changed or found.failed or found.gone:
+        await permits.end(tx, permit, "committed" if found.done else "empty", cursor=cursor)
+        if found.done or found.failed or found.gone:
             await self.tools.journal.append(tx, self.entry(permit, found, began))
 
     def done(self, batch: str, found: Tally, began: float) -> None:

@@ -62,7 +62,7 @@ class ByExpiry:
                 window = replace(window, size=left, end=None)
                 seen = await batch.looked(window)
             batches.looking = time.monotonic() - began
-            if not seen.selected:
+            if not seen.acts:
                 await batches.passed_by(window, seen)
                 return seen
             batch_id = new_batch()
@@ -72,12 +72,12 @@ class ByExpiry:
             if intended.selected != seen.selected:
                 # The directory says something else than a moment ago: what it said is no basis to rest on.
                 batches.outcome.basis = None
-            if intended.selected:
+            if intended.document:
                 await batches.prepare(permit, intended, began, in_time=True)
                 self._sent = True
                 found = await batch.erase(permit, window, salt=batches.salt(batch_id))
             else:
-                found = replace(seen, selected=0, bytes=0, oldest=None, newest=None, by_tier={})
+                found = replace(seen, selected=seen.gone, bytes=0, oldest=None, newest=None, by_tier={}, ceilings={})
         if found.in_doubt:
             found = await self._looked_at_later(permit, found, window, began)
         else:
@@ -121,7 +121,7 @@ class ByExpiry:
                 remedy="nothing to do: the next sweep looks at it again",
             )
         gone = fate.found
-        left = found.in_doubt - max(gone.changed - found.changed - found.gone, 0)
+        left = found.in_doubt - max(gone.done - found.done - found.gone, 0)
         told = replace(
             found,
             changed=gone.changed,
@@ -130,6 +130,7 @@ class ByExpiry:
             oldest=gone.oldest,
             newest=gone.newest,
             ids_digest=gone.ids_digest,
+            ceilings=gone.ceilings,
             gone=0,
             in_doubt=0,
             failed=found.failed + max(left, 0),

@@ -24,7 +24,7 @@ from retentiond.errors import Blind, Busy, PolicySuperseded
 from retentiond.ledger import kinds
 from retentiond.stores.base import AnyStore, Window
 from retentiond.sweep.division import Divided, Shard, names, wanted
-from retentiond.sweep.events import OldestSeen
+from retentiond.sweep.events import Counted, OldestSeen
 from retentiond.sweep.guards import Allowance, backlog
 from retentiond.sweep.health import pause
 from retentiond.sweep.leftovers import settle, settle_orphans, so_far
@@ -159,7 +159,9 @@ class Enforced:
         allowance = await backlog(
             tools, self._store, self.target, plan, self.lease, outcome, [*rest, *cuts] if cuts else legs
         )
-        if outcome.counted is not None and not outcome.counted.would:
+        if outcome.counted is not None:
+            tools.observer(Counted(self.target, outcome.counted.would))
+        if outcome.counted is not None and not (outcome.counted.would or outcome.counted.ceilings):
             outcome.kept_as(outcome.counted)
             return
         sweeper = self._sweeper(plan, bound=allowance.most)

@@ -27,6 +27,14 @@ class BatchDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """A sweep is about to begin, and so many records were counted as due."""
+
+    target: Target
+    due: int
+
+
+@dataclass(frozen=True, slots=True)
 class SweepDone:
     """A sweep of one target is over; `outcome` is the shape of `sweep --json`."""
 
@@ -112,7 +120,17 @@ class OldestSeen:
 
 
 Event = (
-    BatchDone | SweepDone | Throttled | Overhead | Yielding | VitalsRead | Failed | GuardState | ClocksRead | OldestSeen
+    BatchDone
+    | Counted
+    | SweepDone
+    | Throttled
+    | Overhead
+    | Yielding
+    | VitalsRead
+    | Failed
+    | GuardState
+    | ClocksRead
+    | OldestSeen
 )
 
 POLICY, CONTROL_ID, HOLD_NAMES = "policy", "control_id", "holds"

@@ -60,6 +60,7 @@ async def backlog(
     total = 0 if limits.max_fraction >= 1 or store.rests else await store.total()
     outcome.counted = Outcome()
     by_leg = [await count_leg(store, plan, leg, outcome.counted) for leg in legs]
+    outcome.gone += outcome.counted.gone
     if store.rests:
         total = outcome.counted.scanned
     fraction = limits.max_fraction * total if limits.max_fraction < 1 else _NO_LIMIT

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from retentiond.domain.accounts import TierRules
 from retentiond.domain.holds import Hold
 from retentiond.domain.native_expiry import NativeFinding, judge_rules
 from retentiond.errors import RetentiondError, Unexpected
@@ -33,13 +34,17 @@ class Native:
         if self.error is not None:
             message = f"whether the store erases by itself can't be seen: {self.error.message}"
             return [Finding("warning", self.target, message, self.error.remedy or "")]
-        return [
+        told = [
             Finding(_SEVERITIES[each.severity], self.target, f"{each.rule.name}: {each.why}", _REMEDY)
             for each in self.found
         ]
+        # Rules may be many and alike: a log group has one each.
+        return list(dict.fromkeys(told))
 
 
-async def look(targets: Iterable[Target], stores: Mapping[str, Store], holds: Iterable[Hold]) -> list[Native]:
+async def look(
+    targets: Iterable[Target], stores: Mapping[str, Store], holds: Iterable[Hold], names: TierRules
+) -> list[Native]:
     """What is to be said of each target; raises nothing for a store that can't be asked."""
     known = list(holds)
     seen = []
@@ -50,6 +55,8 @@ async def look(targets: Iterable[Target], stores: Mapping[str, Store], holds: It
             ours = error if isinstance(error, RetentiondError) else Unexpected.of(error)
             seen.append(Native(target.name, error=ours))
             continue
-        found = judge_rules(rules, target=target.name, data_class=target.data_class, holds=known)
+        found = judge_rules(
+            rules, target=target.name, data_class=target.data_class, holds=known, tier_map=names.tier_map
+        )
         seen.append(Native(target.name, found))
     return seen

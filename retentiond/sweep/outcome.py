@@ -22,7 +22,8 @@ class Outcome:
     is what its guard counted before the first batch. `gone`, `requests` and `orphans` are as in a `Tally`, and so is
     `next_due`, the earliest of all windows. `basis` is what the verdicts rested on (`sweep.rest`); None: on more than
     one thing, or that is not told.
-    `trace` is where an unexpected error came from, `upkeep` what a large sweep left to be vacuumed.
+    `trace` is where an unexpected error came from, `upkeep` what a large sweep left to be vacuumed. `ceilings` are as
+    in a `Tally`: what was told to erase by itself, or would be.
     """
 
     outcome: str = "drained"
@@ -55,11 +56,13 @@ class Outcome:
     counted: Outcome | None = None
     trace: str | None = None
     upkeep: dict[str, object] | None = None
+    ceilings: dict[str, int] = field(default_factory=dict)
 
     def judged(self, found: Tally) -> None:
         """Add a window that was judged and not touched."""
         self.would += found.selected
         self.would_bytes += found.bytes
+        self.gone += found.gone
         self.overdue_seconds = max(self.overdue_seconds, found.overdue_seconds)
         for tier, tally in found.tiers.items():
             self.tiers[tier] = self.tiers.get(tier, TierTally()).plus(tally)
@@ -79,11 +82,12 @@ class Outcome:
     def looked(self, found: Tally) -> None:
         """Add a window of a sweep that erases, in which nothing was due."""
         self.overdue_seconds = max(self.overdue_seconds, found.overdue_seconds)
+        self.gone += found.gone
         self._both(found)
 
     def with_batch(self, found: Tally) -> Outcome:
         """What it comes to with that batch."""
-        both = replace(self, by_tier=dict(self.by_tier))
+        both = replace(self, by_tier=dict(self.by_tier), ceilings=dict(self.ceilings))
         both.erased(found)
         return both
 
@@ -183,6 +187,8 @@ class Outcome:
             "upkeep": self.upkeep,
             "by_tier": dict(sorted(self.by_tier.items())),
         }
+        if self.ceilings:
+            shown["retention"] = dict(sorted(self.ceilings.items()))
         if plan_mode:
             shown["would_erase"] = self.would
             shown["would_erase_bytes"] = self.would_bytes
@@ -225,6 +231,8 @@ class Outcome:
         self.newest = latest(self.newest, found.newest)
         for tier, count in found.by_tier.items():
             self.by_tier[tier] = self.by_tier.get(tier, 0) + count
+        for days, groups in found.ceilings.items():
+            self.ceilings[days] = self.ceilings.get(days, 0) + groups
 
 
 def _changed(shown: Mapping[str, Any]) -> int:

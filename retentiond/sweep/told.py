@@ -58,6 +58,7 @@ def outcome_entry(
         ids_digest=found.ids_digest,
         partitions=found.whole,
         archive=asdict(found.archived) if found.archived is not None else None,
+        retention=found.ceilings,
     )
     return kinds.outcome(work, result)
 
@@ -77,6 +78,7 @@ def as_found(body: Mapping[str, kinds.Json], found: Tally) -> dict[str, kinds.Js
         "oldest": _text(found.oldest),
         "newest": _text(found.newest),
         "ids_digest": found.ids_digest,
+        **({"retention": dict(found.ceilings)} if found.ceilings else {}),
         "verified": "looked at afterwards",
     }
 

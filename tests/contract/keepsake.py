@@ -158,6 +158,7 @@ class Keepsake:
     kind = "keepsake"
     anchor = None
     rests = True
+    as_of = None
     mark = ""
     children: frozenset[tuple[str, ...]] = frozenset()
     partitions = None

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.contract.behaviours import Contract
-from tests.services.buckets import prepared
+from tests.services.buckets import TaggedSubject, by_inventory, prepared
+from tests.services.inventories import CURRENT_SCHEMA
 
 
 class OfVersions(Contract):
@@ -36,6 +37,28 @@ class TestVersions(OfVersions):
     async def subject(self, apart, moto_server):
         async with moto_server.bucket(versioned=True) as ground:
             yield await prepared(apart, ground)
+
+
+class TestTaggedObjectsByInventory(Contract):
+    """A bucket without versions whose objects say by a tag whose they are, by reports of its inventory, not by lists."""
+
+    @pytest.fixture
+    async def subject(self, apart, moto_server):
+        async with moto_server.bucket() as ground:
+            made = TaggedSubject.of(await prepared(apart, ground, key=None, tags={"account": "owner"}))
+            by_inventory(apart, made, schema=CURRENT_SCHEMA)
+            yield made
+
+
+class TestLockedVersionsByInventory(OfVersions):
+    """A bucket with versions and Object Lock, by reports of its inventory instead of lists."""
+
+    @pytest.fixture
+    async def subject(self, apart, moto_server):
+        async with moto_server.bucket(lock=True) as ground:
+            made = await prepared(apart, ground)
+            by_inventory(apart, made, versions=True, format="Parquet")
+            yield made
 
 
 @pytest.mark.system

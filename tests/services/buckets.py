@@ -12,6 +12,8 @@ from retentiond.stores.s3 import batch, objects
 from retentiond.stores.s3.batch import S3Batch
 from retentiond.stores.s3.endpoint import Endpoint
 from tests.contract.behaviours import Subject
+from tests.services.inventories import ID, report
+from tests.services.inventories import PREFIX as PREFIX_OF_REPORTS
 from tests.services.sweeping import ACCOUNTS, Rig, let_permits_age
 
 PREFIX = "logs/"
@@ -105,6 +107,21 @@ class S3Subject(Subject):
             await let_permits_age(control, seconds)
 
 
+class TaggedSubject(S3Subject):
+    """Objects whose account stands in their tag `owner` alone; their keys tell nothing that is read."""
+
+    @classmethod
+    def of(cls, subject: S3Subject) -> TaggedSubject:
+        """The same subject, with tags."""
+        return cls(subject.rig, subject.ground)
+
+    async def add(self, key, *, account="1", days=400):
+        await super().add(key, account=account, days=days)
+        tags = [] if account is None else [{"Key": "owner", "Value": account}]
+        name = self.key(key, account)
+        await self.ground.client.put_object_tagging(Bucket=self.ground.name, Key=name, Tagging={"TagSet": tags})
+
+
 def target(server, bucket: str, **more):
     """The configuration of a target over that bucket."""
     usual = {
@@ -129,3 +146,16 @@ async def prepared(rig: Rig, ground, past=None, **more) -> S3Subject:
     await rig.db.execute(ACCOUNTS)
     rig.targets["logs"] = target(ground.server, ground.name, **more)
     return S3Subject(rig, ground, past)
+
+
+def by_inventory(rig: Rig, subject: S3Subject, **kind) -> None:
+    """From now on the target goes by an inventory, and before each sweep a report of what there is then is written."""
+    rig.targets["logs"]["inventory"] = {"id": ID, "prefix": PREFIX_OF_REPORTS}
+    versions = kind.pop("versions", False)
+    sweep = rig.sweep
+
+    async def swept(*names, **more):
+        await (await report(subject.ground, versions=versions, **kind)).write()
+        return await sweep(*names, **more)
+
+    rig.sweep = swept

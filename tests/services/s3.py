@@ -18,9 +18,11 @@ from urllib.request import Request, urlopen
 import pytest
 from aiobotocore.config import AioConfig
 
-from retentiond.stores.s3.endpoint import Access, Bucket, Endpoint, aws_session
+from retentiond.stores.aws import aws_session
+from retentiond.stores.clock import Expiry
+from retentiond.stores.s3.endpoint import Access, Bucket, Endpoint
 from retentiond.stores.s3.items import How
-from retentiond.stores.s3.signing import Expiry, Fence
+from retentiond.stores.s3.signing import Fence
 from services.postgres import free_port
 
 

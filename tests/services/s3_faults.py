@@ -18,10 +18,11 @@ from services.s3 import S3Server
 
 Kind = Literal[
     "denied", "busy", "broken", "not found", "error in a 200", "keys busy", "keys broken", "cut", "garbled", "lost",
-    "never sent", "late", "gave up", "a page", "stopped before", "stopped after", "pretends",
+    "never sent", "late", "gave up", "a page", "stopped before", "stopped after", "pretends", "says",
 ]  # fmt: skip
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection: *[^\r]*", re.IGNORECASE)
+_ACTION = re.compile(rb"\r\nx-amz-target: *Logs_20140328\.(\w+)", re.IGNORECASE)
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
 
 
@@ -32,6 +33,8 @@ class Asked:
     method: str
     target: str
     body: bytes
+    action: str = ""
+    """What a server of AWS that speaks JSON is asked for, such as `DeleteLogStream`."""
 
     @property
     def erases(self) -> bool:
@@ -51,6 +54,7 @@ class Fault:
     has it. `pretends`: a 204, and the server is not asked. `late`: the connection ends, and the server gets it only when
     `release` is called. `stopped before`, `stopped after`: nothing goes on until `release`, with or without the server
     having acted; `reached` is set then.
+    `says`: this `status` and `body`, and the server is not asked.
     `gave up`: as a gateway that does not wait any longer, 504 and a page of its own; the server gets it when `release` is
     called. `a page`: 200 and a page, as of a proxy that wants to be logged in to; the server is not asked.
     """
@@ -58,6 +62,8 @@ class Fault:
     kind: Kind
     about: Callable[[Asked], bool] = lambda asked: asked.erases
     keys: int = 0
+    status: str = ""
+    body: bytes = b""
 
 
 class Faulty:
@@ -100,7 +106,8 @@ class Faulty:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head, body = await _message(reader)
             method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-            asked = Asked(method, target, body)
+            action = _ACTION.search(head)
+            asked = Asked(method, target, body, action.group(1).decode() if action else "")
             self.seen.append(asked)
             said = await self._answer(asked, head + body)
             if said is not None:
@@ -116,6 +123,8 @@ class Faulty:
         if fault is None:
             return await self._pass(asked, raw)
         self.armed.remove(fault)
+        if fault.kind == "says":
+            return _answer(fault.status, fault.body)
         if fault.kind == "not found":
             return _answer("404 Not Found", b"<html><title>404</title></html>")
         if fault.kind in {"denied", "busy", "broken", "error in a 200"}:

@@ -101,6 +101,11 @@ class FilesStore:
         return False
 
     @property
+    def as_of(self) -> None:
+        """Files are known as of now."""
+        return
+
+    @property
     def children(self) -> frozenset[tuple[str, ...]]:
         """Nothing refers to a line."""
         return frozenset()

@@ -116,6 +116,11 @@ class PostgresStore:
         return self.config.anchor
 
     @property
+    def as_of(self) -> None:
+        """A statement sees what there is."""
+        return
+
+    @property
     def rests(self) -> bool:
         """A look at an index costs little."""
         return False

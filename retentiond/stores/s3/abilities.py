@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from retentiond.errors import Blind, Refused, RetentiondError
+from retentiond.stores.clock import Expiry
 from retentiond.stores.s3 import buckets, listing, objects
 from retentiond.stores.s3.bodies import body_of, checksum
 from retentiond.stores.s3.deleting import delete
 from retentiond.stores.s3.endpoint import Bucket, Reply
 from retentiond.stores.s3.errors import DENIED, error_of
 from retentiond.stores.s3.items import Checksum, Doomed, How
-from retentiond.stores.s3.signing import Expiry, Fence
+from retentiond.stores.s3.signing import Fence
 
 _CHECKSUMS: tuple[Checksum, ...] = ("md5", "crc32")
 _GOOD = timedelta(seconds=60)

@@ -19,17 +19,19 @@ from retentiond.domain.permit import Permit
 from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Refused
 from retentiond.stores.base import AccountDirectory, Intended, Tally, Window
+from retentiond.stores.clock import Expiry
 from retentiond.stores.rulings import Rulings
 from retentiond.stores.s3 import errors
 from retentiond.stores.s3.deleting import PARTS_LEFT, delete
 from retentiond.stores.s3.endpoint import Bucket
 from retentiond.stores.s3.intent import Items
+from retentiond.stores.s3.inventory.recheck import rechecked
+from retentiond.stores.s3.inventory.source import bounded
 from retentiond.stores.s3.items import LOCK_NOT_TOLD, Deletion, Gone, How
 from retentiond.stores.s3.locks import Locks
 from retentiond.stores.s3.place import Place
 from retentiond.stores.s3.reading import Found, Reading, accounts_of
 from retentiond.stores.s3.rows import Listing
-from retentiond.stores.s3.signing import Expiry
 from retentiond.stores.s3.sources import Sources
 from retentiond.stores.s3.walk import UPLOADS, Taken, Walks
 
@@ -37,6 +39,8 @@ _MARGIN = timedelta(seconds=2)
 """Between the requests' expiry and the permit's deadline: a signature has whole seconds."""
 _PASSES = errors.THROTTLED | errors.LATE | {"RequestExpired", "Unreachable", "NotAsked", PARTS_LEFT}
 """Codes of what was surely not done and may go later."""
+_OVER = frozenset({"erased", "already_gone", "changed"})
+"""What is not there any more as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Ground:
     """What all batches of a target stand on; `looking` gives the rulings of a plan that looks go by."""
 
     name: str
+    head: str
     place: Place
     walks: Walks
     reading: Reading
@@ -58,19 +63,41 @@ class Ground:
         return "uploads" if walk == UPLOADS else self.place.listing
 
 
+async def as_it_is_now(
+    ground: Ground, rulings: Rulings, walk: str, taken: Taken, found: Found
+) -> tuple[Taken, Found, int]:
+    """What an inventory says is due, listed anew, and all of the window judged again with that.
+
+    Also how much of what was due is not there any more. Raises Blind, Unreachable.
+    """
+    bucket = await ground.place.bucket()
+    due = ground.locks.apart(rulings, found, taken.rows, rulings.plan.now)
+    if not due.due and not due.markers:
+        return taken, found, 0
+    fresh = await rechecked(bucket, ground.listing(walk), ground.head, taken, [*due.due, *due.markers])
+    taken = fresh.taken
+    page = await ground.sources.after(bucket, taken.rows, found.page, fresh.was)
+    await rulings.ask(accounts_of(page), ground.directory)
+    return taken, ground.reading.found(rulings, page, taken.rows, taken.torn), fresh.gone
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What a window was found to hold, and `at` which instant of the server's clock; `how` where something is due."""
+    """What a window was found to hold, and `at` which instant of the server's clock; `how` where something is due.
+
+    `gone`: how much was due by an inventory, and is not there any more.
+    """
 
     taken: Taken
     found: Found
     at: datetime
     how: How | None
+    gone: int
 
     def tally(self) -> Tally:
         """As it is told."""
         found, taken = self.found, self.taken
-        return replace(found.tally, after=taken.after, next_due=found.next_due, requests=taken.requests)
+        return replace(found.tally, after=taken.after, next_due=found.next_due, requests=taken.requests, gone=self.gone)
 
 
 class S3Batch:
@@ -91,12 +118,15 @@ class S3Batch:
         page = await ground.sources.page(bucket, taken.rows)
         await self._rulings.ask(accounts_of(page), ground.directory)
         found = ground.reading.found(self._rulings, page, taken.rows, taken.torn)
+        gone = 0
+        if taken.picture is not None:
+            taken, found, gone = await as_it_is_now(ground, self._rulings, window.walk, taken, found)
         ground.seen(window, taken, found)
         found = ground.locks.apart(self._rulings, found, taken.rows, self._plan.now)
         how = (await ground.place.abilities()).how() if found.tally.selected else None
         # The permit is asked for after this.
-        self._look = look = _Look(taken, found, bucket.endpoint.clock.earliest(), how)
-        return look.tally()
+        self._look = look = _Look(taken, found, bucket.endpoint.clock.earliest(), how, gone)
+        return self._told(look)
 
     async def intended(self, permit: Permit, window: Window) -> Intended:
         """Judge it once more, by what the directory, tags and owning rows say now."""
@@ -130,7 +160,14 @@ class S3Batch:
         assert look.how is not None, "nothing was due"
         expiry = Expiry(look.at, look.at + (permit.deadline - permit.issued_at) - _MARGIN)
         done = await self._delete(await self._ground.place.bucket(), items, expiry, look.how)
+        if (picture := look.taken.picture) is not None:
+            over = zip(items.doomed, done.outcomes, strict=True)
+            await picture.mark_gone((each.key, each.version_id) for each, gone in over if gone.outcome in _OVER)
         return self._erased(look, items, done, salt)
+
+    def _told(self, look: _Look) -> Tally:
+        picture = look.taken.picture
+        return look.tally() if picture is None else bounded(look.tally(), self._plan, picture)
 
     async def _delete(self, bucket: Bucket, items: Items, expiry: Expiry, how: How) -> Deletion:
         """Versions, then the markers that are left alone by them."""
@@ -154,7 +191,7 @@ class S3Batch:
     def _erased(self, look: _Look, items: Items, done: Deletion, salt: str) -> Tally:
         """What it came to: what was kept as it was judged, and what became of the rest."""
         assert look.how is not None
-        outcomes, seen = done.outcomes, look.tally()
+        outcomes, seen = done.outcomes, self._told(look)
         came_to = Counter(each.outcome for each in outcomes)
         went = items.went([i for i, each in enumerate(outcomes) if each.outcome == "erased"], salt)
         passed = sum(each.code in _PASSES for each in outcomes if each.outcome == "failed") if came_to["failed"] else 0
@@ -162,7 +199,7 @@ class S3Batch:
         again = self._locked(items, outcomes) if came_to["held"] else None
         return replace(
             seen,
-            selected=len(items),
+            selected=len(items) + seen.gone,
             changed=went.changed,
             by_tier=went.by_tier,
             bytes=went.bytes,
@@ -170,7 +207,7 @@ class S3Batch:
             newest=went.newest,
             ids_digest=went.ids_digest,
             held=seen.held + came_to["held"],
-            gone=came_to["already_gone"] + came_to["changed"],
+            gone=seen.gone + came_to["already_gone"] + came_to["changed"],
             locked=passed,
             failed=failed,
             in_doubt=came_to["unknown"],

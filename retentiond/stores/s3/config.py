@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from retentiond.stores.access import ACCESS_KEYS, BucketAccess, service_of
-from retentiond.stores.config import FROZEN, TargetConfig, Unfit
-from retentiond.stores.s3.template import ACCOUNT, TIER, Template
+from retentiond.stores.access import ACCESS_KEYS, BucketAccess, Tags, service_of
+from retentiond.stores.config import TargetConfig, Unfit
+from retentiond.stores.s3.inventory.config import InventoryConfig
+from retentiond.stores.template import ACCOUNT, TIER, Template
 
 __all__ = ["S3Target", "Tags", "service_of"]
 
 _ANY_KEY: Final = "{object:path}"
-Tag = Annotated[str, Field(min_length=1, max_length=128)]
-
-
-class Tags(BaseModel):
-    """The tags of an object that its account or tier is read from; each object then costs a call of its own."""
-
-    model_config = FROZEN
-
-    account: Tag | None = None
-    tier: Tag | None = None
 
 
 class S3Target(BucketAccess, TargetConfig):
@@ -30,11 +21,20 @@ class S3Target(BucketAccess, TargetConfig):
 
     `key` is the template of what follows `prefix`; `account` is whose all of them are. With `pairs_with` a row of that
     Postgres target owns each object, whose key stands in its column `pair_key`. `uploads`: multipart uploads that
-    nobody completed go as well. `native_holds` writes holds as the bucket's own legal holds too; `unfenced` erases
-    also where the endpoint does not refuse requests that have expired.
+    nobody completed go as well. `inventory`: where reports of S3 Inventory say what there is. `native_holds` writes
+    holds as the bucket's own legal holds too; `unfenced` erases also where the endpoint does not refuse requests that
+    have expired.
     """
 
-    no_verdict: ClassVar[frozenset[str]] = TargetConfig.no_verdict | ACCESS_KEYS | {"native_holds", "unfenced"}
+    no_verdict: ClassVar[frozenset[str]] = (
+        TargetConfig.no_verdict
+        | ACCESS_KEYS
+        | {
+            "inventory",
+            "native_holds",
+            "unfenced",
+        }
+    )
 
     store: Literal["s3"]
     key: str | None = None
@@ -43,6 +43,7 @@ class S3Target(BucketAccess, TargetConfig):
     pairs_with: str | None = None
     pair_key: str | None = Field(default=None, validate_default=True)
     uploads: bool = True
+    inventory: InventoryConfig | None = None
     native_holds: bool = False
     unfenced: bool = False
 

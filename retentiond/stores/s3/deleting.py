@@ -18,6 +18,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 
 from retentiond.errors import RetentiondError
+from retentiond.stores.clock import Expiry
 from retentiond.stores.s3 import errors
 from retentiond.stores.s3.bodies import body_of, checksum, fits, read_answer
 from retentiond.stores.s3.documents import Malformed
@@ -26,7 +27,6 @@ from retentiond.stores.s3.errors import Unanswered, Unsent
 from retentiond.stores.s3.items import ERASED, LOCK_NOT_TOLD, Deletion, Doomed, Gone, How
 from retentiond.stores.s3.locking import LocksNotTold, lock_of
 from retentiond.stores.s3.looking import outcome_by_looking, outcomes_by_listing
-from retentiond.stores.s3.signing import Expiry
 from retentiond.stores.s3.throttle import Throttle
 from retentiond.stores.s3.uploading import parts_left
 

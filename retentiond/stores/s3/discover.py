@@ -12,7 +12,7 @@ from retentiond.stores.s3 import buckets, listing
 from retentiond.stores.s3.endpoint import Access, Bucket
 from retentiond.stores.s3.guess import guess
 from retentiond.stores.s3.pages import ListPage
-from retentiond.stores.s3.template import Template
+from retentiond.stores.template import Template
 
 _MOST_FOLDERS = 20
 _GLANCE = 200

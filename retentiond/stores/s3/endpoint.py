@@ -17,24 +17,22 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from io import BytesIO
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession, get_session
-from botocore.credentials import ReadOnlyCredentials
+from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.loaders import create_loader
 from yarl import URL
 
 from retentiond.errors import Blind, Unreachable
-from retentiond.stores.s3.clock import ServerClock
+from retentiond.stores.aws import aws_session, credentials_of
+from retentiond.stores.clock import Expiry, ServerClock
+from retentiond.stores.network import is_here, session
 from retentiond.stores.s3.errors import TOO_SKEWED, Trouble, Unanswered, Unsent, error_of, trouble_in
-from retentiond.stores.s3.network import is_here, session
-from retentiond.stores.s3.signing import Expiry, Fence, Signed, Signer, encoded
+from retentiond.stores.s3.signing import Fence, Signed, Signer, encoded
 
 Addressing = Literal["auto", "path", "virtual"]
 Query = Sequence[tuple[str, str]]
@@ -180,10 +178,9 @@ class Endpoint:
 
     async def _open(self) -> None:
         access = self.access
-        given = (access.access_key_id, access.secret_access_key)
         try:
-            self._credentials = (
-                _Given(ReadOnlyCredentials(*given, access.session_token)) if all(given) else await self._chain()
+            self._credentials = await credentials_of(
+                self._session, "S3", access.access_key_id, access.secret_access_key, access.session_token
             )
             self.client = await self._exit.enter_async_context(
                 self._session.create_client(
@@ -208,16 +205,6 @@ class Endpoint:
                 ca_bundle=ca_bundle,
             )
         )
-
-    async def _chain(self) -> Any:
-        found = await self._session.get_credentials()
-        if found is None:
-            raise Unreachable(
-                "S3: there are no credentials",
-                remedy="set the target's access_key_id and secret_access_key, AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or give the machine a role",
-            )
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,29 +289,6 @@ class Bucket:
         if (trouble := reply.trouble) is not None:
             raise error_of(trouble, self.name, asked, right)
         return reply
-
-
-def aws_session() -> AioSession:
-    """A session of botocore's that shares with all others what of its data files has been parsed."""
-    session = get_session()
-    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
-    return session
-
-
-@lru_cache(maxsize=2)
-def _loader(data_path: str | None) -> Any:
-    return create_loader(data_path)
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """Credentials of the configuration, which don't change, as the chain's are asked for."""
-
-    credentials: ReadOnlyCredentials
-
-    async def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """Themselves."""
-        return self.credentials
 
 
 def _config(access: Access) -> AioConfig:

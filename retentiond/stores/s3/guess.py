@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from retentiond.stores.s3.dates import DateForm
+from retentiond.stores.dates import DateForm
 
 # Forms over several parts of a key come first: a year alone is likelier to begin a date than to be one.
 _FORMS: Final = tuple(

@@ -15,6 +15,7 @@ from retentiond.domain.duration import Duration, expires_at
 from retentiond.domain.policy import DataClass
 from retentiond.errors import Blind, Refused, RetentiondError, Unreachable
 from retentiond.stores.base import Finding, Severity
+from retentiond.stores.clock import Expiry
 from retentiond.stores.rulings import Untold
 from retentiond.stores.s3 import abilities, buckets, listing, objects
 from retentiond.stores.s3.abilities import Abilities
@@ -22,7 +23,7 @@ from retentiond.stores.s3.config import S3Target, service_of
 from retentiond.stores.s3.deleting import delete
 from retentiond.stores.s3.endpoint import Bucket
 from retentiond.stores.s3.items import Doomed
-from retentiond.stores.s3.signing import Expiry, Fence
+from retentiond.stores.s3.signing import Fence
 
 _UNFENCED = (
     "this endpoint carries out requests that have expired: what was sent under an old permit may still erase after a "

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from retentiond.errors import Unreachable
+from retentiond.stores.clock import Expiry
 from retentiond.stores.s3.bodies import checksum
 from retentiond.stores.s3.documents import XMLNS
 from retentiond.stores.s3.endpoint import Bucket
 from retentiond.stores.s3.errors import ABSENT
 from retentiond.stores.s3.items import How
 from retentiond.stores.s3.objects import Absent
-from retentiond.stores.s3.signing import Expiry
 
 _TRIES = 5
 _FIRST_WAIT = 0.2

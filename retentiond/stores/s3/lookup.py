@@ -14,9 +14,9 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.domain.verdict import RecordFacts
 from retentiond.errors import NotFound
 from retentiond.stores.base import Matches
+from retentiond.stores.covering import covered
 from retentiond.stores.rulings import Rulings, Untold
 from retentiond.stores.s3.batch import Ground
-from retentiond.stores.s3.covering import covered
 from retentiond.stores.s3.rows import Position, Rows, fetch
 from retentiond.stores.s3.walk import KEYS, Taken
 
@@ -65,16 +65,17 @@ async def matches(
     ground: Ground, hold: TargetHold, listed: Sequence[AsyncGenerator[Taken, None]], seconds: float
 ) -> Matches:
     """How many records the hold covers, whatever their verdict; those met by then where there is no time for all."""
-    found, until = 0, time.monotonic() + seconds
+    found, until, exact = 0, time.monotonic() + seconds, True
     bucket = await ground.place.bucket()
     for walk in listed:
         async with aclosing(walk):
             async for taken in walk:
                 page = await ground.sources.page(bucket, taken.rows)
+                exact = exact and taken.picture is None
                 found += sum(await covered([hold], page, ground.directory))
                 if time.monotonic() > until and taken.after is not None:
                     return Matches(found, exact=False)
-    return Matches(found, exact=True)
+    return Matches(found, exact=exact)
 
 
 async def _rows_of(ground: Ground, key: str, version: str | None) -> Rows | None:

@@ -26,14 +26,14 @@ from retentiond.domain.evidence import canonical
 from retentiond.domain.holds import Hold, TargetHold, covers_target
 from retentiond.errors import Blind, Refused, RetentiondError, quoted
 from retentiond.stores.base import AccountDirectory
+from retentiond.stores.clock import Expiry
+from retentiond.stores.covering import covered
 from retentiond.stores.s3 import buckets
-from retentiond.stores.s3.covering import covered
 from retentiond.stores.s3.endpoint import Bucket
 from retentiond.stores.s3.legalholds import write_legal_hold
 from retentiond.stores.s3.native_memory import Memory, Standing, Version
 from retentiond.stores.s3.objects import Absent, legal_hold
 from retentiond.stores.s3.rows import Chunk, Position, Rows, fetch
-from retentiond.stores.s3.signing import Expiry
 from retentiond.stores.s3.store import S3Store
 
 _ANSWER_SECONDS: Final = 12.0

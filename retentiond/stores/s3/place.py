@@ -65,7 +65,7 @@ class Place:
     async def open(self) -> None:
         """See whether the bucket keeps versions, and that a lock can be told from a missing right."""
         bucket = await self.bucket()
-        versioning = await _versioning(bucket)
+        versioning = await versioning_of(bucket)
         locks = await _has_lock(bucket)
         if locks is not False:
             await _require_locks_told(bucket, self._config.template().head)
@@ -105,7 +105,8 @@ class Place:
                 await bucket.endpoint.close()
 
 
-async def _versioning(bucket: Bucket) -> buckets.Versioning:
+async def versioning_of(bucket: Bucket) -> buckets.Versioning:
+    """Whether it keeps versions; where that may not be seen, as if it did. Raises Unreachable."""
     try:
         return await buckets.versioning(bucket)
     except Blind:

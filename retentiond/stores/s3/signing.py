@@ -22,7 +22,7 @@ from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
-from retentiond.stores.s3.clock import floor_second, seconds_between
+from retentiond.stores.clock import Expiry, floor_second
 
 _STAMP = "%Y%m%dT%H%M%SZ"
 _SKEW = timedelta(minutes=15)
@@ -36,24 +36,6 @@ class Fence(StrEnum):
     DATE = "date"
     NONE = "none"
     """It is not: what was sent may be carried out whenever it arrives."""
-
-
-@dataclass(frozen=True, slots=True)
-class Expiry:
-    """From when until when (exclusive) a request is good, by the *server's* clock (UTC)."""
-
-    issued_at: datetime
-    expires_at: datetime
-
-    @property
-    def seconds(self) -> int:
-        """The whole seconds of its life, never more than there are."""
-        return seconds_between(floor_second(self.issued_at), self.expires_at)
-
-    @property
-    def spent(self) -> bool:
-        """Whether it leaves no time: such a request is not sent, for what a server makes of 0 is its own affair."""
-        return self.seconds < 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,18 @@ class Sources:
             return page
         return await self._asked(bucket, rows, page, indices)
 
+    async def after(self, bucket: Bucket, rows: Rows, before: Page, was: Sequence[int | None]) -> Page:
+        """The records of the rows, of which some were on a page before: only the others are asked about."""
+        page = self._reading.page(rows)
+        if self._tags is None and self._owners is None:
+            return page
+        into = _Columns.of(page)
+        for i, at in enumerate(was):
+            if at is not None:
+                into.accounts[i], into.anchors[i] = before.accounts[at], before.anchors[at]
+                into.tiers[i] = before.tiers[at] if before.tiers is not None else None
+        return await self._asked(bucket, rows, into.page(page), [i for i, at in enumerate(was) if at is None])
+
     async def _asked(self, bucket: Bucket, rows: Rows, page: Page, indices: Collection[int]) -> Page:
         plain = self._reading.page(rows)
         into = _Columns.of(page)

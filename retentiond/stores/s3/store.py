@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 from retentiond.domain.accounts import AccountFacts, MissingAccount
@@ -20,10 +21,12 @@ from retentiond.stores.holding import target_hold
 from retentiond.stores.rulings import Rulings
 from retentiond.stores.s3 import inspect, lookup, orphans
 from retentiond.stores.s3.aftermath import looked_for
-from retentiond.stores.s3.batch import Ground, S3Batch
+from retentiond.stores.s3.batch import Ground, S3Batch, as_it_is_now
 from retentiond.stores.s3.census import Census
 from retentiond.stores.s3.config import S3Target
 from retentiond.stores.s3.cuts import shards
+from retentiond.stores.s3.inventory.inspect import findings as inventory_findings
+from retentiond.stores.s3.inventory.source import Inventory, bounded
 from retentiond.stores.s3.lifecycle import native_rules
 from retentiond.stores.s3.locks import LONGEST, OURS, Locks
 from retentiond.stores.s3.place import Place
@@ -36,6 +39,8 @@ _PLANS = 8
 _ACCOUNTS = 200_000
 """Accounts of which the rulings of one plan are kept; then they are asked about anew."""
 _ALL = 1 << 62
+_FORECAST = timedelta(minutes=5)
+"""A plan that is so far ahead of the clock is no plan of now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +61,18 @@ class S3Extent:
 class S3Store:
     """One prefix; see `stores.base.Expiring` for what each method promises."""
 
-    def __init__(self, name: str, config: S3Target, *, action: str, data_class: DataClass) -> None:
+    def __init__(
+        self, name: str, config: S3Target, *, action: str, data_class: DataClass, scratch: Path | None = None
+    ) -> None:
+        """`scratch` is the folder where an inventory is sorted; None: the system's own."""
         self.name, self.config, self.action = name, config, action
         self.records = config.records()
         self._data_class = data_class
         self._head = config.template().head
         self.described = f"objects of bucket {config.bucket} below {self._head!r}"
         self.place = Place(name, config)
-        self._walks = Walks(self._head)
+        self._inventory = Inventory(config, self.place.bucket, scratch) if config.inventory is not None else None
+        self._walks = Walks(self._head, self._inventory)
         self._reading = Reading(config)
         self._owners: Owners | None = None
         self._sources = Sources(config, self._reading)
@@ -102,6 +111,11 @@ class S3Store:
         return True
 
     @property
+    def as_of(self) -> datetime | None:
+        """When the inventory was begun by which it is judged."""
+        return self._inventory.as_of if self._inventory is not None else None
+
+    @property
     def children(self) -> frozenset[tuple[str, ...]]:
         """Nothing refers to an object."""
         return frozenset()
@@ -122,6 +136,8 @@ class S3Store:
             await self._owners.open(accounts)
         self._directory = accounts
         await self.place.open()
+        if self._inventory is not None:
+            await self._inventory.look(self.place.listing)
 
     async def absent(self, keys: Collection[str]) -> frozenset[str]:
         """Which of these keys have nothing any more; also before it is opened. Raises Blind, Unreachable."""
@@ -130,6 +146,8 @@ class S3Store:
     async def close(self) -> None:
         """Give up all connections."""
         await self._walks.close()
+        if self._inventory is not None:
+            await self._inventory.close()
         await self.place.close()
 
     async def extent(self) -> S3Extent:
@@ -144,6 +162,8 @@ class S3Store:
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
         found = await inspect.findings(await self.place.bucket(), self.config, self.name, self._data_class)
+        if self._inventory is not None:
+            found += await inventory_findings(await self.place.bucket(), self.config, self.name, self._inventory)
         if self._owners is not None:
             found += await orphans.findings(await self.place.bucket(), self.config, self.name, self._owners)
         return found
@@ -217,12 +237,18 @@ class S3Store:
                 page = await self._sources.page(bucket, taken.rows)
                 rulings = self._rulings(plan)
                 await rulings.ask(accounts_of(page), self._directory)
-                found = self._reading.found(rulings, page, taken.rows, taken.torn)
+                found, gone = self._reading.found(rulings, page, taken.rows, taken.torn), 0
+                length = len(taken.rows)
+                # A forecast is of what comes due meanwhile, which is most of the bucket.
+                if taken.picture is not None and plan.now <= bucket.endpoint.clock.latest() + _FORECAST:
+                    taken, found, gone = await as_it_is_now(ground, rulings, window.walk, taken, found)
                 self._seen(replace(window, after=after), taken, found)
                 found = await self._without_locked(plan, rulings, found, taken)
                 one = replace(found.tally, after=taken.after, next_due=found.next_due, requests=taken.requests)
+                if taken.picture is not None:
+                    one = bounded(replace(one, gone=gone), plan, taken.picture)
                 total = plus(total, one)
-                after, rest = taken.after, rest - len(taken.rows)
+                after, rest = taken.after, rest - length
                 if after is None or rest <= 0:
                     return total
 
@@ -282,6 +308,7 @@ class S3Store:
         """What batches, questions about single objects and native holds stand on."""
         return Ground(
             self.name,
+            self._head,
             self.place,
             self._walks,
             self._reading,

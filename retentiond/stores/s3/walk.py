@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from retentiond.stores.s3.ahead import Ahead
 from retentiond.stores.s3.endpoint import Bucket
+from retentiond.stores.s3.inventory.picture import Picture
+from retentiond.stores.s3.inventory.source import Inventory
 from retentiond.stores.s3.rows import Chunk, Listing, Position, Rows, fetch, read, until
 
 KEYS, UPLOADS = "keys", "uploads"
@@ -31,18 +33,23 @@ _MOST_IDLE = 8
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A window's rows; `after` is where the walk goes on. `torn` are keys of which it has not all rows."""
+    """A window's rows; `after` is where the walk goes on. `torn` are keys of which it has not all rows.
+
+    `picture`: the inventory that the rows are of; None: they were listed.
+    """
 
     rows: Rows
     after: Position
     torn: frozenset[str]
     requests: int
+    picture: Picture | None = None
 
 
 class Pages:
-    """The listing of one walk, for one reader at a time."""
+    """The listing of one walk, for one reader at a time; with a picture, the walk over that."""
 
-    def __init__(self, bucket: Bucket, what: Listing, head: str, end: Position) -> None:
+    def __init__(self, bucket: Bucket, what: Listing, head: str, end: Position, picture: Picture | None = None) -> None:
+        self._picture = picture
         self._bucket, self._what, self._head, self._end = bucket, what, head, read(end)
         self._ahead: Ahead[Chunk] = Ahead(self._fetch, _AHEAD)
         self._asked = self._told = 0
@@ -94,12 +101,15 @@ class Pages:
         self._last = (place, cut)
         self.over = place is None
         told, self._told = self._told, self._asked
-        return Taken(rows, place, torn, self._asked - told)
+        return Taken(rows, place, torn, self._asked - told, self._picture)
 
     async def close(self) -> None:
-        """Stop fetching, and forget what was fetched."""
+        """Stop fetching, and forget what was fetched; it is of no use any more."""
         self._rows = None
         await self._ahead.close()
+        picture, self._picture = self._picture, None
+        if picture is not None:
+            await picture.left()
 
     async def _extend(self) -> None:
         chunk = await self._ahead.page(self._more)
@@ -123,8 +133,11 @@ class Pages:
             count -= min(rows, count)
 
     async def _fetch(self, after: Position) -> Chunk:
-        self._asked += 1
-        chunk = await fetch(self._bucket, self._what, self._head, after)
+        if self._picture is not None:
+            chunk = await self._picture.fetch(after)
+        else:
+            self._asked += 1
+            chunk = await fetch(self._bucket, self._what, self._head, after)
         return chunk if self._end is None else until(chunk, self._end)
 
     def _cut(self, wanted: int, after: Position) -> tuple[int, frozenset[str]]:
@@ -152,18 +165,26 @@ class Pages:
 class Walks:
     """The listings of one target that are under way, each taken up again where its reader has left it."""
 
-    def __init__(self, head: str) -> None:
-        self._head = head
-        self._idle: list[tuple[tuple[Bucket, Listing, Position], Pages]] = []
+    def __init__(self, head: str, inventory: Inventory | None = None) -> None:
+        """With an inventory walks over keys are over that, where it can be had."""
+        self._head, self._inventory = head, inventory
+        self._idle: list[tuple[tuple[Bucket, Listing, Position, Picture | None], Pages]] = []
 
     @asynccontextmanager
     async def at(self, bucket: Bucket, what: Listing, after: Position, end: Position) -> AsyncIterator[Pages]:
         """The listing whose next window begins after that position, for as long as the block lasts."""
-        which = (bucket, what, end)
+        picture = None
+        if self._inventory is not None and what != "uploads":
+            picture = await self._inventory.picture(what)
+        which = (bucket, what, end, picture)
         found = next((each for each in self._idle if each[0] == which and each[1].offset(after) is not None), None)
         if found is not None:
             self._idle.remove(found)
-        pages = found[1] if found is not None else Pages(bucket, what, self._head, end)
+            if picture is not None:
+                await picture.left()  # it has taken it once already
+        # Where there is another picture now, the walk goes on in that, from the same position.
+        pages = found[1] if found is not None else Pages(bucket, what, self._head, end, picture)
+        await self._forget_retired()
         try:
             yield pages
         except BaseException:
@@ -175,6 +196,11 @@ class Walks:
         self._idle.append((which, pages))
         while len(self._idle) > _MOST_IDLE:
             await self._idle.pop(0)[1].close()
+
+    async def _forget_retired(self) -> None:
+        for each in [each for each in self._idle if each[0][3] is not None and each[0][3].retired]:
+            self._idle.remove(each)
+            await each[1].close()
 
     async def close(self) -> None:
         """Give up all listings."""

@@ -7,11 +7,12 @@ from datetime import timedelta
 import pytest
 
 from retentiond.errors import Blind
+from retentiond.stores.clock import Expiry
 from retentiond.stores.s3 import listing, looking, objects
 from retentiond.stores.s3.bodies import body_of, checksum
 from retentiond.stores.s3.deleting import delete
 from retentiond.stores.s3.items import Doomed, How
-from retentiond.stores.s3.signing import Expiry, Fence
+from retentiond.stores.s3.signing import Fence
 from tests.services.s3 import good_for, how
 from tests.services.s3_keys import storable
 

@@ -7,12 +7,13 @@ import pytest
 from botocore.exceptions import ClientError
 
 from retentiond.errors import Blind, Unreachable
+from retentiond.stores.clock import Expiry
 from retentiond.stores.s3 import listing
 from retentiond.stores.s3.deleting import delete
 from retentiond.stores.s3.endpoint import Endpoint
 from retentiond.stores.s3.errors import Unsent
 from retentiond.stores.s3.items import Doomed
-from retentiond.stores.s3.signing import Expiry, Fence
+from retentiond.stores.s3.signing import Fence
 from retentiond.stores.s3.throttle import Throttle
 from tests.services.s3 import good_for, how
 from tests.services.s3_faults import Fault, faulty

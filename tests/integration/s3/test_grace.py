@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from retentiond.stores.clock import Expiry
 from retentiond.stores.s3 import listing
 from retentiond.stores.s3.bodies import body_of, checksum
-from retentiond.stores.s3.signing import Expiry, Fence
+from retentiond.stores.s3.signing import Fence
 
 
 async def begun(bucket, key, seconds):

@@ -9,10 +9,11 @@ from email.utils import format_datetime
 import pytest
 
 from retentiond.control.activation import LATE_EFFECT_GRACE_SECONDS
+from retentiond.stores.clock import Expiry
 from retentiond.stores.s3.deleting import delete
 from retentiond.stores.s3.endpoint import Access, Endpoint
 from retentiond.stores.s3.items import Doomed, How
-from retentiond.stores.s3.signing import Expiry, Fence
+from retentiond.stores.s3.signing import Fence
 
 DELETED = b"<DeleteResult></DeleteResult>"
 

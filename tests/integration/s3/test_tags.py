@@ -4,6 +4,8 @@ import pytest
 
 from retentiond.domain.verdict import Kind
 from tests.services.buckets import PREFIX, prepared
+from tests.services.inventories import ID, report
+from tests.services.inventories import PREFIX as REPORTS
 from tests.services.s3_faults import Fault, faulty
 
 
@@ -111,3 +113,18 @@ async def test_no_tag_is_asked_for_where_none_is_configured(subject):
         subject.rig.targets["logs"]["endpoint_url"] = proxy.server.url
         assert (await subject.rig.only()).changed == 1
         assert not [each for each in proxy.seen if "tagging" in each.target]
+
+
+async def test_by_an_inventory_each_object_of_a_window_is_asked_about_once_and_what_goes_twice_more(subject):
+    await put(subject, "free", owner="1")
+    await put(subject, "pro", owner="2")
+    subject.rig.targets["logs"] |= {"inventory": {"id": ID, "prefix": REPORTS}, "uploads": False}
+    await (await report(subject.ground, versions=subject.versioned)).write()
+    async with faulty(subject.ground.server) as proxy:
+        subject.rig.targets["logs"]["endpoint_url"] = proxy.server.url
+        subject.rig.guards = {"max_fraction": 1.0}
+        outcome = await subject.rig.only()
+        assert (outcome.outcome, outcome.changed) == ("drained", 1)
+        asked = [each.target for each in proxy.seen if each.method == "GET" and "tagging" in each.target]
+    assert len([each for each in asked if "pro" in each]) + 2 == len([each for each in asked if "free" in each])
+    assert await names(subject) == ["pro"]

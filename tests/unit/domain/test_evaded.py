@@ -140,3 +140,29 @@ def test_objects_that_another_target_takes_over_stay_under_the_hold():
     assert "the records of target builds are those of target more now" in str(evaded([hers], with_objects(), new))
     apart = with_targets(builds=OBJECTS, more=OBJECTS | {"prefix": "b/"})
     assert evaded([hers], with_objects(), apart) == ()
+
+
+GROUPS = {"class": "logs", "store": "cloudwatch", "groups": "/app/{account}", "tags": None, "account": None}
+
+
+@pytest.mark.parametrize(
+    ("scope", "change", "evades"),
+    [
+        ({"targets": ("app",)}, {"groups": "/other/{account}"}, True),
+        ({"records": {"app": ("/app/1:s",)}}, {"groups": "/app/{name}"}, True),
+        ({"accounts": ("1",)}, {"groups": "/app/{name}"}, True),
+        ({"accounts": ("1",)}, {"tags": {"account": "owner"}}, True),
+        ({"accounts": ("1",)}, {"retention": "leave"}, False),
+        ({"since": NOW}, {"groups": "/app/{name}"}, False),
+        ({"everything": True}, {"groups": "/other/{name}"}, False),
+    ],
+)
+def test_of_log_groups_what_tells_the_account_matters_as_columns_do(scope, change, evades):
+    assert bool(evaded([hold(**scope)], with_targets(app=GROUPS), with_targets(app=GROUPS | change))) is evades
+
+
+def test_log_groups_that_another_target_takes_over_stay_under_the_hold():
+    hers, before = hold(targets=("app",)), with_targets(app=GROUPS)
+    new = with_targets(app=GROUPS, more=GROUPS | {"groups": "/app/web"})
+    assert "the records of target app are those of target more now" in str(evaded([hers], before, new))
+    assert evaded([hers], before, with_targets(app=GROUPS, more=GROUPS | {"groups": "/other/{name}"})) == ()

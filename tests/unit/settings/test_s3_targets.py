@@ -66,6 +66,7 @@ def test_it_can_all_be_set_by_single_variables(tmp_path):
 
 def test_where_and_by_whom_objects_are_reached_enters_no_verdict():
     more = "    endpoint_url: https://s3.example.com\n    access_key_id: a\n    secret_access_key: b\n    addressing: path\n"
+    more += "    inventory: {id: daily, max_age: P1D}\n"
     one, other = (load({"RETENTIOND_CONFIG": text}).digest_document() for text in (TARGET, TARGET + more))
     assert one == other
     for change in ("    prefix: a/\n", "    uploads: false\n", "    pairs_with: rows\n    pair_key: key\n"):
@@ -81,7 +82,7 @@ def test_where_and_by_whom_objects_are_reached_enters_no_verdict():
         ("    bucket: 'arn:aws:s3:eu-west-1:1:accesspoint/x'\n", "bucket", "an access point"),
         ("    key: '{account}{job}'\n", "key", "nothing stands between account and job"),
         ("    key: 'artifacts/'\n", "key", "has no field"),
-        ("    endpoint_url: s3.example.com\n", "endpoint_url", "not the address of an S3 endpoint"),
+        ("    endpoint_url: s3.example.com\n", "endpoint_url", "not the address of an endpoint"),
         ("    endpoint_url: 'https://me:hunter2@s3.example.com'\n", "endpoint_url", "not the address"),
         ("    endpoint_url: 'https://s3.example.com:x'\n", "endpoint_url", "not the address"),
         ("    endpoint_url: 'https://s3.example.com?x'\n", "endpoint_url", "not the address"),
@@ -183,3 +184,31 @@ def test_the_group_of_regions_is_what_the_region_s_name_begins_with_unless_it_is
 def test_services_are_told_apart_by_host_port_and_path():
     assert service_of(None) == service_of("https://bucket.s3.dualstack.us-east-1.amazonaws.com") == "aws"
     assert service_of("https://amazonaws.com.example.org") == "amazonaws.com.example.org:443"
+
+
+def test_an_inventory_is_where_its_configuration_writes_it_to():
+    target = of(inventory={"id": "daily"}, bucket="artifacts")
+    assert target.inventory.location("artifacts") == "artifacts/daily/"
+    for prefix in ("reports/of/us", "reports/of/us/"):
+        target = of(inventory={"id": "w-1", "prefix": prefix, "max_age": "P9D"})
+        assert target.inventory.location("b") == "reports/of/us/b/w-1/"
+    assert str(target.inventory.max_age) == "P9D"
+
+
+@pytest.mark.parametrize(
+    ("inventory", "message"),
+    [
+        ("{prefix: p}", "inventory.id"),
+        ("{id: 'a/b'}", "not the id of an inventory configuration"),
+        ("{id: d, bucket: 's3://b'}", "not the name of a bucket"),
+        ("{id: d, max_age: P1M}", "months and years are no age of a report"),
+        ("{id: d, max_age: soon}", "duration"),
+        ("{id: d, max_age: 3}", "not a duration"),
+        ("{id: d, prefix: 'r/b/d/2026-01-01T00-00Z/manifest.json'}", "this names one report"),
+        ("{id: d, format: CSV}", "format"),
+    ],
+)
+def test_an_inventory_that_can_t_be_found_is_refused(inventory, message):
+    problem = only(TARGET + f"    inventory: {inventory}\n")
+    assert problem.key.startswith("targets.artifacts.inventory")
+    assert message in f"{problem.message} {problem.key} {problem.remedy}"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from retentiond.stores.rulings import Untold
 from retentiond.stores.s3.guess import guess
-from retentiond.stores.s3.template import Template
+from retentiond.stores.template import Template
 
 TIERS = ("free", "pro", "enterprise")
 UUIDS = ["3f2504e0-4f89-41d3-9a0c-0305e82c3301", "6F9619FF-8B86-D011-B42D-00C04FC964FF"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retentiond.stores.config import Unfit
 from retentiond.stores.rulings import Untold
-from retentiond.stores.s3.template import Template
+from retentiond.stores.template import Template
 
 # What is claimed is no matter of time, and a busy machine is slow.
 UNHURRIED = settings(deadline=None)

@@ -6,7 +6,7 @@ from email.utils import format_datetime
 import pytest
 
 from retentiond.errors import Unreachable
-from retentiond.stores.s3.clock import ServerClock
+from retentiond.stores.clock import ServerClock
 
 START = datetime(2026, 11, 30, 12, 0, 0, tzinfo=UTC)
 

@@ -9,7 +9,8 @@ from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
-from retentiond.stores.s3.signing import Expiry, Fence, Signer, encoded
+from retentiond.stores.clock import Expiry
+from retentiond.stores.s3.signing import Fence, Signer, encoded
 
 AT = datetime(2026, 11, 30, 12, 0, 7, 250_000, tzinfo=UTC)
 URL = "https://b.s3.eu-west-1.amazonaws.com/a%20b//%2Bc"

@@ -17,8 +17,8 @@ from functools import lru_cache
 from typing import Final, NoReturn
 
 from retentiond.stores.config import Unfit
+from retentiond.stores.dates import DateForm
 from retentiond.stores.rulings import Account, Untold
-from retentiond.stores.s3.dates import DateForm
 
 ACCOUNT, TIER, DATE = "account", "tier", "date"
 

@@ -1,4 +1,4 @@
-"""The clock of an S3 server, as far as the Date of its answers tells.
+"""The clock of a server, as far as the Date of its answers tells, and instants that are judged by it alone.
 
 A request's expiry is judged by the server's clock alone, so what enters it must never be later than that clock says:
 hence `earliest`, a bound from below. It is reckoned on from this host's monotonic clock, which nobody sets. A service
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
@@ -90,7 +91,7 @@ class ServerClock:
         """Of late: what was answered quickly, else the quickest. A slow one says little, unless that it is behind."""
         if not self._seen:
             raise Unreachable(
-                "the S3 endpoint's answers have no Date, so its clock is not known",
+                "the endpoint's answers have no Date, so its clock is not known",
                 remedy="make the proxy in front of it pass the Date header on",
             )
         seen = [each for each in self._seen if each.at >= self._seen[-1].at - _OF_LATE]
@@ -107,3 +108,21 @@ def floor_second(instant: datetime) -> datetime:
 def seconds_between(start: datetime, end: datetime) -> int:
     """Whole seconds from one instant to another, cut off."""
     return (end - start) // timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """From when until when (exclusive) a request is good, by the *server's* clock (UTC)."""
+
+    issued_at: datetime
+    expires_at: datetime
+
+    @property
+    def seconds(self) -> int:
+        """The whole seconds of its life, never more than there are."""
+        return seconds_between(floor_second(self.issued_at), self.expires_at)
+
+    @property
+    def spent(self) -> bool:
+        """Whether it leaves no time: such a request is not sent, for what a server makes of 0 is its own affair."""
+        return self.seconds < 1

@@ -1,4 +1,4 @@
-"""How requests reach an S3 server: by aiohttp, with what it does by itself switched off.
+"""How requests reach a server: by aiohttp, with what it does by itself switched off.
 
 It repeats a request whose connection broke, and takes for an answer whatever comes first on a connection. Of a request
 that destroys both would be wrong: one of the two would not be accounted for, or a permit end before its request does.
