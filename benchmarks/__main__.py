@@ -10,6 +10,7 @@ from benchmarks import (
     erase,
     http,
     idle,
+    log_files,
     native,
     nothing,
     partitions,
@@ -37,6 +38,7 @@ _ALL = (
     "s3_rest",
     "s3_inventory",
     "s3_ceph",
+    "log_files",
 )
 
 
@@ -69,6 +71,8 @@ async def main(names: list[str], given: argparse.Namespace) -> None:
         await s3_inventory.run(given.inventory_rows)
     if "s3_ceph" in names:
         await s3_ceph.run(given.ceph_keys, given.sweep_rounds)
+    if "log_files" in names:
+        log_files.run(given.log_megabytes, given.log_rounds, given.log_files)
 
 
 if __name__ == "__main__":
@@ -92,6 +96,9 @@ if __name__ == "__main__":
     parser.add_argument("--rest-keys", type=int, default=100_000, help="of the bucket with nothing due")
     parser.add_argument("--inventory-rows", type=int, default=1_000_000, help="of the report; a tenth for memory")
     parser.add_argument("--ceph-keys", type=int, default=100_000, help="written, and swept on Ceph; for each run anew")
+    parser.add_argument("--log-megabytes", type=int, default=1000, help="of the log that is rewritten")
+    parser.add_argument("--log-rounds", type=int, default=3, help="runs of each kind")
+    parser.add_argument("--log-files", type=int, default=10_000, help="with nothing due")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(_ALL)):
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(_ALL)}")

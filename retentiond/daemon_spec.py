@@ -21,6 +21,8 @@ from retentiond.stores.base import AnyStore
 from retentiond.stores.cloudwatch.config import CloudwatchTarget
 from retentiond.stores.cloudwatch.store import CloudwatchStore
 from retentiond.stores.config import TargetConfig
+from retentiond.stores.files.config import FilesTarget
+from retentiond.stores.files.store import FilesStore
 from retentiond.stores.health import Health as HealthConfig
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.paired import Pair, PairedRows
@@ -161,6 +163,15 @@ def _objects(config: S3Target, target: Target, shared: Shared) -> AnyStore:
     return S3Store(target.name, config, action=target.action, data_class=target.data_class, scratch=scratch)
 
 
+def _line_facts(config: FilesTarget, others: Mapping[str, TargetConfig]) -> Facts:
+    del others  # a line says for itself what it is
+    return Facts(has_account=config.account is not None, has_tier=config.tier_field is not None)
+
+
+def _lines(config: FilesTarget, target: Target, shared: Shared) -> AnyStore:
+    return FilesStore(target.name, config, action=target.action, secret=shared.secret)
+
+
 def _log_group_facts(config: CloudwatchTarget, others: Mapping[str, TargetConfig]) -> Facts:
     del others  # a group says for itself what it is
     return Facts(has_account=config.knows_account, has_tier=config.has_tier)
@@ -196,6 +207,7 @@ class Kind:
 
 KINDS: Mapping[type[TargetConfig], Kind] = MappingProxyType(
     {
+        FilesTarget: Kind(_line_facts, _lines),
         PostgresTarget: Kind(_table_facts, _table),
         S3Target: Kind(_object_facts, _objects),
         CloudwatchTarget: Kind(_log_group_facts, _log_groups),

@@ -5,7 +5,21 @@ from __future__ import annotations
 import click
 
 from retentiond import __version__
-from retentiond.cli import checks, demo, discover, evidence, holds, policy, state, sweeps, tidy, tokens, views, workers
+from retentiond.cli import (
+    checks,
+    demo,
+    discover,
+    evidence,
+    holds,
+    permits,
+    policy,
+    state,
+    sweeps,
+    tidy,
+    tokens,
+    views,
+    workers,
+)
 from retentiond.cli.output import EXIT_CODES, Group
 
 
@@ -29,6 +43,6 @@ def main() -> None:
     """
 
 
-for group in (sweeps, views, workers, checks, discover, tidy, state, holds, policy, evidence, tokens, demo):
+for group in (sweeps, views, workers, checks, discover, tidy, state, holds, permits, policy, evidence, tokens, demo):
     for each in group.COMMANDS:
         main.add_command(each)

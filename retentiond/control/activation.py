@@ -7,7 +7,8 @@ set of permits it waits for only gets smaller, so an answer that was true stays 
 at once: what one has done, the others find done.
 
 A permit whose fence is an expiry needs nobody to ask: its intent says so, and time alone settles it, also where its
-target is configured no more, or as another kind of store.
+target is configured no more, or as another kind of store. One whose fence is its worker's presence has no
+deadline: it is over when the target shows that the worker is gone, or an operator has said so.
 
 Where a target's own database keeps holds as well (`natives`), a hold that covers it has to be in force there first.
 """
@@ -131,6 +132,8 @@ def _expiry(permit: OpenPermit, grace: float) -> Waiting | None:
 async def _ask_one(permit: OpenPermit, probe: FenceProbe | None, seconds: float, grace: float) -> Waiting | None:
     if permit.fenced_by == "expiry":
         return _expiry(permit, grace)
+    if permit.outstanding.declared_gone:
+        return None
     if probe is None:
         return Waiting("unknown_target", permit.number, permit.target, "no such target is configured here")
     try:
@@ -140,7 +143,12 @@ async def _ask_one(permit: OpenPermit, probe: FenceProbe | None, seconds: float,
         return Waiting("unreachable", permit.number, permit.target, "no answer in time")
     except (RetentiondError, OSError) as error:
         return Waiting("unreachable", permit.number, permit.target, quoted(error))
-    return None if over else Waiting("batch", permit.number, permit.target, f"batch {permit.batch} is not over yet")
+    if over:
+        return None
+    told = f"batch {permit.batch} is not over yet"
+    if permit.fenced_by == "presence":
+        told = f"the worker of batch {permit.batch} is there, and has not said yet what came of it: {permit.owner}"
+    return Waiting("batch", permit.number, permit.target, told)
 
 
 async def _activate(

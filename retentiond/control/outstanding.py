@@ -30,7 +30,8 @@ class OpenPermit:
     """A permit without an outcome. `prepared` is what its batch has written down before it took effect.
 
     `past`: seconds since the deadline (`Outstanding`). Of one whose fence is an expiry the intent has the `grace`, and
-    how long the machine of its worker had been `up` when it was asked for.
+    how long the machine of its worker had been `up` when it was asked for; of one whose fence is its worker's presence,
+    what that is told by (`presence`), and who has declared the worker `gone`, if anybody has.
     """
 
     number: int
@@ -55,7 +56,8 @@ class OpenPermit:
     @property
     def fenced_by(self) -> Fence:
         """What makes its batch harmless; permits of before there was a choice are of transactions."""
-        return "expiry" if self.intent.get("fence") == "expiry" else "transaction"
+        fence: Fence = self.intent.get("fence", "transaction")
+        return fence
 
     @property
     def outstanding(self) -> Outstanding:
@@ -68,6 +70,8 @@ class OpenPermit:
             self.fenced_by,
             self.prepared,
             float(self.intent.get("grace", 0.0)),
+            self.intent.get("presence"),
+            "gone" in self.intent,
         )
 
 

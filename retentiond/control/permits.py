@@ -31,6 +31,7 @@ from retentiond.errors import (
     Refused,
     RetentiondError,
     StateMissing,
+    UsageError,
 )
 
 PERMIT_SECONDS = 30.0
@@ -126,7 +127,7 @@ async def prepare(database: Database, permit: Permit, result: Mapping[str, Any],
         await units.stay(tx, permit.lease)
         done = await tx.fetchval(
             "UPDATE retentiond.permits SET prepared = $6::text::jsonb WHERE number = $5 AND ended_at IS NULL"
-            " AND (NOT $7 OR deadline > pg_catalog.clock_timestamp())"
+            " AND (NOT $7 OR deadline > pg_catalog.clock_timestamp()) AND NOT intent ? 'gone'"
             f" AND EXISTS (SELECT FROM retentiond.units WHERE {units.MINE}) RETURNING true",
             *units.key(permit.lease),
             permit.number,
@@ -142,6 +143,32 @@ async def prepare(database: Database, permit: Permit, result: Mapping[str, Any],
                 remedy="nothing to do: smaller batches follow; see whether the account directory is slow",
             )
         raise units.fenced(permit.lease)
+
+
+async def declare_gone(tx: Tx, number: int, *, by: str) -> OpenPermit:
+    """An operator says that the worker of this permit is gone, where its presence is the fence; returns the permit.
+
+    What became of its batch is looked at by who takes its unit next; holds no longer wait for it, and its worker can
+    prepare nothing under it any more. Raises NotFound, and UsageError where the permit ended or has another fence.
+    """
+    found = await still_open(tx, number)
+    if found is None:
+        raise UsageError(
+            f"permit {number} has ended: {await outcome_of(tx, number)}",
+            remedy="nothing to do: nothing waits for it",
+        )
+    if found.fenced_by != "presence":
+        raise UsageError(
+            f"permit {number} does not rest on its worker's presence",
+            remedy="nothing to do: its store or the clock tells when its batch is over",
+        )
+    await tx.execute(
+        "UPDATE retentiond.permits SET intent = intent || pg_catalog.jsonb_build_object('gone', $2::text)"
+        " WHERE number = $1 AND ended_at IS NULL",
+        number,
+        by,
+    )
+    return found
 
 
 async def end(tx: Tx, permit: Permit, outcome: str, *, cursor: Mapping[str, Any] | None = None) -> None:

@@ -12,6 +12,7 @@ from retentiond.control.database import Database
 from retentiond.control.hold_rows import HoldDraft
 from retentiond.daemon import App
 from retentiond.demo.artifacts import BUCKET, HELD_ACCOUNT, KEY
+from retentiond.demo.logs import FOLDER, NAMES
 from retentiond.domain.holds import Hold, Scope
 from retentiond.errors import StillPending
 
@@ -28,6 +29,8 @@ _TARGETS = {
 }
 ARTIFACTS: Final = "artifacts"
 """The target that is a bucket."""
+EDGE_LOGS: Final = "edge_logs"
+"""The target that is a folder of log files."""
 _HELD_ACCOUNTS = 100
 _MAKE_MS = 120_000
 _DRAFTS = (
@@ -86,6 +89,19 @@ def configuration(dsn: str, folder: Path, storage: str) -> dict[str, str]:
         prefix + "SECRET_ACCESS_KEY": "demo",
         # moto's server carries out requests that have expired.
         prefix + "UNFENCED": "true",
+        **_logs(folder / FOLDER),
+    }
+
+
+def _logs(folder: Path) -> dict[str, str]:
+    prefix = f"RETENTIOND_TARGETS__{EDGE_LOGS.upper()}__"
+    return {
+        prefix + "STORE": "files",
+        prefix + "CLASS": "operational_logs",
+        prefix + "PATH": str(folder / NAMES),
+        prefix + "FORMAT": "jsonl",
+        prefix + "ANCHOR": "ts",
+        prefix + "ACCOUNT": "account_id",
     }
 
 

@@ -27,6 +27,7 @@ from retentiond.demo.artifacts import HELD_KEY
 from retentiond.demo.child import PORT, Child, Reading, running
 from retentiond.demo.company import BY, bucket_address, configuration, held_record, make_company, place_holds
 from retentiond.demo.interrupts import Interrupts, interrupts
+from retentiond.demo.logs import make_logs
 from retentiond.demo.standing import Promise, Standing
 from retentiond.demo.storage import forget_aws, require_storage, storage
 from retentiond.demo.view import View, make_view
@@ -104,7 +105,11 @@ async def _course(demo: Demo, stack: AsyncExitStack, signals: Interrupts) -> Non
     # It comes up while the company is made.
     bucket = await stack.enter_async_context(storage(folder))
     server = await stack.enter_async_context(_server(folder))
-    say("making a company: 20,000 accounts, 620,000 records of eight years, a bucket of 900 artifacts", soft_wrap=True)
+    say(
+        "making a company: 20,000 accounts, 620,000 records of eight years, a bucket of 900 artifacts, 78 log files",
+        soft_wrap=True,
+    )
+    await asyncio.to_thread(make_logs, folder)
     await make_company(server.dsn)
     variables = configuration(server.dsn, folder, await bucket.address())
     app = await stack.enter_async_context(open_app(load(variables), create=True))

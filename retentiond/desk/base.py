@@ -17,6 +17,7 @@ from retentiond.stores.cloudwatch.native import LogRetentionHolds
 from retentiond.stores.postgres.native import NativeHolds
 from retentiond.stores.s3.native import S3NativeHolds
 from retentiond.sweep.engine import Engine
+from retentiond.sweep.recovery import probe_of
 from retentiond.sweep.spec import Spec
 
 
@@ -66,8 +67,9 @@ class Desk:
         return self.engine.tools.spec
 
     def fences(self) -> dict[str, FenceProbe]:
-        """For each target that has to be asked, how to ask whether a permit's transaction there is over."""
-        return {name: store.fence_passed for name, store in self.engine.stores.items() if store.fence == "transaction"}
+        """For each target that has to be asked, how to ask whether a permit's batch there is over for good."""
+        probes = {name: probe_of(store) for name, store in self.engine.stores.items()}
+        return {name: probe for name, probe in probes.items() if probe is not None}
 
     async def activate_holds(self, record: Recorder, on_wait: OnWait | None = None) -> list[Hold]:
         """Make active every pending hold that can be, once; see `control.activation`."""

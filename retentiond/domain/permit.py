@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-Fence: TypeAlias = Literal["transaction", "expiry"]
-"""What makes a batch harmless whose worker does not come back (4-safety): that its transaction is over, or that its
-requests have expired by the server's own clock."""
+Fence: TypeAlias = Literal["transaction", "expiry", "presence"]
+"""What makes a batch harmless whose worker does not come back (4-safety): that its transaction is over, that its
+requests have expired by the server's own clock, or that the worker is shown to be gone."""
 
 SAME_DATABASE = """
 SELECT concat_ws(':', oid, datname, pg_postmaster_start_time(), current_setting('port'))
@@ -63,7 +63,8 @@ class Outstanding:
     where this is the machine that asked for it by how long it has been up: whichever is behind, since one that jumped
     must not make a request look over which a server still accepts. `fence` is what its store had when it was issued,
     whatever is configured now, and `grace` how many seconds its worker said that the server may take. `prepared` is
-    what the batch has written down before its effect; None: it never came to that.
+    what the batch has written down before its effect; None: it never came to that. `attended` is what its worker can be
+    told by where its presence is the fence, and `declared_gone`: an operator has said that it is gone.
     """
 
     number: int
@@ -73,6 +74,8 @@ class Outstanding:
     fence: Fence = "transaction"
     prepared: Mapping[str, Any] | None = None
     grace: float = 0.0
+    attended: Mapping[str, Any] | None = None
+    declared_gone: bool = False
 
     def expired(self, grace: float) -> bool:
         """Whether no request under it can take effect any more, where that is settled by time.

@@ -213,6 +213,14 @@ def in_doubt(*, permit: int, target: str, shard: str, batch: str, found: str, by
     )
 
 
+def declared_gone(
+    *, permit: int, target: str, shard: str, batch: str, worker: str, by: str, reason: str, key: bytes
+) -> Entry:
+    """An operator has said that the worker of a permit is gone, so nothing waits for it; the reason as a digest."""
+    body = in_doubt(permit=permit, target=target, shard=shard, batch=batch, found="declared_gone", by=by).body
+    return Entry(Kind.IN_DOUBT, {**body, "worker": worker, "reason": _digest(key, reason)})
+
+
 def hold(event: str, subject: Hold, *, by: str, epoch: int, key: bytes) -> Entry:
     """A hold was placed, activated, released, reinstated or ended; its free text and scope enter as keyed digests."""
     return Entry(

@@ -4,9 +4,9 @@ A store walks its records in windows, judges each by SQL or code derived from th
 `Batch.erase`, which takes the permit. It never decides when, and never writes the ledger: that is the sweeper's work.
 
 What makes a batch harmless whose worker does not come back differs (4-safety, "The batch"), and with it the order of a
-batch; so there are two kinds of stores, told apart by `fence`, and each has only the methods that its order needs:
-`Transactional`, where one transaction is the batch, and `Expiring`, where its requests are refused by the server itself
-from a certain instant on.
+batch; so there are kinds of stores, told apart by `fence`, and each has only the methods that its order needs:
+`Transactional`, where one transaction is the batch; `Expiring`, where its requests are refused by the server itself
+from a certain instant on; and `Present`, where nobody but the worker itself is there to enforce anything.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ __all__ = [
     "Part",
     "PartState",
     "Partitions",
+    "Present",
+    "PresentBatch",
     "Severity",
     "Store",
     "SurveyedDirectory",
@@ -127,6 +129,33 @@ class ExpiringBatch(Batch, Protocol):
         """Judge what was looked at once more, by what the account directory says now: what is to go under the permit.
 
         Nothing is sent yet; raises Blind, Unreachable, Refused.
+        """
+
+
+class PresentBatch(Batch, Protocol):
+    """One window of a target where nothing enforces a permit's end: what it destroys, its worker destroys itself.
+
+    Asked in this order, under one plan: `looked`; where something is due `attend`, and then only the permit is asked
+    for; `intended`; and when that is written down `erase`, for just what it named. Its context ends when the outcome
+    is written, and with it the worker's presence: nothing may be under way then that could still destroy anything.
+    """
+
+    async def looked(self, window: Window) -> Tally:
+        """Read and judge the window, touching none of its records; raises Blind, Unreachable, Refused.
+
+        What `erase` is to put in the place of records may be made ready already, beside them.
+        """
+
+    async def attend(self) -> Mapping[str, Any]:
+        """Be there from now on, for all to see who ask `fence_passed`; what they tell it by goes into the intent.
+
+        Raises Unreachable while another worker is there, Blind, Refused.
+        """
+
+    async def intended(self, permit: Permit, window: Window) -> Intended:
+        """Judge what was looked at once more, by what the account directory says now: what is to go under the permit.
+
+        Nothing is destroyed yet. Raises Blind, Unreachable, Refused, and Conflict where it has to be looked at again.
         """
 
 
@@ -345,5 +374,22 @@ class Expiring(Store, Protocol):
         """Take up one window under the plan; nothing is open at the server meanwhile."""
 
 
-AnyStore: TypeAlias = Transactional | Expiring
-"""A store of either fence; `fence` tells which."""
+class Present(Store, Protocol):
+    """A target where nobody enforces a permit's end (files, providers by HTTP): its worker's presence is the fence."""
+
+    @property
+    def fence(self) -> Literal["presence"]:
+        """What makes a batch harmless whose worker does not come back."""
+
+    def batch(self, plan: TargetPlan) -> AbstractAsyncContextManager[PresentBatch]:
+        """Take up one window under the plan."""
+
+    async def fence_passed(self, permit: Outstanding) -> bool:
+        """Whether the worker of that permit is shown to be gone, by what it has said of itself (`attended`).
+
+        False while it is there, stopped or not. Raises Unreachable, and Blind, where that can't be told from here.
+        """
+
+
+AnyStore: TypeAlias = Transactional | Expiring | Present
+"""A store of any fence; `fence` tells which."""

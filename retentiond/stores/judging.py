@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from retentiond.domain.duration import rfc3339
-from retentiond.stores.base import Tally, TierTally
+from retentiond.stores.base import Tally, TierTally, earliest
 from retentiond.stores.rulings import Account, Ruling, Rulings, State, Subject
 
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
@@ -103,6 +103,22 @@ def tally_of(anchors: Sequence[datetime | None], sizes: Sequence[int], labels: S
         newest=rfc3339(max(known)) if known else None,
         by_tier={label: labels.count(label) for label in dict.fromkeys(labels)},
     )
+
+
+def plus(one: Tally, other: Tally) -> Tally:
+    """Two windows judged one after the other, as one."""
+    tiers = dict(one.tiers)
+    for label, tier in other.tiers.items():
+        tiers[label] = tiers[label].plus(tier) if label in tiers else tier
+    both = Tally(
+        scanned=one.scanned + other.scanned,
+        after=other.after,
+        next_due=earliest(one.next_due, other.next_due),
+        requests=one.requests + other.requests,
+        orphans=one.orphans + other.orphans,
+        gone=one.gone + other.gone,
+    )
+    return both.by(tiers)
 
 
 @dataclass(slots=True)

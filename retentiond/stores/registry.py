@@ -8,11 +8,12 @@ from typing import Final
 
 from retentiond.stores.cloudwatch.config import CloudwatchTarget
 from retentiond.stores.config import TargetConfig
+from retentiond.stores.files.config import FilesTarget
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.s3.config import S3Target
 
 CONFIG_MODELS: Final[Mapping[str, type[TargetConfig]]] = MappingProxyType(
-    {"postgres": PostgresTarget, "s3": S3Target, "cloudwatch": CloudwatchTarget}
+    {"postgres": PostgresTarget, "s3": S3Target, "cloudwatch": CloudwatchTarget, "files": FilesTarget}
 )
 
 

@@ -27,6 +27,8 @@ class Untold(Enum):
 
     KEY = "the key does not fit the template"
     TAG = "it lacks a tag that the target reads the account or the tier from"
+    LINE = "the line can't be read in the target's format"
+    FIELD = "the line lacks the field that the target reads the account from"
     OWNER = "no record of the target that it is paired with owns it"
     CLASS = "its log group is of a class whose events can't be read, so that nothing tells how new they are"
 
@@ -108,6 +110,13 @@ class Rulings:
         """Take what the directory said of these accounts; `canonical` has the texts of ids that it does not have."""
         self._known.update((each, known.get(each)) for each in asked)
         self._canonical.update(canonical)
+
+    def forget(self) -> None:
+        """Whatever the directory said is to be asked about anew."""
+        self._known.clear()
+        self._canonical.clear()
+        self._rulings.clear()
+        self._shared.clear()
 
     def knows_the_same(self, other: Rulings, accounts: Collection[Account]) -> bool:
         """Whether the directory said the same of these accounts both times, under the same plan."""

@@ -1,6 +1,6 @@
 """What batches of either fence do alike: the permit, what the ledger is told, the end under the lease's fence.
 
-In which order a batch goes is the business of `by_transaction` and `by_expiry`.
+In which order a batch goes is the business of `by_transaction`, `by_expiry` and `by_presence`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
 
-from retentiond.control import permits
+from retentiond.control import permits, units
 from retentiond.control.database import Tx
 from retentiond.domain.evidence import keyed_digest
 from retentiond.domain.permit import Lease, Permit
 from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Guarded
 from retentiond.ledger import kinds
-from retentiond.stores.base import PARTITIONS, AnyStore, Tally, Way, Window
+from retentiond.stores.base import PARTITIONS, AnyStore, Intended, Tally, Way, Window
 from retentiond.sweep.events import BatchDone
 from retentiond.sweep.legs import cursor_at
 from retentiond.sweep.outcome import Outcome
 from retentiond.sweep.plans import Tools
+from retentiond.sweep.recovery import PLACE
 from retentiond.sweep.spec import Target
 from retentiond.sweep.told import outcome_entry
 
@@ -87,8 +88,13 @@ class Batches:
         """How many records the sweep may still act on; None: any number."""
         return None if self.bound is None else max(self.bound - self.outcome.changed, 0)
 
-    async def issue(self, number: int, batch: str, window: Window) -> Permit:
-        """The permit of a batch, under the holds of the plan; raises EpochMoved and what else stands against it."""
+    async def issue(
+        self, number: int, batch: str, window: Window, *, presence: Mapping[str, Any] | None = None
+    ) -> Permit:
+        """The permit of a batch, under the holds of the plan; raises EpochMoved and what else stands against it.
+
+        `presence`: what others can tell by whether this worker is there, where that is the fence.
+        """
         intent: dict[str, Any] = {
             "sweep": self.sweep,
             "batch": batch,
@@ -100,6 +106,8 @@ class Batches:
         if self.store.fence == "expiry":
             # Whoever places a hold may be configured otherwise: what this batch's server may take is said with it.
             intent["grace"] = self.tools.spec.late_effect_grace.total_seconds()
+        if presence is not None:
+            intent["presence"] = presence
         self.permit = await permits.issue(
             self.tools.database,
             number=number,
@@ -123,6 +131,23 @@ class Batches:
                 f"{self.bound} that it was allowed",
                 remedy="see what changed in the account directory; the next sweep counts anew and asks",
             )
+
+    async def passed_by(self, window: Window, seen: Tally) -> None:
+        """Nothing is due in the window, which was looked at without a permit: the walk has come past it."""
+        self.outcome.looked(seen)
+        cursor = self.cursor(window, seen.after, None)
+        async with self.tools.database.transaction() as tx:
+            await units.save_cursor(tx, self.lease, cursor)
+
+    async def prepare(self, permit: Permit, intended: Intended, began: float, *, in_time: bool) -> None:
+        """Write down what is about to go, before any of it does; raises as `permits.prepare`."""
+        prepared = {
+            "intended": intended.document,
+            "outcome": self.entry(permit, Tally(selected=intended.selected), began).body,
+            "salt": self.salt(permit.batch),
+            PLACE: list(self.store.records),
+        }
+        await permits.prepare(self.tools.database, permit, prepared, in_time=in_time)
 
     def cursor(self, window: Window, after: tuple[str, ...] | None, found: Tally | None) -> Mapping[str, Any]:
         """Where the walk is after the window, and what the sweep has come to with this batch, if there was one."""

@@ -17,13 +17,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from retentiond.control import permits, units
+from retentiond.control import permits
 from retentiond.domain.permit import Permit
 from retentiond.errors import Fenced, Unreachable
 from retentiond.ledger import kinds
-from retentiond.stores.base import Expiring, Intended, Tally, Way, Window
+from retentiond.stores.base import Expiring, Tally, Way, Window
 from retentiond.sweep.batches import Batches, Numbers, new_batch
-from retentiond.sweep.recovery import PLACE, doubt, fate_of
+from retentiond.sweep.recovery import doubt, fate_of
 
 
 class ByExpiry:
@@ -63,7 +63,7 @@ class ByExpiry:
                 seen = await batch.looked(window)
             batches.looking = time.monotonic() - began
             if not seen.acts:
-                await self._pass(window, seen)
+                await batches.passed_by(window, seen)
                 return seen
             batch_id = new_batch()
             permit = await batches.issue(await self._numbers.take(), batch_id, window)
@@ -73,7 +73,7 @@ class ByExpiry:
                 # The directory says something else than a moment ago: what it said is no basis to rest on.
                 batches.outcome.basis = None
             if intended.document:
-                await self._prepare(permit, intended, batch_id, began)
+                await batches.prepare(permit, intended, began, in_time=True)
                 self._sent = True
                 found = await batch.erase(permit, window, salt=batches.salt(batch_id))
             else:
@@ -101,24 +101,6 @@ class ByExpiry:
             await permits.end(tx, permit, "refused", cursor=cursor)
             if told is not None:
                 await batches.tools.journal.append(tx, told)
-
-    async def _pass(self, window: Window, seen: Tally) -> None:
-        """Nothing is due in the window: the walk has come past it."""
-        batches = self._batches
-        batches.outcome.looked(seen)
-        cursor = batches.cursor(window, seen.after, None)
-        async with batches.tools.database.transaction() as tx:
-            await units.save_cursor(tx, batches.lease, cursor)
-
-    async def _prepare(self, permit: Permit, intended: Intended, batch_id: str, began: float) -> None:
-        batches = self._batches
-        prepared = {
-            "intended": intended.document,
-            "outcome": batches.entry(permit, Tally(selected=intended.selected), began).body,
-            "salt": batches.salt(batch_id),
-            PLACE: list(self._store.records),
-        }
-        await permits.prepare(batches.tools.database, permit, prepared, in_time=True)
 
     async def _looked_at_later(self, permit: Permit, found: Tally, window: Window, began: float) -> Tally:
         """Not all was answered: wait until nothing of it can take effect any more, and write what is there then.

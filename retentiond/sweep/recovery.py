@@ -1,9 +1,10 @@
 """Permits that have no outcome: the worker crashed, was cut off, or never heard what became of its batch.
 
 Whoever takes the unit over may end such a permit only when its batch can't take effect any more: its transaction is
-shown to be over, or its requests have expired and the server has had its time for those that it accepted before. What
-the batch left in the control database before its effect then tells where to look: a transaction's fate is in the
-server's own record, and records that were to go are there or not. Nothing is guessed (4-safety).
+shown to be over, its requests have expired and the server has had its time for those that it accepted before, or its
+worker is shown to be gone. What the batch left in the control database before its effect then tells where to look: a
+transaction's fate is in the server's own record, and records that were to go are there or not. Nothing is guessed
+(4-safety).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from retentiond.control import permits
+from retentiond.control.activation import FenceProbe
 from retentiond.control.database import Database, Tx
 from retentiond.control.outstanding import OpenPermit
 from retentiond.control.permits import PERMIT_SECONDS
@@ -22,7 +24,7 @@ from retentiond.domain.permit import Lease, Outstanding, Permit
 from retentiond.errors import Blind, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
-from retentiond.stores.base import AnyStore, Fate, Tally, Transactional
+from retentiond.stores.base import AnyStore, Fate, Present, Tally, Transactional
 from retentiond.sweep.told import as_found
 
 _POLL_SECONDS, _PATIENCE_SECONDS = 0.2, 30.0
@@ -38,6 +40,20 @@ Credit = Callable[[Tx, Body], Awaitable[None]]
 
 def _never() -> bool:
     return False
+
+
+def probe_of(store: AnyStore) -> FenceProbe | None:
+    """What asks the target whether a permit's batch there can't take effect any more; None: there time alone tells."""
+    if store.fence == "expiry":
+        return None
+    asked = store
+
+    async def probe(permit: Outstanding) -> bool:
+        if permit.fence != asked.fence:
+            raise _of_another_kind(permit, asked.name, asked.kind)
+        return await asked.fence_passed(permit)
+
+    return probe
 
 
 async def settle_open_permits(
@@ -88,13 +104,14 @@ async def fate_of(
             # Nothing is sent before it is prepared, and only who has the lease can prepare.
             return Fate("aborted")
         await _until_expired(database, permit, grace.total_seconds(), stopping)
-    elif store.fence == "transaction":
+    elif permit.outstanding.declared_gone:
+        pass  # an operator's word for it, which is in the ledger
+    elif store.fence == "transaction" == permit.fenced_by:
         await _until_over(store, permit.outstanding)
+    elif store.fence == "presence" == permit.fenced_by:
+        await _until_gone(store, permit, stopping)
     else:
-        raise Blind(
-            f"permit {permit.number} is of a transaction of target {permit.target}, which is no {store.kind} target's",
-            remedy="configure the target as it was until its next sweep, and give the new one another name",
-        )
+        raise _of_another_kind(permit.outstanding, permit.target, store.kind)
     if prepared is None:
         return Fate("aborted")
     if permit.fenced_by != store.fence or prepared.get(PLACE, list(store.records)) != list(store.records):
@@ -165,6 +182,31 @@ async def _until_over(store: Transactional, permit: Outstanding) -> None:
     raise Unreachable(
         f"the transaction of permit {permit.number} is still open",
         remedy="end the backend of application retentiond in the target database",
+    )
+
+
+async def _until_gone(store: Present, permit: OpenPermit, stopping: Callable[[], bool]) -> None:
+    """Wait for a worker that is only slow; one that is stopped may be so for ever."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while not await store.fence_passed(permit.outstanding):
+        if stopping() or time.monotonic() > until:
+            raise Unreachable(
+                f"worker {permit.owner} has permit {permit.number} of target {permit.target}, and is still there",
+                remedy=f"end that process, if it does nothing; where nothing shows it, `{end_command(permit.number)}`",
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def end_command(number: int) -> str:
+    """The command by which an operator says that the worker of a permit is gone."""
+    return f"retentiond permit end {number} --worker-is-gone --reason TEXT"
+
+
+def _of_another_kind(permit: Outstanding, target: str, kind: str) -> Blind:
+    made = {"presence": "a worker's presence", "expiry": "requests that expire"}.get(permit.fence, "a transaction")
+    return Blind(
+        f"permit {permit.number} is of {made} of target {target}, which is no {kind} target's",
+        remedy="configure the target as it was until its next sweep, and give the new one another name",
     )
 
 

@@ -102,6 +102,8 @@ async def test_it_ends_when_every_promise_is_kept_and_its_evidence_verifies_offl
     erased = sum(each["overdue_before"] for each in promises if each["class"] == "generated_artifacts")
     outcomes = [json.loads(line) for line in leaves.splitlines() if '"target":"artifacts"' in line]
     assert sum(each["counts"]["erased"] for each in outcomes if each["kind"] == "outcome") == erased
+    lines = [json.loads(line) for line in leaves.splitlines() if '"target":"edge_logs"' in line]
+    assert sum(each["counts"]["erased"] for each in lines if each["kind"] == "outcome") > 5000
     assert_nothing_is_left(place)
     assert own_state() == before
 

@@ -315,6 +315,10 @@ class KeepsakeBatch:
             *(server.delete([(each["key"], each["etag"]) for each in group], expires=expires) for group in groups)
         )
         said = {key: word for answer in answers if answer is not None for key, word in answer.items()}
+        return replace(self.told(said), requests=self._seen.requests + len(groups))
+
+    def told(self, said: Mapping[str, str]) -> Tally:
+        """What it came to by what the server said of each key."""
         by = {word: [each for each in self._due if said.get(each["key"]) == word] for word in {*said.values()}}
         erased = went(by.get("erased", []))
         return replace(
@@ -329,7 +333,6 @@ class KeepsakeBatch:
             gone=len(by.get("gone", ())),
             locked=len(by.get("expired", ())),
             in_doubt=len(self._due) - len(said),
-            requests=self._seen.requests + len(groups),
             verified="answered",
         )
 

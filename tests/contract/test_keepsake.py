@@ -69,9 +69,15 @@ class KeepsakeSubject(Subject):
 
 @pytest.fixture
 async def subject(apart, monkeypatch):
+    async for made in keepsakes(apart, monkeypatch, Keepsake):
+        yield made
+
+
+async def keepsakes(apart, monkeypatch, store, subject=KeepsakeSubject):
+    """A subject whose store is of that class."""
     kind = daemon_spec.Kind(
         lambda config, others: daemon_spec.Facts(has_account=True, has_tier=False),
-        lambda config, target, shared: Keepsake(target.name, config, target.action),
+        lambda config, target, shared: store(target.name, config, target.action),
     )
     monkeypatch.setattr(
         registry, "CONFIG_MODELS", MappingProxyType({**registry.CONFIG_MODELS, "keepsake": KeepsakeTarget})
@@ -86,7 +92,7 @@ async def subject(apart, monkeypatch):
         "class": "operational_logs",
         "pace": {"duty": 1.0, "max_batch": 10, "batch_seconds": 5.0},
     }
-    yield KeepsakeSubject(apart, SERVERS[name], monkeypatch)
+    yield subject(apart, SERVERS[name], monkeypatch)
     del SERVERS[name]
 
 

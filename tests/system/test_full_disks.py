@@ -8,6 +8,7 @@ import pytest
 
 from tests.services.daemon import running, until
 from tests.services.disks import small_disk
+from tests.services.logs import line, prepared
 from tests.services.postgres import cluster
 
 pytestmark = pytest.mark.system
@@ -147,3 +148,38 @@ async def failing(daemon):
 
     await until(some, lambda: daemon.process.output[-3000:])
     return found
+
+
+async def test_log_files_on_a_disk_that_is_full_go_whole_and_are_not_rewritten(apart):
+    """What is kept of a file is written beside it first: there has to be room, and nothing is lost where there is none."""
+    with small_disk(8, None) as disk:
+        subject = await prepared(apart, disk.path)
+        due, kept = b"".join(line(n) for n in range(10_000)), b"".join(line(n, days=1) for n in range(20_000, 22_000))
+        subject.write("app.log.1", due + kept)
+        subject.write("app.log.2", line(30_000))
+        disk.fill()
+        outcome = await subject.rig.only()
+        assert (outcome.outcome, outcome.changed, outcome.failed) == ("failed", 1, 1), outcome.error
+        assert "no room" in outcome.error["message"]
+        assert (disk.path / "app.log.1").read_bytes() == due + kept
+        assert subject.ours() == []
+        disk.make_room()
+        again = await subject.rig.only()
+        assert (again.outcome, again.changed) == ("drained", 10_000)
+        assert (disk.path / "app.log.1").read_bytes() == kept
+
+
+async def test_a_disk_that_fills_up_in_the_middle_of_rewriting_costs_that_file_alone(apart, monkeypatch):
+    with small_disk(8, None) as disk:
+        subject = await prepared(apart, disk.path)
+        due, kept = b"".join(line(n) for n in range(5_000)), b"".join(line(n, days=1) for n in range(20_000, 30_000))
+        path = subject.write("app.log.1", kept[: len(kept) // 2].rpartition(b"\n")[0] + b"\n" + due + kept)
+        before = path.read_bytes()
+        monkeypatch.setattr("retentiond.stores.files.folder.Folder.free", lambda self: 1 << 40)
+        disk.fill()
+        outcome = await subject.rig.only()
+        assert (outcome.changed, outcome.failed) == (0, 1)
+        assert "No space left" in outcome.error["message"]
+        assert (path.read_bytes(), subject.ours()) == (before, [])
+        disk.make_room()
+        assert (await subject.rig.only()).changed == 5_000

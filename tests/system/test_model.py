@@ -11,7 +11,7 @@ from services.spin import MODELS, Answer, Question, answer, check
 
 pytestmark = pytest.mark.system
 
-UNDER_HOLD, OUTCOME, NEVER_ACTIVE = "promised", "prepared", "acceptance cycle"
+UNDER_HOLD, OUTCOME, TOLD, NEVER_ACTIVE = "promised", "prepared", "told", "acceptance cycle"
 
 KEPT = {
     "two workers that take one unit from each other": Question("barrier.pml"),
@@ -116,6 +116,18 @@ BROKEN = {
     "a permit whose answers never come ends by its expiry and the grace": (
         Question("s3.pml", ("LIVE", "WAITS_FOR_EVERY_ANSWER")),
         NEVER_ACTIVE,
+    ),
+    "without a server the worker is there before it asks for the permit": (
+        Question("serverless.pml", ("PERMIT_BEFORE_THE_LOCK",)),
+        UNDER_HOLD,
+    ),
+    "without a server nothing is begun before it is written down": (
+        Question("serverless.pml", ("BEGUN_BEFORE_IT_IS_PREPARED",)),
+        TOLD,
+    ),
+    "without a server a takeover waits until the worker is gone before it looks": (
+        Question("serverless.pml", ("TAKEOVER_LOOKS_AT_ONCE",)),
+        UNDER_HOLD,
     ),
     "a permit of a store without a server does not time out": (
         Question("serverless.pml", ("PERMIT_TIMES_OUT",)),

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from retentiond.domain.duration import rfc3339
-from retentiond.stores.base import Tally, TierTally, earliest
-from retentiond.stores.judging import Page, judge_page, later
+from retentiond.stores.base import Tally, TierTally
+from retentiond.stores.judging import Page, judge_page, later, plus
 from retentiond.stores.rulings import Account, Rulings, Subject, Untold
 from retentiond.stores.s3.config import S3Target
 from retentiond.stores.s3.rows import Rows
+
+__all__ = ["Found", "Reading", "accounts_of", "plus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,22 +126,6 @@ def _counting(tally: Tally, labels: Sequence[str], held: Mapping[str, int], scan
         more = TierTally(due=labels.count(label), held=held.get(label, 0))
         tiers[label] = tiers.get(label, TierTally()).plus(more)
     return replace(tally, scanned=scanned).by(tiers)
-
-
-def plus(one: Tally, other: Tally) -> Tally:
-    """Two windows judged one after the other, as one."""
-    tiers = dict(one.tiers)
-    for label, tier in other.tiers.items():
-        tiers[label] = tiers[label].plus(tier) if label in tiers else tier
-    both = Tally(
-        scanned=one.scanned + other.scanned,
-        after=other.after,
-        next_due=earliest(one.next_due, other.next_due),
-        requests=one.requests + other.requests,
-        orphans=one.orphans + other.orphans,
-        gone=one.gone + other.gone,
-    )
-    return both.by(tiers)
 
 
 def accounts_of(page: Page) -> set[Account]:

@@ -1,0 +1,127 @@
+"""Which files are being written, and so are left alone, whatever is due in them.
+
+A file is taken for one where any of these says so: the configuration names it; it was changed a moment ago; a process
+has it open for writing, as far as /proc shows. Where /proc does not show all processes (in a container, without root,
+on a file system that other machines write to), also the newest of its family that is not packed: the one that rotation
+has not closed yet, as far as anybody can tell.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from retentiond.stores.files.folder import Entry, Folder
+from retentiond.stores.files.packing import SUFFIXES, packing_of
+from retentiond.stores.files.presence import network_kind
+
+_PROC: Final = Path("/proc")
+# include/linux/proc_ns.h, PROC_PID_INIT_INO: the number of the namespace of processes that all others lie in.
+_ALL_PROCESSES: Final = "pid:[4026531836]"
+_ACCESS: Final = 0o3
+_VARIES: Final = re.compile(r"[-_.]?\d+(?:[-_.T:]?\d+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """The files among those asked about that a process has open for writing, as (device, inode).
+
+    `complete`: whether all processes were seen that could have.
+    """
+
+    files: frozenset[tuple[int, int]]
+    complete: bool
+
+
+def writers(folder: Folder, wanted: Collection[tuple[int, int]]) -> Writers:
+    """Who writes what; takes a moment on a machine of many processes."""
+    found: set[tuple[int, int]] = set()
+    complete = _sees_all() and network_kind(folder) is None
+    for process in _processes():
+        # Texts, since there may be ten thousands of them.
+        try:
+            opened = os.listdir(f"{process}/fd")  # noqa: PTH208
+        except (ProcessLookupError, FileNotFoundError):
+            continue
+        except OSError:
+            complete = False
+            continue
+        for each in opened:
+            which = _file_at(f"{process}/fd/{each}")
+            if which in wanted and _writes(Path(f"{process}/fdinfo/{each}")):
+                found.add(which)  # type: ignore[arg-type]
+    return Writers(frozenset(found), complete)
+
+
+def newest(entries: Iterable[Entry]) -> frozenset[str]:
+    """Of each family of names that rotation makes of one the newest file, where that is not packed."""
+    last: dict[str, Entry] = {}
+    for entry in entries:
+        kind = family(entry.name)
+        if kind not in last or (entry.mark.mtime, entry.name) > (last[kind].mark.mtime, last[kind].name):
+            last[kind] = entry
+    return frozenset(each.name for each in last.values() if not packing_of(each.name))
+
+
+def family(name: str) -> str:
+    """What the names have in common that rotation gives to one log: without numbers, dates and packing."""
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return _VARIES.sub("", name)
+
+
+def live(
+    entries: Sequence[Entry], seen: Writers, *, among: Collection[Entry], named: Sequence[str], settle: float
+) -> Mapping[str, str]:
+    """Of `among` those that are being written, with why; `entries` are all files of the target."""
+    young = time.time_ns() - int(settle * 1e9)
+    last = frozenset[str]() if seen.complete else newest(entries)
+    found = {}
+    for entry in among:
+        if any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in named):
+            found[entry.name] = "it is configured as one that is being written"
+        elif entry.mark.mtime > young:
+            found[entry.name] = "it was changed a moment ago"
+        elif (entry.mark.dev, entry.mark.ino) in seen.files:
+            found[entry.name] = "a process has it open for writing"
+        elif entry.name in last:
+            found[entry.name] = "it is the newest of its family, and not all processes can be seen that may write it"
+    return found
+
+
+def _sees_all() -> bool:
+    try:
+        return os.readlink(_PROC / "self" / "ns" / "pid") == _ALL_PROCESSES  # noqa: PTH115 - not a file's name
+    except OSError:
+        return False
+
+
+def _processes() -> list[str]:
+    try:
+        return [f"{_PROC}/{each.name}" for each in _PROC.iterdir() if each.name.isdigit()]
+    except OSError:
+        return []
+
+
+def _file_at(link: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(link)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _writes(info: Path) -> bool:
+    """Whether the open file may be written: its flags, in octal (proc_pid_fdinfo(5)). In doubt it may."""
+    try:
+        text = info.read_text()
+        flags = next(line.split()[1] for line in text.splitlines() if line.startswith("flags:"))
+        return int(flags, 8) & _ACCESS != os.O_RDONLY
+    except (OSError, StopIteration, ValueError):
+        return True

@@ -1,0 +1,157 @@
+"""What the lock file shows of a worker, and what it does not."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from retentiond.errors import Blind, Unreachable
+from retentiond.stores.files import presence
+from retentiond.stores.files.folder import Folder
+from retentiond.stores.files.presence import Presence, lock_name
+from tests.services.lines import OLD, YOUNG, opened, ours, swept, written
+
+
+@pytest.fixture
+def folder(tmp_path):
+    found = Folder(str(tmp_path), "app*")
+    yield found
+    found.close()
+
+
+HOLDING = """
+import json, sys
+from retentiond.stores.files.folder import Folder
+from retentiond.stores.files.presence import Presence
+there = Presence(Folder(sys.argv[1], "app*"), "logs")
+print(json.dumps(dict(there.take())), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_worker_is_there_while_it_lives_stopped_or_not_and_gone_when_it_is_killed(tmp_path, folder):
+    import json
+
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        attended = json.loads(process.stdout.readline())
+        assert not Presence(folder, "logs").gone(attended)
+        process.send_signal(signal.SIGSTOP)
+        assert not Presence(folder, "logs").gone(attended)
+        with pytest.raises(Unreachable, match="another worker has"):
+            Presence(folder, "logs").take()
+        process.kill()
+        process.wait()
+    assert Presence(folder, "logs").gone(attended)
+
+
+def test_the_lock_of_another_folder_or_a_file_that_was_replaced_shows_nothing(tmp_path, folder):
+    there = Presence(folder, "logs")
+    attended = there.take()
+    lock = tmp_path / lock_name("logs")
+    copy = lock.read_bytes()
+    lock.unlink()
+    with pytest.raises(Unreachable, match="can't be opened"):
+        Presence(folder, "logs").gone(attended)
+    lock.write_bytes(copy)
+    with pytest.raises(Unreachable, match="is not the one that the worker has locked"):
+        Presence(folder, "logs").gone(attended)
+    there.leave()
+    again = Presence(folder, "logs")
+    assert again.take()["lock"] == [lock.stat().st_dev, lock.stat().st_ino]
+    again.leave()
+
+
+def test_a_lock_of_a_later_batch_shows_nothing_of_an_earlier_one(folder):
+    there = Presence(folder, "logs")
+    first = there.take()
+    there.leave()
+    assert Presence(folder, "logs").gone(first)
+    there.take()
+    there.leave()
+    with pytest.raises(Unreachable):
+        Presence(folder, "logs").gone(first)
+
+
+def test_a_link_in_the_place_of_the_lock_file_is_not_followed(tmp_path, folder):
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / lock_name("logs")).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic"):
+        Presence(folder, "logs").take()
+    assert (tmp_path / "elsewhere").read_bytes() == b""
+
+
+def test_on_a_file_system_of_a_network_a_free_lock_is_no_proof(folder, monkeypatch):
+    there = Presence(folder, "logs")
+    attended = there.take()
+    there.leave()
+    monkeypatch.setattr(presence, "_kind_of", lambda folder: "nfs4")
+    with pytest.raises(Unreachable, match="does not show that its worker is gone"):
+        Presence(folder, "logs").gone(attended)
+    monkeypatch.setattr(presence, "_kind_of", lambda folder: None)
+    with pytest.raises(Unreachable):
+        Presence(folder, "logs").gone(attended)
+
+
+def test_the_kind_of_a_file_system_is_that_of_the_deepest_mount(folder):
+    assert (
+        presence._by_path(folder, ["1 1 0:1 / / rw - ext4 /dev/x rw", f"2 1 0:2 / {folder.path} rw - nfs4 a:/b rw"])
+        == "nfs4"
+    )
+
+
+def test_a_permit_that_does_not_say_what_its_worker_can_be_told_by_is_not_judged(folder):
+    with pytest.raises(Blind):
+        Presence(folder, "logs").gone(None)
+
+
+async def test_what_a_worker_that_died_had_made_ready_is_thrown_away_and_what_a_living_one_has_is_not(tmp_path):
+    written(tmp_path / "app.log", OLD + YOUNG)
+    dead = tmp_path / f"{presence.part_prefix('logs')}dead"
+    dead.write_bytes(YOUNG)
+    living = tmp_path / f"{presence.part_prefix('logs')}living"
+    living.write_bytes(YOUNG)
+    import fcntl
+
+    with living.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert (await swept(await opened(tmp_path))).changed == 1
+        assert ours(tmp_path) == [living.name]
+
+
+async def test_an_innocent_file_under_a_name_of_ours_gets_its_own_back(tmp_path):
+    """A worker died right after a rotation had put another file in the way."""
+    from retentiond.stores.files.folder import Mark
+    from retentiond.stores.files.intent import Item, fate
+
+    path = written(tmp_path / "app.log", YOUNG)
+    mark = Mark.of(written(tmp_path / "other", OLD).stat())
+    (tmp_path / "other").unlink()
+    item = Item("app.log", ".retentiond-logs.going-x", mark, None, {"free": 1}, 5, None, None, "f")
+    path.rename(tmp_path / item.private)
+    found = Folder(str(tmp_path), "app*")
+    told = fate(found, {"intended": {"files": [item.document()]}, "salt": "s"})
+    found.close()
+    assert told.kind == "looked"
+    assert path.read_bytes() == YOUNG
+    assert ours(tmp_path) == []
+
+
+async def test_a_file_that_was_packed_since_leaves_it_in_doubt(tmp_path):
+    from retentiond.stores.files.folder import Mark
+    from retentiond.stores.files.intent import Item, fate
+
+    mark = Mark.of(written(tmp_path / "app.log.1", OLD).stat())
+    item = Item("app.log.1", ".retentiond-logs.going-x", mark, None, {"free": 1}, 5, None, None, "f")
+    packed = tmp_path / "app.log.2.gz"
+    packed.write_bytes(b"x")
+    os.utime(packed, ns=(mark.mtime, mark.mtime))
+    (tmp_path / "app.log.1").unlink()
+    found = Folder(str(tmp_path), "app*")
+    assert fate(found, {"intended": {"files": [item.document()]}, "salt": "s"}).kind == "unknown"
+    packed.unlink()
+    assert fate(found, {"intended": {"files": [item.document()]}, "salt": "s"}).found.changed == 1
+    found.close()
