@@ -18,7 +18,7 @@ from uuid import uuid4
 import stamina
 
 from retentiond import __version__
-from retentiond.control import approvals, flags, holds, meta, policies, units
+from retentiond.control import approvals, flags, holds, meta, policies, requests, units
 from retentiond.control.database import Database, Tx
 from retentiond.control.holds import FenceProbe, OnWait, Recorder
 from retentiond.control.legal_holds import LegalHolds
@@ -34,6 +34,8 @@ from retentiond.ledger.journal import Journal
 from retentiond.ledger.keys import KEY_FILE, SigningKey, origin_of
 from retentiond.settings import Settings
 from retentiond.stores.base import AnyStore
+from retentiond.stores.deferred.holds import RequestHolds
+from retentiond.stores.deferred.store import DeferredStore
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.native import NativeHolds
 from retentiond.stores.postgres.pools import Pools
@@ -70,6 +72,7 @@ class App:
     texts_key: bytes
     document: dict[str, object]
     native: Mapping[str, NativeHolds | S3NativeHolds]
+    asked: Mapping[str, RequestHolds]
 
     @property
     def spec(self) -> Spec:
@@ -77,8 +80,8 @@ class App:
         return self.engine.tools.spec
 
     def fences(self) -> dict[str, FenceProbe]:
-        """For each target that has to be asked, how to ask whether a permit's transaction there is over."""
-        return {name: store.fence_passed for name, store in self.engine.stores.items() if store.fence == "transaction"}
+        """For each target that has to be asked, how to ask whether a permit's batch there can't begin any more."""
+        return {name: store.fence_passed for name, store in self.engine.stores.items() if store.fence != "expiry"}
 
     async def activate_holds(self, record: Recorder, on_wait: OnWait | None = None) -> list[Hold]:
         """Make active every pending hold that can be, once; see `control.activation`."""
@@ -97,8 +100,12 @@ class App:
         return Worker(worker, socket.gethostname(), os.getpid(), __version__, role, self.settings.mode)
 
     def natives(self) -> dict[str, NativeStep]:
-        """For each target whose store keeps holds itself, what brings it in step; of a bucket any hold may ask it."""
-        return {name: each for name, each in self.native.items() if each.always or isinstance(each, S3NativeHolds)}
+        """For each target whose store has to be asked before a hold is active, what asks it.
+
+        It keeps holds itself (of a bucket any hold may ask that), or it may have deletions that have to be cancelled.
+        """
+        keep = {name: each for name, each in self.native.items() if each.always or isinstance(each, S3NativeHolds)}
+        return {**keep, **self.asked}
 
     def hold_recorder(self, by: str) -> Recorder:
         """Writes each change of a hold into the ledger, in the transaction that makes it."""
@@ -201,6 +208,12 @@ async def open_app(
         directory = Directory(settings.accounts) if settings.accounts else None
         made = {each.name: _native(stores[each.name], each.data_class.name, tools, directory) for each in spec.targets}
         native = {name: each for name, each in made.items() if each is not None}
+        asked = {}
+        for each in spec.targets:
+            store = stores[each.name]
+            if isinstance(store, DeferredStore):
+                store.remember(requests.Memory(database, each.name))
+                asked[each.name] = RequestHolds(store, each.data_class.name, directory)
         try:
             yield App(
                 settings,
@@ -217,10 +230,11 @@ async def open_app(
                 keys["texts"],
                 document,
                 native,
+                asked,
             )
         finally:
-            for each in native.values():
-                await each.leave()
+            for keeper in native.values():
+                await keeper.leave()
             for store in stores.values():
                 await store.close()
             if directory is not None:

@@ -9,7 +9,9 @@ at once: what one has done, the others find done.
 A permit whose fence is an expiry needs nobody to ask: its intent says so, and time alone settles it, also where its
 target is configured no more, or as another kind of store.
 
-Where a target's own database keeps holds as well (`natives`), a hold that covers it has to be in force there first.
+Where a target's own database keeps holds as well (`natives`), a hold that covers it has to be in force there first. And
+a store whose deletions run later is asked there for those that it has taken on; so its permits are asked about *before*
+that: what was let go before the hold has by then been taken on, or never will be.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from retentiond.control import barrier, hold_rows, natives, permits
+from retentiond.control import barrier, hold_rows, natives, permits, requests
 from retentiond.control.database import Database, Tx
 from retentiond.control.hold_rows import Recorder
 from retentiond.control.natives import NativeStep
@@ -75,21 +77,26 @@ async def activate_pending(
     async with database.transaction(read_only=True) as tx:
         pending = await _pending(tx)
         earlier = await permits.open_permits(tx, before=max(pending.values())) if pending else []
+        stranded = requests.stranded(await requests.unfinished(tx), (native or {}).keys()) if pending else {}
     if not pending:
         return []
     tried: set[str] = set()
 
     async def activated(missing: Mapping[str, Mapping[str, str]]) -> list[Hold]:
+        if stranded:
+            return []
         there = pending.keys() - tried - {hold_id for lacking in missing.values() for hold_id in lacking}
         clear = {hold_id for hold_id in there if _clear(pending[hold_id], earlier, passed)}
         tried.update(clear)
         return await _activate(database, passed, clear, quarantine, record) if clear else []
 
     quarantine = permit_seconds + grace_seconds
+    first = [permit for permit in earlier if permit.fenced_by == "request"]
+    answers = await _ask(first, fences, probe_seconds, grace_seconds)
     # Asked after the pending holds were read, so that each of them is among those that are put in force.
     async with aclosing(natives.settling(database, native or {}, only=pending)) as looks:
         missing = await anext(looks)
-        answers = await _ask(earlier, fences, probe_seconds, grace_seconds)
+        answers |= await _ask([each for each in earlier if each not in first], fences, probe_seconds, grace_seconds)
         passed = {number for number, reason in answers.items() if reason is None}
         active = await activated(missing)
         # A target that is slow to answer keeps those holds waiting that it has to do with, and no others.
@@ -97,7 +104,7 @@ async def activate_pending(
             active += await activated(missing)
     blocked = pending.keys() - {hold.id for hold in active}
     if on_wait is not None and blocked:
-        await _report(database, blocked, answers, missing, quarantine, on_wait)
+        await _report(database, blocked, answers, missing, quarantine, on_wait, stranded)
     return active
 
 
@@ -177,6 +184,7 @@ async def _report(
     missing: Mapping[str, Mapping[str, str]],
     quarantine: float,
     on_wait: OnWait,
+    stranded: Mapping[str, int],
 ) -> None:
     """Say for each hold that is still pending what it waits for."""
     async with database.transaction(read_only=True) as tx:
@@ -194,7 +202,14 @@ async def _report(
             for target, lacking in missing.items()
             if row["id"] in lacking
         )
+        reasons.extend(
+            Waiting(
+                "unknown_target", target=target, detail=f"no such target is configured here, and it has {n} {_OPEN}"
+            )
+            for target, n in stranded.items()
+        )
         on_wait(hold_rows.from_row(row), tuple(reasons))
 
 
+_OPEN = "deletions under way that nobody can ask for"
 _FAILOVER = "the control database has failed over or was restored: permits from before may still be out"

@@ -29,8 +29,8 @@ COLUMNS = (
 class OpenPermit:
     """A permit without an outcome. `prepared` is what its batch has written down before it took effect.
 
-    `past`: seconds since the deadline (`Outstanding`). Of one whose fence is an expiry the intent has the `grace`, and
-    how long the machine of its worker had been `up` when it was asked for.
+    `past`: seconds since the deadline (`Outstanding`). Of one whose fence is no transaction the intent has the
+    `grace`, and how long the machine of its worker had been `up` when it was asked for.
     """
 
     number: int
@@ -55,7 +55,8 @@ class OpenPermit:
     @property
     def fenced_by(self) -> Fence:
         """What makes its batch harmless; permits of before there was a choice are of transactions."""
-        return "expiry" if self.intent.get("fence") == "expiry" else "transaction"
+        fence = self.intent.get("fence")
+        return fence if fence in ("expiry", "request") else "transaction"
 
     @property
     def outstanding(self) -> Outstanding:

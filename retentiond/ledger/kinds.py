@@ -33,6 +33,7 @@ class Kind(StrEnum):
     MODE = "mode"
     INTENT = "intent"
     OUTCOME = "outcome"
+    REQUEST = "request"
     IN_DOUBT = "in_doubt"
     HOLD = "hold"
     ERASURE = "erasure"
@@ -195,6 +196,41 @@ def intent(plan: TargetPlan, *, sweep: str, store: str, shard: str, mode: str, d
 def outcome(work: Work, result: Result) -> Entry:
     """A batch was carried out."""
     return Entry(Kind.OUTCOME, {**work.document(), **result.document()})
+
+
+def request(
+    stage: str,
+    *,
+    request: str,
+    target: str,
+    store: str,
+    permit: int,
+    batch: str,
+    digest: str,
+    selected: int,
+    by: str,
+    detail: Mapping[str, Json] | None = None,
+) -> Entry:
+    """A deletion that a store carries out by itself came to another stage (`requested`, `hidden`, …).
+
+    `request` is the store's own name for it, `digest` the keyed digest of what was asked for, `selected` how many
+    records that was about. What went is in the outcome at its end.
+    """
+    return Entry(
+        Kind.REQUEST,
+        {
+            "stage": stage,
+            "request": request,
+            "target": target,
+            "store": store,
+            "permit": permit,
+            "batch": batch,
+            "digest": digest,
+            "selected": selected,
+            "by": by,
+            "detail": detail or {},
+        },
+    )
 
 
 def in_doubt(*, permit: int, target: str, shard: str, batch: str, found: str, by: str) -> Entry:

@@ -22,7 +22,8 @@ from retentiond.domain.permit import Lease, Outstanding, Permit
 from retentiond.errors import Blind, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
-from retentiond.stores.base import AnyStore, Fate, Tally, Transactional
+from retentiond.stores.base import AnyStore, Deferring, Fate, Tally, Transactional
+from retentiond.sweep.asked import write_down
 from retentiond.sweep.told import as_found
 
 _POLL_SECONDS, _PATIENCE_SECONDS = 0.2, 30.0
@@ -70,6 +71,11 @@ async def settle_open_permits(
             if mine:
                 if body is not None:
                     await credit(tx, body)
+                if fate.taken and permit.prepared is not None:
+                    prepared = permit.prepared
+                    entries += await write_down(
+                        tx, fate.taken, permit.number, prepared["outcome"], prepared["salt"], by=lease.owner
+                    )
                 await journal.append(tx, *entries)
         if mine and fate.kind == "aborted" and store.fence == "transaction":
             await store.clear(permit.batch, permit.issued_at)
@@ -88,11 +94,17 @@ async def fate_of(
             # Nothing is sent before it is prepared, and only who has the lease can prepare.
             return Fate("aborted")
         await _until_expired(database, permit, grace.total_seconds(), stopping)
-    elif store.fence == "transaction":
+    elif permit.fenced_by == "request" == store.fence:
+        if prepared is None:
+            # As above: it is written down before the store is asked for anything.
+            return Fate("aborted")
+        await _until_closed(database, store, permit, grace.total_seconds(), stopping)
+    elif permit.fenced_by == "transaction" == store.fence:
         await _until_over(store, permit.outstanding)
     else:
         raise Blind(
-            f"permit {permit.number} is of a transaction of target {permit.target}, which is no {store.kind} target's",
+            f"permit {permit.number} is of a {permit.fenced_by} of target {permit.target}, which is of store"
+            f" {store.kind} now and has none",
             remedy="configure the target as it was until its next sweep, and give the new one another name",
         )
     if prepared is None:
@@ -166,6 +178,23 @@ async def _until_over(store: Transactional, permit: Outstanding) -> None:
         f"the transaction of permit {permit.number} is still open",
         remedy="end the backend of application retentiond in the target database",
     )
+
+
+async def _until_closed(
+    database: Database, store: Deferring, permit: OpenPermit, grace: float, stopping: Callable[[], bool]
+) -> None:
+    """Wait until the store takes no request under the permit any more."""
+    until = time.monotonic() + PERMIT_SECONDS + max(grace, permit.outstanding.grace) + _PATIENCE_SECONDS
+    found: OpenPermit | None = permit
+    while found is not None and not await store.fence_passed(found.outstanding):
+        if stopping() or time.monotonic() > until:
+            raise Unreachable(
+                f"the store may still take on deletions under permit {permit.number}",
+                remedy="nothing to do: the next sweep looks what became of them",
+            )
+        await asyncio.sleep(_EXPIRY_POLL_SECONDS)
+        async with database.transaction(read_only=True) as tx:
+            found = await permits.still_open(tx, permit.number)
 
 
 async def _until_expired(database: Database, permit: OpenPermit, grace: float, stopping: Callable[[], bool]) -> None:

@@ -1,8 +1,8 @@
 """One sweep of one target: plan, guard, then batch after batch, each under its permit.
 
 The order inside a batch is the safety of the whole (4-safety, "Permits and the hold barrier"); it depends on what makes
-a batch harmless, and is in `by_transaction` and `by_expiry`. Here is which window comes next, and what follows from how
-its batch ended.
+a batch harmless, and is in `by_transaction`, `by_expiry` and `by_request`. Here is which window comes next, and what
+follows from how its batch ended.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from retentiond.errors import (
 from retentiond.stores.base import PARTITIONS, AnyStore, Part, Tally, Way, Window
 from retentiond.sweep.batches import Batches, Carrier
 from retentiond.sweep.by_expiry import ByExpiry
+from retentiond.sweep.by_request import ByRequest
 from retentiond.sweep.by_transaction import ByTransaction
 from retentiond.sweep.events import Overhead, Throttled
 from retentiond.sweep.legs import resumed
@@ -76,14 +77,18 @@ class Sweeper:
         self.outcome = outcome
         self.stop = asyncio.Event()
         self._batches = Batches(tools, store, target, plan, lease, sweep, outcome, bound)
-        self._carrier: Carrier = (
-            ByExpiry(self._batches, store, self.stop.is_set)
-            if store.fence == "expiry"
-            else ByTransaction(self._batches, store, lambda: self._pacer.size)
-        )
+        self._carrier = self._carried(store)
         self.cut_short = False
         """Whether it was left before its end for what passes: a stop, a window that closed, a strained server."""
         self._yielder = Yielder(tools, store, target, lease, sweep, self.stop)
+
+    def _carried(self, store: AnyStore) -> Carrier:
+        """The order of a batch, by what makes it harmless."""
+        if store.fence == "expiry":
+            return ByExpiry(self._batches, store, self.stop.is_set)
+        if store.fence == "request":
+            return ByRequest(self._batches, store, self.stop.is_set)
+        return ByTransaction(self._batches, store, lambda: self._pacer.size)
 
     async def drop(self, parts: WholeParts) -> None:
         """Destroy the partitions in which all is due, before the legs are walked."""
