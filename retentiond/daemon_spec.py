@@ -18,7 +18,10 @@ from retentiond.domain.plan import TierSource
 from retentiond.settings import Settings
 from retentiond.stores.base import AnyStore
 from retentiond.stores.config import TargetConfig
+from retentiond.stores.deferred.store import DeferredStore, Identity
 from retentiond.stores.health import Health as HealthConfig
+from retentiond.stores.opensearch.backend import OpenSearchBackend
+from retentiond.stores.opensearch.config import OpenSearchTarget
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.paired import Pair, PairedRows
 from retentiond.stores.postgres.pools import Pools
@@ -153,6 +156,25 @@ def _objects(config: S3Target, target: Target, shared: Shared) -> AnyStore:
     return S3Store(target.name, config, action=target.action, data_class=target.data_class)
 
 
+def _document_facts(config: OpenSearchTarget, others: Mapping[str, TargetConfig]) -> Facts:
+    del others  # a document says for itself what it is
+    return Facts(has_account=config.account is not None, has_tier=config.tier_field is not None)
+
+
+def _documents(config: OpenSearchTarget, target: Target, shared: Shared) -> AnyStore:
+    identity = Identity(
+        name=target.name,
+        kind=config.store,
+        action=target.action,
+        records=config.records(),
+        described=f"documents of {config.index}",
+        address=f"opensearch:{config.records()[1]}:{config.username or ''}",
+        knows_account=config.account is not None,
+        by_tier=config.tier_field is not None,
+    )
+    return DeferredStore(identity, OpenSearchBackend(target.name, config, shared.space))
+
+
 def make_stores(
     targets: Sequence[Target], given: Mapping[str, TargetConfig], *, space: str, secret: bytes, pools: Pools
 ) -> dict[str, AnyStore]:
@@ -179,7 +201,11 @@ class Kind:
 
 
 KINDS: Mapping[type[TargetConfig], Kind] = MappingProxyType(
-    {PostgresTarget: Kind(_table_facts, _table), S3Target: Kind(_object_facts, _objects)}
+    {
+        PostgresTarget: Kind(_table_facts, _table),
+        S3Target: Kind(_object_facts, _objects),
+        OpenSearchTarget: Kind(_document_facts, _documents),
+    }
 )
 """Every kind of store by its configuration model: a new one is one line here, and one in `stores.registry`."""
 

@@ -62,7 +62,7 @@ async def add(
         await tx.fetchval(
             "INSERT INTO retentiond.requests (target, id, permit, asked, by_tier, digest, outcome)"
             " VALUES ($1, $2, $3, $4::text::jsonb, $5::text::jsonb, $6, $7::text::jsonb)"
-            " ON CONFLICT (target, id) DO NOTHING RETURNING true",
+            " ON CONFLICT (target, id, permit) DO NOTHING RETURNING true",
             target,
             id,
             permit,
@@ -92,13 +92,14 @@ async def move(tx: Tx, request: Request, stage: str, told: str = "") -> bool:
             "UPDATE retentiond.requests SET stage = $4, told = $5, moved_at = pg_catalog.clock_timestamp(),"
             " ended_at = CASE WHEN $6 THEN pg_catalog.clock_timestamp() END,"
             " asked = CASE WHEN $6 THEN NULL ELSE asked END"
-            " WHERE target = $1 AND id = $2 AND stage = $3 AND ended_at IS NULL RETURNING true",
+            " WHERE target = $1 AND id = $2 AND permit = $7 AND stage = $3 AND ended_at IS NULL RETURNING true",
             request.target,
             request.id,
             request.stage,
             stage,
             told,
             over,
+            request.permit,
         )
     )
 
@@ -106,10 +107,11 @@ async def move(tx: Tx, request: Request, stage: str, told: str = "") -> bool:
 async def tell(tx: Tx, request: Request, told: str) -> None:
     """Write down why it is not further."""
     await tx.execute(
-        "UPDATE retentiond.requests SET told = $3 WHERE target = $1 AND id = $2 AND ended_at IS NULL",
+        "UPDATE retentiond.requests SET told = $3 WHERE target = $1 AND id = $2 AND permit = $4 AND ended_at IS NULL",
         request.target,
         request.id,
         told,
+        request.permit,
     )
 
 

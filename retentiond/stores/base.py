@@ -151,6 +151,9 @@ class DeferringBatch(Protocol):
         Raises Blind, Unreachable, Refused.
         """
 
+    async def ready(self) -> None:
+        """Make what the fence needs at the server, before the permit is asked for; raises as `looked`."""
+
     async def intended(self, permit: Permit, window: Window) -> Intended:
         """Judge it once more, by what the account directory says now: its document has what is to be asked for.
 

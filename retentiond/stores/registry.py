@@ -7,10 +7,18 @@ from types import MappingProxyType
 from typing import Final
 
 from retentiond.stores.config import TargetConfig
+from retentiond.stores.opensearch.config import OpenSearchTarget
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.s3.config import S3Target
 
-CONFIG_MODELS: Final[Mapping[str, type[TargetConfig]]] = MappingProxyType({"postgres": PostgresTarget, "s3": S3Target})
+CONFIG_MODELS: Final[Mapping[str, type[TargetConfig]]] = MappingProxyType(
+    {
+        "postgres": PostgresTarget,
+        "s3": S3Target,
+        "opensearch": OpenSearchTarget,
+        "elasticsearch": OpenSearchTarget,
+    }
+)
 
 
 def config_model(kind: str) -> type[TargetConfig] | None:

@@ -67,6 +67,7 @@ class ByRequest:
                 await self._pass(window, seen)
                 return seen
             batch_id = new_batch()
+            await batch.ready()
             permit = await batches.issue(await self._numbers.take(), batch_id, window)
             intended = await batch.intended(permit, window)
             batches.require_within_bound(intended.selected)

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from retentiond.domain.clock import ClockReading
-from retentiond.domain.permit import Outstanding
 from retentiond.errors import NotFound, Refused, Unreachable
 from retentiond.stores.config import TargetConfig
 from retentiond.stores.deferred.backend import Facet, Facets, Measured, Pending, Single, State
@@ -43,11 +42,11 @@ class Deletion:
 
 @dataclass
 class Server:
-    """`refuses`: it takes nothing more on under a permit that was shut. `busy`: it carries nothing out by itself."""
+    """`refuses`: it takes nothing on whose fence is gone. `busy`: it carries nothing out by itself."""
 
     lines: dict[int, Line] = field(default_factory=dict)
     deletions: dict[str, Deletion] = field(default_factory=dict)
-    shut: set[int] = field(default_factory=set)
+    fences: set[str] = field(default_factory=set)
     refuses: bool = True
     busy: bool = False
     hides: bool = False
@@ -55,13 +54,13 @@ class Server:
     acts: bool = True
     calls: list[str] = field(default_factory=list)
     script: deque[Script] = field(default_factory=deque)
-    late: list[tuple[int, list[Clause]]] = field(default_factory=list)
+    late: list[tuple[int, str, list[Clause]]] = field(default_factory=list)
     before_submit: Callable[[], Awaitable[None]] | None = None
     after_submit: Callable[[], Awaitable[None]] | None = None
 
-    def take(self, permit: int, clauses: list[Clause]) -> str:
-        if permit in self.shut:
-            raise Refused(f"nothing is taken on under permit {permit}")
+    def take(self, permit: int, fence: str, clauses: list[Clause]) -> str:
+        if self.refuses and fence not in self.fences:
+            raise Refused(f"there is no {fence}")
         name = f"d{len(self.deletions) + 1}"
         self.deletions[name] = Deletion(permit, clauses)
         if not self.busy:
@@ -174,10 +173,22 @@ class PostboxBackend:
             raise NotFound(f"there is no record {key}")
         return Single(key, line.anchor, line.account)
 
-    def requests(self, clauses: Sequence[Clause]) -> list[tuple[Mapping[str, Any], Sequence[Clause]]]:
+    async def requests(self, clauses: Sequence[Clause]) -> list[tuple[Mapping[str, Any], Sequence[Clause]]]:
         return [({"clauses": [each.document(0) for each in clauses]}, clauses)]
 
-    async def submit(self, permit: int, what: Mapping[str, Any]) -> str:
+    async def fence(self) -> str:
+        if not self.server.refuses:
+            return ""
+        fence = f"f{len(self.server.fences) + len(self.server.calls)}"
+        self.server.calls.append("fence")
+        self.server.fences.add(fence)
+        return fence
+
+    async def unfence(self, fence: str) -> bool:
+        self.server.fences.discard(fence)
+        return True
+
+    async def submit(self, permit: int, fence: str, what: Mapping[str, Any]) -> str:
         server = self.server
         if server.before_submit is not None:
             await server.before_submit()
@@ -186,22 +197,16 @@ class PostboxBackend:
         if script == "lose the request":
             raise Unreachable("no answer")
         if script == "get it late":
-            server.late.append((permit, clauses))
+            server.late.append((permit, fence, clauses))
             raise Unreachable("no answer")
         if script == "refuse":
             raise Refused("the index is read-only")
-        name = server.take(permit, clauses)
+        name = server.take(permit, fence, clauses)
         if server.after_submit is not None:
             await server.after_submit()
         if script == "lose the answer":
             raise Unreachable("no answer")
         return name
-
-    async def shut(self, permit: Outstanding) -> bool:
-        if not self.server.refuses:
-            return permit.left(0.0) < 0
-        self.server.shut.add(permit.number)
-        return True
 
     async def pending(self) -> list[Pending]:
         self.server.calls.append("pending")

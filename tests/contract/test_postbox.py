@@ -279,13 +279,12 @@ async def test_where_the_server_can_not_refuse_one_that_comes_late_is_cancelled_
 async def test_a_hold_is_not_active_between_a_batch_and_the_question_what_is_under_way(subject):
     """The permit ends while the hold's activation is asking: what it let go is seen by the next one alone."""
     await subject.records()
-    subject.server.busy = True
+    subject.server.busy, subject.server.refuses = True, False
     seen = []
 
     async def place_and_activate():
         subject.server.after_submit = None
         await place(subject)
-        subject.server.refuses = False
         seen.append(await activated(subject))
 
     subject.server.after_submit = place_and_activate

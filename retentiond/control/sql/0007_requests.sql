@@ -2,7 +2,7 @@
 -- be done. A row comes in the transaction that ends their permit; until then the permit itself keeps holds waiting.
 CREATE TABLE retentiond.requests (
     target text NOT NULL,
-    id text NOT NULL,                 -- the store's own name for it
+    id text NOT NULL,                 -- the store's own name for it; after a restart it may give it again
     permit bigint NOT NULL,
     stage text NOT NULL DEFAULT 'requested'
         CHECK (stage IN ('requested', 'hidden', 'erased', 'verified', 'cancelled', 'failed')),
@@ -15,7 +15,7 @@ CREATE TABLE retentiond.requests (
     requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     moved_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at timestamptz,
-    PRIMARY KEY (target, id),
+    PRIMARY KEY (target, id, permit),
     CHECK ((ended_at IS NULL) = (stage IN ('requested', 'hidden', 'erased')))
 );
 CREATE INDEX requests_open ON retentiond.requests (target) WHERE ended_at IS NULL;

@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol
 
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.native_expiry import NativeRule
-from retentiond.domain.permit import Outstanding
 from retentiond.stores.base import Finding, TierTally
 from retentiond.stores.deferred.clauses import Clause
 
@@ -115,20 +114,26 @@ class Backend(Protocol):
     async def single(self, key: str) -> Single:
         """One record by its key; raises NotFound."""
 
-    def requests(self, clauses: Sequence[Clause]) -> Sequence[tuple[Mapping[str, Any], Sequence[Clause]]]:
+    async def requests(self, clauses: Sequence[Clause]) -> Sequence[tuple[Mapping[str, Any], Sequence[Clause]]]:
         """The deletions that together are of just these clauses: each as JSON, and its own clauses.
 
         Raises Refused where something can't be said in a query of it; never without a bound of time and a term.
         """
 
-    async def submit(self, permit: int, what: Mapping[str, Any]) -> str:
+    async def fence(self) -> str:
+        """Make what deletions of one permit stand on, and without which the server refuses them; its name, or empty.
+
+        Asked before the permit is: whoever is late with a deletion can't make it anew.
+        """
+
+    async def unfence(self, fence: str) -> bool:
+        """Take it away, so that nothing more is taken on that stands on it; whether that is certain."""
+
+    async def submit(self, permit: int, fence: str, what: Mapping[str, Any]) -> str:
         """Ask it for one deletion: the server's own name for it.
 
         Raises Refused where it surely did not take it on, and Unreachable where that is not known.
         """
-
-    async def shut(self, permit: Outstanding) -> bool:
-        """See to it that nothing is taken on under that permit any more, or say that it may be still."""
 
     async def pending(self) -> Sequence[Pending]:
         """All deletions on the target that the server has and may still carry out, whosever they are."""
@@ -143,7 +148,7 @@ class Backend(Protocol):
         """What it says of one that was asked for so many seconds ago."""
 
     async def forget(self, id: str) -> None:
-        """Remove what the server has kept of one that is over, where it keeps anything."""
+        """Remove what the server has kept of one that is over, where it keeps anything and lets that go."""
 
 
 class Known(Protocol):

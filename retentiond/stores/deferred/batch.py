@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +42,18 @@ class DeferredBatch:
     def __init__(self, ground: Ground, plan: TargetPlan) -> None:
         self._ground, self._plan = ground, plan
         self._intended: list[tuple[dict[str, Any], dict[str, int]]] = []
+        self._fence = ""
+
+    async def ready(self) -> None:
+        """Make the fence, before the permit is asked for."""
+        self._fence = await self._ground.backend.fence()
+
+    async def close(self) -> None:
+        """Take the fence away; what can't be taken away now is by whoever shuts the permit, or stands for nothing."""
+        fence, self._fence = self._fence, ""
+        if fence:
+            with suppress(RetentiondError):
+                await self._ground.backend.unfence(fence)
 
     async def looked(self, window: Window) -> Tally:
         """Judge the window, touching nothing."""
@@ -63,26 +76,27 @@ class DeferredBatch:
             if clause.range.until is None:
                 raise Refused("a deletion without a bound of time is never asked for")
         self._intended = []
-        for what, clauses in self._ground.backend.requests(due) if due else ():
+        for what, clauses in await self._ground.backend.requests(due) if due else ():
             by_tier: dict[str, int] = {}
             for clause in clauses:
                 by_tier[clause.label] = by_tier.get(clause.label, 0) + counts[id(clause)]
             asked = {
                 "permit": permit.number,
+                "fence": self._fence,
                 "what": dict(what),
                 "clauses": [clause.document(counts[id(clause)]) for clause in clauses],
                 "holds": sorted(hold.hold_id for hold in self._plan.holds),
             }
             self._intended.append((asked, by_tier))
         selected = sum(sum(by_tier.values()) for _, by_tier in self._intended)
-        return Intended(selected, {"requests": [asked for asked, _ in self._intended]})
+        return Intended(selected, {"requests": [asked for asked, _ in self._intended], "fence": self._fence})
 
     async def erase(self, permit: Permit, window: Window, *, salt: str) -> tuple[Taken, ...]:  # noqa: ARG002 - nothing names records
         """Ask for it, one deletion after the other."""
         taken: list[Taken] = []
         for asked, by_tier in self._intended:
             try:
-                name = await self._ground.backend.submit(permit.number, asked["what"])
+                name = await self._ground.backend.submit(permit.number, self._fence, asked["what"])
             except Unreachable:
                 raise
             except RetentiondError as error:
@@ -93,6 +107,8 @@ class DeferredBatch:
                     ) from error
                 raise
             taken.append(Taken(name, asked, by_tier))
+        # What was taken on may have only begun, and still needs its fence; it goes at the deletion's end.
+        self._fence = ""
         return tuple(taken)
 
     async def _under_way(self) -> list[Clause]:
@@ -169,6 +185,8 @@ async def progress(backend: Backend, taken: Taken, *, stage: Stage, seconds: flo
     if not found.failed and stage != "erased":
         return Progress("erased", said.told)
     await backend.forget(taken.id)
+    if fence := taken.asked.get("fence"):
+        await backend.unfence(fence)
     if not found.failed:
         return Progress("verified", said.told, found)
     told = f"{found.failed} records of it are there still" + (f"; {said.told}" if said.told else "")

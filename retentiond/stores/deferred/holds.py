@@ -82,7 +82,9 @@ class RequestHolds:
         memory = self.store.memory
         if memory is None:
             return _Asked({}, {})
-        recorded = {each.id: each.asked for each in await memory.unfinished()}
+        recorded: dict[str, list[Mapping[str, Any]]] = {}
+        for each in await memory.unfinished():
+            recorded.setdefault(each.id, []).append(each.asked)
         return _Asked(recorded, dict(await memory.intended()))
 
 
@@ -90,13 +92,13 @@ class RequestHolds:
 class _Asked:
     """What is remembered of deletions: by their ids, and what open permits are about to ask for, by their numbers."""
 
-    recorded: Mapping[str, Mapping[str, Any]]
+    recorded: Mapping[str, Sequence[Mapping[str, Any]]]
     intended: Mapping[int, Mapping[str, Any]]
 
     def of(self, pending: Pending) -> list[Mapping[str, Any]] | None:
         """What it may have been asked for; None: nobody knows."""
         if pending.id in self.recorded:
-            return [self.recorded[pending.id]]
+            return list(self.recorded[pending.id])
         if pending.permit is not None and pending.permit in self.intended:
             return list(self.intended[pending.permit].get("requests", ()))
         return None

@@ -37,6 +37,8 @@ from retentiond.stores.deferred.clauses import Clause, Range
 from retentiond.stores.holding import target_hold
 from retentiond.stores.rulings import Rulings
 
+_PREPARING_SECONDS: Final = 10.0
+"""What the transaction may take, at most, that writes down what is about to be asked for."""
 ACCOUNTS: Final = "accounts"
 """The one walk: over the accounts that records name, those that name none among them."""
 
@@ -272,11 +274,21 @@ class DeferredStore:
     @asynccontextmanager
     async def batch(self, plan: TargetPlan) -> AsyncIterator[DeferredBatch]:
         """One window under the plan."""
-        yield DeferredBatch(self._ground(), plan)
+        batch = DeferredBatch(self._ground(), plan)
+        try:
+            yield batch
+        finally:
+            await batch.close()
 
     async def fence_passed(self, permit: Outstanding) -> bool:
         """Whether the server takes on nothing under that permit any more."""
-        return await self.backend.shut(permit)
+        if permit.prepared is None:
+            # Nothing is sent before it is prepared, which is refused after the deadline.
+            return permit.left(_PREPARING_SECONDS) < 0
+        fence = permit.prepared["intended"].get("fence", "")
+        if fence:
+            return await self.backend.unfence(fence)
+        return permit.left(0.0) < 0
 
     async def progress(self, taken: Taken, *, stage: Stage, seconds: float) -> Progress:
         """How far a deletion is."""
