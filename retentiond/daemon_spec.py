@@ -18,6 +18,7 @@ from retentiond.domain.plan import TierSource
 from retentiond.settings import Settings
 from retentiond.stores.base import AnyStore
 from retentiond.stores.config import TargetConfig
+from retentiond.stores.deferred.backend import Backend
 from retentiond.stores.deferred.store import DeferredStore, Identity
 from retentiond.stores.health import Health as HealthConfig
 from retentiond.stores.opensearch.backend import OpenSearchBackend
@@ -29,6 +30,8 @@ from retentiond.stores.postgres.store import PostgresStore
 from retentiond.stores.s3.archive import S3Archive
 from retentiond.stores.s3.config import S3Target
 from retentiond.stores.s3.store import S3Store
+from retentiond.stores.victorialogs.backend import VictoriaLogsBackend
+from retentiond.stores.victorialogs.config import VictoriaLogsTarget
 from retentiond.sweep.spec import Health, Limits, Pace, Query, Spec, Target
 
 
@@ -156,23 +159,36 @@ def _objects(config: S3Target, target: Target, shared: Shared) -> AnyStore:
     return S3Store(target.name, config, action=target.action, data_class=target.data_class)
 
 
-def _document_facts(config: OpenSearchTarget, others: Mapping[str, TargetConfig]) -> Facts:
-    del others  # a document says for itself what it is
+def _query_facts(config: OpenSearchTarget | VictoriaLogsTarget, others: Mapping[str, TargetConfig]) -> Facts:
+    del others  # a record says for itself what it is
     return Facts(has_account=config.account is not None, has_tier=config.tier_field is not None)
 
 
-def _documents(config: OpenSearchTarget, target: Target, shared: Shared) -> AnyStore:
+def _by_query(
+    config: OpenSearchTarget | VictoriaLogsTarget, target: Target, described: str, backend: Backend
+) -> DeferredStore:
+    """A store whose server erases by query."""
     identity = Identity(
         name=target.name,
         kind=config.store,
         action=target.action,
         records=config.records(),
-        described=f"documents of {config.index}",
-        address=f"opensearch:{config.records()[1]}:{config.username or ''}",
+        described=described,
+        address=":".join([*config.records()[:2], config.username or ""]),
         knows_account=config.account is not None,
         by_tier=config.tier_field is not None,
     )
-    return DeferredStore(identity, OpenSearchBackend(target.name, config, shared.space))
+    return DeferredStore(identity, backend)
+
+
+def _documents(config: OpenSearchTarget, target: Target, shared: Shared) -> AnyStore:
+    backend = OpenSearchBackend(target.name, config, shared.space)
+    return _by_query(config, target, f"documents of {config.index}", backend)
+
+
+def _lines(config: VictoriaLogsTarget, target: Target, shared: Shared) -> AnyStore:
+    backend = VictoriaLogsBackend(target.name, config, shared.space)
+    return _by_query(config, target, f"lines of {config.filter}", backend)
 
 
 def make_stores(
@@ -204,7 +220,8 @@ KINDS: Mapping[type[TargetConfig], Kind] = MappingProxyType(
     {
         PostgresTarget: Kind(_table_facts, _table),
         S3Target: Kind(_object_facts, _objects),
-        OpenSearchTarget: Kind(_document_facts, _documents),
+        OpenSearchTarget: Kind(_query_facts, _documents),
+        VictoriaLogsTarget: Kind(_query_facts, _lines),
     }
 )
 """Every kind of store by its configuration model: a new one is one line here, and one in `stores.registry`."""

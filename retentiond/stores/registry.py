@@ -10,6 +10,7 @@ from retentiond.stores.config import TargetConfig
 from retentiond.stores.opensearch.config import OpenSearchTarget
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.s3.config import S3Target
+from retentiond.stores.victorialogs.config import VictoriaLogsTarget
 
 CONFIG_MODELS: Final[Mapping[str, type[TargetConfig]]] = MappingProxyType(
     {
@@ -17,6 +18,7 @@ CONFIG_MODELS: Final[Mapping[str, type[TargetConfig]]] = MappingProxyType(
         "s3": S3Target,
         "opensearch": OpenSearchTarget,
         "elasticsearch": OpenSearchTarget,
+        "victorialogs": VictoriaLogsTarget,
     }
 )
 

@@ -126,6 +126,7 @@ class PostboxBackend:
     server: Server
     follow_seconds: float = 0.3
     most_subjects: int = 1000
+    lingers: bool = False
 
     @property
     def hides(self) -> bool:

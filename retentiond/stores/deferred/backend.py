@@ -87,6 +87,12 @@ class Backend(Protocol):
     def hides(self) -> bool:
         """Whether its queries leave out what is asked to be deleted, before it is."""
 
+    @property
+    def lingers(self) -> bool:
+        """Whether one that it says to be cancelled may still be carried out; then a hold waits until it is followed
+        to its end.
+        """
+
     async def open(self) -> None:
         """See that it can be asked and that deletions are possible."""
 
@@ -161,6 +167,10 @@ class Known(Protocol):
     @property
     def asked(self) -> Mapping[str, Any]:
         """What was asked for."""
+
+    @property
+    def called_off(self) -> tuple[str, ...]:
+        """The holds for which the server was asked to cancel it."""
 
 
 class Memory(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,10 +44,12 @@ class DeferredBatch:
         self._ground, self._plan = ground, plan
         self._intended: list[tuple[dict[str, Any], dict[str, int]]] = []
         self._fence = ""
+        self._began = 0.0
 
     async def ready(self) -> None:
         """Make the fence, before the permit is asked for."""
         self._fence = await self._ground.backend.fence()
+        self._began = time.monotonic()
 
     async def close(self) -> None:
         """Take the fence away; what can't be taken away now is by whoever shuts the permit, or stands for nothing."""
@@ -96,6 +99,7 @@ class DeferredBatch:
         taken: list[Taken] = []
         for asked, by_tier in self._intended:
             try:
+                self._require_time(permit)
                 name = await self._ground.backend.submit(permit.number, self._fence, asked["what"])
             except Unreachable:
                 raise
@@ -110,6 +114,15 @@ class DeferredBatch:
         # What was taken on may have only begun, and still needs its fence; it goes at the deletion's end.
         self._fence = ""
         return tuple(taken)
+
+    def _require_time(self, permit: Permit) -> None:
+        """Raise Refused where it may be too late to send anything, and the server would not refuse it."""
+        life = (permit.deadline - permit.issued_at).total_seconds()
+        if not self._fence and time.monotonic() - self._began > life:
+            raise Refused(
+                f"the time of permit {permit.number} was over before a deletion was asked for under it",
+                remedy="nothing to do: it is asked for again under another permit",
+            )
 
     async def _under_way(self) -> list[Clause]:
         memory = self._ground.memory
