@@ -29,7 +29,7 @@ from retentiond.errors import Blind, LedgerError, StillPending, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.verify import verify_database
 from retentiond.sweep import native_expiry
-from retentiond.sweep.following import follow
+from retentiond.sweep.following import Patience, follow
 
 log = structlog.get_logger()
 BY = "daemon"
@@ -66,6 +66,7 @@ class Jobs:
     _why: dict[str, str] = field(default_factory=dict)
     _native_epoch: int = -1
     _expiry_epoch: int = -1
+    _patience: Patience = field(default_factory=Patience)
 
     def consider(self, seen: Overview, *, sweeping: bool, entered: bool) -> None:
         """Begin what is due; `sweeping`: the ledger grows at this moment; `entered`: the mode is in force."""
@@ -200,7 +201,7 @@ class Jobs:
                 target, store = spec.target(name), engine.stores[name]
                 if store.fence == "request":
                     await engine.open(target)
-                    await follow(engine.tools, store, target)
+                    await follow(engine.tools, store, target, patience=self._patience)
             async with self.app.database.transaction(read_only=True) as tx:
                 waiting = await requests.ages(tx)
         for name in self.app.asked:

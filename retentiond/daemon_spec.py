@@ -21,6 +21,8 @@ from retentiond.stores.config import TargetConfig
 from retentiond.stores.deferred.backend import Backend
 from retentiond.stores.deferred.store import DeferredStore, Identity
 from retentiond.stores.health import Health as HealthConfig
+from retentiond.stores.loki.backend import LokiBackend
+from retentiond.stores.loki.config import LokiTarget
 from retentiond.stores.opensearch.backend import OpenSearchBackend
 from retentiond.stores.opensearch.config import OpenSearchTarget
 from retentiond.stores.postgres.config import PostgresTarget
@@ -164,8 +166,18 @@ def _query_facts(config: OpenSearchTarget | VictoriaLogsTarget, others: Mapping[
     return Facts(has_account=config.account is not None, has_tier=config.tier_field is not None)
 
 
+def _stream_facts(config: LokiTarget, others: Mapping[str, TargetConfig]) -> Facts:
+    del others  # a stream says for itself what it is
+    return Facts(has_account=config.account is not None, has_tier=config.tier_label is not None)
+
+
 def _by_query(
-    config: OpenSearchTarget | VictoriaLogsTarget, target: Target, described: str, backend: Backend
+    config: OpenSearchTarget | VictoriaLogsTarget | LokiTarget,
+    target: Target,
+    described: str,
+    backend: Backend,
+    *,
+    by_tier: bool,
 ) -> DeferredStore:
     """A store whose server erases by query."""
     identity = Identity(
@@ -176,19 +188,24 @@ def _by_query(
         described=described,
         address=":".join([*config.records()[:2], config.username or ""]),
         knows_account=config.account is not None,
-        by_tier=config.tier_field is not None,
+        by_tier=by_tier,
     )
     return DeferredStore(identity, backend)
 
 
 def _documents(config: OpenSearchTarget, target: Target, shared: Shared) -> AnyStore:
     backend = OpenSearchBackend(target.name, config, shared.space)
-    return _by_query(config, target, f"documents of {config.index}", backend)
+    return _by_query(config, target, f"documents of {config.index}", backend, by_tier=config.tier_field is not None)
 
 
 def _lines(config: VictoriaLogsTarget, target: Target, shared: Shared) -> AnyStore:
     backend = VictoriaLogsBackend(target.name, config, shared.space)
-    return _by_query(config, target, f"lines of {config.filter}", backend)
+    return _by_query(config, target, f"lines of {config.filter}", backend, by_tier=config.tier_field is not None)
+
+
+def _streams(config: LokiTarget, target: Target, shared: Shared) -> AnyStore:
+    backend = LokiBackend(target.name, config, shared.space)
+    return _by_query(config, target, f"streams of {config.selector}", backend, by_tier=config.tier_label is not None)
 
 
 def make_stores(
@@ -222,6 +239,7 @@ KINDS: Mapping[type[TargetConfig], Kind] = MappingProxyType(
         S3Target: Kind(_object_facts, _objects),
         OpenSearchTarget: Kind(_query_facts, _documents),
         VictoriaLogsTarget: Kind(_query_facts, _lines),
+        LokiTarget: Kind(_stream_facts, _streams),
     }
 )
 """Every kind of store by its configuration model: a new one is one line here, and one in `stores.registry`."""

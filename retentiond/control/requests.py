@@ -27,7 +27,7 @@ _ENDS = ("verified", "cancelled", "failed")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One that is not over: `seconds` since it was taken on, `moved_seconds` since its stage last changed.
+    """One that is not over: `seconds` since it was taken on, `moved_seconds` since it moved on or was called off.
 
     `called_off` are the holds for which the store was asked to cancel it.
     """
@@ -160,7 +160,8 @@ class Memory:
         """The store was asked to cancel it for these holds: how it ends, it ends so."""
         async with self.database.transaction() as tx:
             await tx.execute(
-                "UPDATE retentiond.requests SET called_off ="
+                "UPDATE retentiond.requests SET moved_at = CASE WHEN called_off @> $3::text::jsonb THEN moved_at"
+                " ELSE pg_catalog.clock_timestamp() END, called_off ="
                 " (SELECT COALESCE(jsonb_agg(DISTINCT e), '[]')"
                 " FROM jsonb_array_elements(called_off || $3::text::jsonb) e)"
                 " WHERE target = $1 AND id = $2 AND ended_at IS NULL",

@@ -398,8 +398,8 @@ class Deferring(Store, Protocol):
         A store that can refuse them from now on does so. What it had taken on before may still run.
         """
 
-    async def progress(self, taken: Taken, *, stage: Stage, seconds: float) -> Progress:
-        """How far a deletion is that was asked for so many seconds ago and was at that stage when last asked about.
+    async def progress(self, taken: Taken, *, stage: Stage, seconds: float, moved: float) -> Progress:
+        """How far a deletion is that was asked for so many seconds ago, and came to that stage `moved` seconds ago.
 
         The store's own word that it is done is believed by nobody: then it is counted again. Raises Blind, Unreachable.
         """

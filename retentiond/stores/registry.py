@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from retentiond.stores.config import TargetConfig
+from retentiond.stores.loki.config import LokiTarget
 from retentiond.stores.opensearch.config import OpenSearchTarget
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.s3.config import S3Target
@@ -19,6 +20,7 @@ CONFIG_MODELS: Final[Mapping[str, type[TargetConfig]]] = MappingProxyType(
         "opensearch": OpenSearchTarget,
         "elasticsearch": OpenSearchTarget,
         "victorialogs": VictoriaLogsTarget,
+        "loki": LokiTarget,
     }
 )
 

@@ -25,7 +25,7 @@ from retentiond.ledger import kinds
 from retentiond.stores.base import AnyStore, Window
 from retentiond.sweep.division import Divided, Shard, names, wanted
 from retentiond.sweep.events import OldestSeen
-from retentiond.sweep.following import follow
+from retentiond.sweep.following import catch_up
 from retentiond.sweep.guards import Allowance, backlog
 from retentiond.sweep.health import pause
 from retentiond.sweep.leftovers import settle, settle_orphans, so_far
@@ -125,7 +125,7 @@ class Enforced:
         self.outcome.in_doubt += doubtful
         if store.fence == "request":
             # What is over is no longer in the way of what is due.
-            await follow(tools, store, self.target)
+            await catch_up(tools, store, self.target)
         intent = kinds.intent(
             plan,
             sweep=self.sweep,

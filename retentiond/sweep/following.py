@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
 from retentiond.control import due, requests
@@ -25,20 +26,49 @@ from retentiond.sweep.told import late_batch
 
 _ENDS: Final = ("verified", "cancelled", "failed")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_LONGEST_WAIT: Final = 300.0
+
+
+@dataclass(slots=True)
+class Patience:
+    """When each deletion is next asked about: the longer it takes, the more seldom, as one may take days."""
+
+    _next: dict[tuple[str, str, int], float] = field(default_factory=dict)
+
+    def due(self, request: Request) -> bool:
+        """Whether it is to be asked about now; then it is next after a twentieth of its age."""
+        key, now = (request.target, request.id, request.permit), time.monotonic()
+        if now < self._next.get(key, 0.0):
+            return False
+        self._next[key] = now + min(request.seconds / 20, _LONGEST_WAIT)
+        return True
+
+    def keep(self, target: str, requests: Iterable[Request]) -> None:
+        """Forget all others of the target."""
+        known = {(each.target, each.id, each.permit) for each in requests}
+        self._next = {key: at for key, at in self._next.items() if key[0] != target or key in known}
 
 
 async def follow(
-    tools: Tools, store: Deferring, target: Target, only: Collection[str] | None = None
+    tools: Tools,
+    store: Deferring,
+    target: Target,
+    only: Collection[str] | None = None,
+    patience: Patience | None = None,
 ) -> dict[str, Tally]:
     """Ask once about all of the target that are not over, or `only` these: what went of those that ended, by their id.
+
+    With `patience` those are passed over that were asked about a moment ago.
 
     One that can't be asked about is said and left. Raises Unreachable where the control database can't be reached.
     """
     async with tools.database.transaction(read_only=True) as tx:
         pending = await requests.unfinished(tx, target.name)
+    if patience is not None:
+        patience.keep(target.name, pending)
     ended: dict[str, Tally] = {}
     for request in pending:
-        if only is not None and request.id not in only:
+        if (only is not None and request.id not in only) or (patience is not None and not patience.due(request)):
             continue
         try:
             found = await _asked(store, request)
@@ -49,6 +79,12 @@ async def follow(
         if went is not None:
             ended[request.id] = went
     return ended
+
+
+async def catch_up(tools: Tools, store: Deferring, target: Target) -> None:
+    """Follow all of the target that are not over, and at once again those that are, to see that they are."""
+    for _ in range(2):
+        await follow(tools, store, target)
 
 
 async def follow_for_a_while(
@@ -71,10 +107,12 @@ async def follow_for_a_while(
 
 async def _asked(store: Deferring, request: Request) -> Progress:
     taken = Taken(request.id, request.asked, request.by_tier)
-    found = await store.progress(taken, stage=_stage(request.stage), seconds=request.seconds)
+    found = await store.progress(
+        taken, stage=_stage(request.stage), seconds=request.seconds, moved=request.moved_seconds
+    )
     if request.called_off and found.stage == "erased":
         # It is over: whether it was done to the end before it was called off is seen at once.
-        found = await store.progress(taken, stage="erased", seconds=request.seconds)
+        found = await store.progress(taken, stage="erased", seconds=request.seconds, moved=float("inf"))
     if found.stage == "failed" and request.called_off:
         return Progress("cancelled", found.told, found.found)
     return found

@@ -126,7 +126,7 @@ class PostboxBackend:
     server: Server
     follow_seconds: float = 0.3
     most_subjects: int = 1000
-    lingers: bool = False
+    settle_seconds: float = 0.0
 
     @property
     def hides(self) -> bool:
@@ -173,6 +173,9 @@ class PostboxBackend:
         if line is None:
             raise NotFound(f"there is no record {key}")
         return Single(key, line.anchor, line.account)
+
+    def fit(self, clauses: Sequence[Clause]) -> Sequence[Clause]:
+        return clauses
 
     async def requests(self, clauses: Sequence[Clause]) -> list[tuple[Mapping[str, Any], Sequence[Clause]]]:
         return [({"clauses": [each.document(0) for each in clauses]}, clauses)]
@@ -225,9 +228,12 @@ class PostboxBackend:
         self.server.deletions[id].word = "done"
         return ""
 
-    async def state(self, id: str, what: Mapping[str, Any], seconds: float) -> State:
+    async def state(self, id: str, what: Mapping[str, Any], seconds: float, moved: float) -> State:
         there = self.server.deletions.get(id)
         return State(there.word if there else "unknown")
+
+    def lingers(self, seconds: float) -> bool:
+        return False
 
     async def forget(self, id: str) -> None:
         self.server.calls.append("forget")

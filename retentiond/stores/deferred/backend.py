@@ -88,9 +88,13 @@ class Backend(Protocol):
         """Whether its queries leave out what is asked to be deleted, before it is."""
 
     @property
-    def lingers(self) -> bool:
-        """Whether one that it says to be cancelled may still be carried out; then a hold waits until it is followed
-        to its end.
+    def settle_seconds(self) -> float:
+        """For how long after it says that one is done queries may leave out what is there still."""
+
+    def lingers(self, seconds: float) -> bool:
+        """Whether one that was cancelled so many seconds after it was asked for may be carried out all the same.
+
+        A hold waits for such a one until it is followed to its end.
         """
 
     async def open(self) -> None:
@@ -119,6 +123,9 @@ class Backend(Protocol):
 
     async def single(self, key: str) -> Single:
         """One record by its key; raises NotFound."""
+
+    def fit(self, clauses: Sequence[Clause]) -> Sequence[Clause]:
+        """The same, in clauses that each fit into a query of it."""
 
     async def requests(self, clauses: Sequence[Clause]) -> Sequence[tuple[Mapping[str, Any], Sequence[Clause]]]:
         """The deletions that together are of just these clauses: each as JSON, and its own clauses.
@@ -150,8 +157,8 @@ class Backend(Protocol):
     async def cancel(self, id: str) -> str:
         """Ask it to cancel one; why it does not, empty where it said that it does. It is asked again by `pending`."""
 
-    async def state(self, id: str, what: Mapping[str, Any], seconds: float) -> State:
-        """What it says of one that was asked for so many seconds ago."""
+    async def state(self, id: str, what: Mapping[str, Any], seconds: float, moved: float) -> State:
+        """What it says of one that was asked for so many seconds ago, and cancelled or moved on so many ago."""
 
     async def forget(self, id: str) -> None:
         """Remove what the server has kept of one that is over, where it keeps anything and lets that go."""
@@ -167,6 +174,14 @@ class Known(Protocol):
     @property
     def asked(self) -> Mapping[str, Any]:
         """What was asked for."""
+
+    @property
+    def seconds(self) -> float:
+        """How long ago it was asked for."""
+
+    @property
+    def moved_seconds(self) -> float:
+        """How long ago it moved on, or was called off."""
 
     @property
     def called_off(self) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ class DeferredBatch:
         subjects: list[Subject] = [
             (each.account, each.tier) if ground.by_tier else each.account for each in facets.found
         ]
-        clauses = clauses_of(rulings, subjects, by_tier=ground.by_tier, requested=under_way)
+        clauses = ground.backend.fit(clauses_of(rulings, subjects, by_tier=ground.by_tier, requested=under_way))
         measured = await ground.backend.measure(clauses) if clauses else ()
         return _Judged(
             clauses, measured, self._tally(facets.after, sum(f.count for f in facets.found), clauses, measured)
@@ -184,16 +184,18 @@ async def went(backend: Backend, asked: Mapping[str, Any]) -> Tally:
     return Tally(changed=sum(by_tier.values()), by_tier=by_tier, failed=left)
 
 
-async def progress(backend: Backend, taken: Taken, *, stage: Stage, seconds: float) -> Progress:
+async def progress(backend: Backend, taken: Taken, *, stage: Stage, seconds: float, moved: float) -> Progress:
     """How far a deletion is; see `stores.base.Deferring.progress`.
 
     Where the server says that it is over, it is counted; where nothing is left it is `erased`, then `verified`.
     """
-    said = await backend.state(taken.id, taken.asked["what"], seconds)
+    said = await backend.state(taken.id, taken.asked["what"], seconds, moved)
     if said.word == "running":
-        if backend.hides and not (await went(backend, taken.asked)).failed:
+        if backend.hides and stage == "requested" and not (await went(backend, taken.asked)).failed:
             return Progress("hidden", said.told)
         return Progress("requested" if stage == "requested" else "hidden", said.told)
+    if stage == "erased" and moved < backend.settle_seconds:
+        return Progress("erased", said.told)
     found = await went(backend, taken.asked)
     if not found.failed and stage != "erased":
         return Progress("erased", said.told)

@@ -61,7 +61,7 @@ class RequestHolds:
             known = await self._known() if pending else _Asked({}, {})
             reached = {each.id: ids for each in pending if (ids := _reached(known.of(each), holds))}
             if not reached:
-                return await self._lingering(concerned) if backend.lingers else {}
+                return await self._lingering(backend, concerned)
             for name, ids in reached.items():
                 refused[name] = await self._cancel(backend, name, ids)
             await asyncio.sleep(_PAUSE if look else 0)
@@ -71,7 +71,7 @@ class RequestHolds:
                 lacking.setdefault(hold_id, []).append(f"deletion {name} {refused[name] or 'is not cancelled yet'}")
         return {hold_id: "; ".join(sorted(why)) for hold_id, why in lacking.items()}
 
-    async def _lingering(self, concerned: Sequence[Hold]) -> dict[str, str]:
+    async def _lingering(self, backend: Backend, concerned: Sequence[Hold]) -> dict[str, str]:
         """The holds for which something was cancelled that may still be carried out."""
         memory = self.store.memory
         known = await memory.unfinished() if memory is not None else ()
@@ -79,7 +79,7 @@ class RequestHolds:
             hold.id: f"deletion {each.id} was cancelled, and it is not certain yet that it is not carried out"
             for hold in concerned
             for each in known
-            if hold.id in each.called_off
+            if hold.id in each.called_off and backend.lingers(each.seconds - each.moved_seconds)
         }
 
     async def _cancel(self, backend: Backend, id: str, holds: Sequence[str]) -> str:

@@ -290,9 +290,9 @@ class DeferredStore:
             return await self.backend.unfence(fence)
         return permit.left(0.0) < 0
 
-    async def progress(self, taken: Taken, *, stage: Stage, seconds: float) -> Progress:
+    async def progress(self, taken: Taken, *, stage: Stage, seconds: float, moved: float) -> Progress:
         """How far a deletion is."""
-        return await progress(self.backend, taken, stage=stage, seconds=seconds)
+        return await progress(self.backend, taken, stage=stage, seconds=seconds, moved=moved)
 
     def _ground(self) -> Ground:
         return Ground(self.backend, self._directory, self.memory, self._identity.by_tier)

@@ -47,7 +47,7 @@ class OpenSearchBackend:
     follow_seconds = 5.0
     most_subjects = 5_000
     hides = False
-    lingers = False
+    settle_seconds = 0.0
 
     def __init__(self, name: str, config: OpenSearchTarget, space: str) -> None:
         self._name, self._config = name, config
@@ -122,6 +122,10 @@ class OpenSearchBackend:
 
     # --- Erasing ---
 
+    def fit(self, clauses: Sequence[Clause]) -> Sequence[Clause]:
+        """A query has room for as many accounts as a window has."""
+        return clauses
+
     async def requests(self, clauses: Sequence[Clause]) -> Sequence[tuple[Mapping[str, Any], Sequence[Clause]]]:
         """One deletion by query of them all, and before it the whole indices that can go."""
         for clause in clauses:
@@ -167,7 +171,7 @@ class OpenSearchBackend:
         """Ask the task to stop."""
         return await self._server.cancel(id)
 
-    async def state(self, id: str, what: Mapping[str, Any], seconds: float) -> State:  # noqa: ARG002 - tasks end when they end
+    async def state(self, id: str, what: Mapping[str, Any], seconds: float, moved: float) -> State:  # noqa: ARG002 - tasks end when they end
         """What the task says; when it is over, searches are made to see what it did."""
         found = await self._server.task(id)
         if found is not None and not found["completed"]:
@@ -177,6 +181,10 @@ class OpenSearchBackend:
         if found is None:
             return State("unknown", "the server has lost the task, as when the node that had it was restarted")
         return State("done", _told(found))
+
+    def lingers(self, seconds: float) -> bool:  # noqa: ARG002 - what is not in the list is over
+        """One that is stopped does nothing more."""
+        return False
 
     async def forget(self, id: str) -> None:
         """Remove the task's result."""

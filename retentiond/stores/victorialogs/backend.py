@@ -43,7 +43,7 @@ class VictoriaLogsBackend:
     # A task rewrites what it deletes from, so few of them are better than many.
     most_subjects = 5_000
     hides = False
-    lingers = False
+    settle_seconds = 0.0
 
     def __init__(self, name: str, config: VictoriaLogsTarget, space: str) -> None:
         self._name, self._config = name, config
@@ -142,6 +142,10 @@ class VictoriaLogsBackend:
 
     # --- Erasing ---
 
+    def fit(self, clauses: Sequence[Clause]) -> Sequence[Clause]:
+        """A query has room for as many accounts as a window has."""
+        return clauses
+
     async def requests(self, clauses: Sequence[Clause]) -> Sequence[tuple[Mapping[str, Any], Sequence[Clause]]]:
         """One deletion of them all."""
         for clause in clauses:
@@ -183,10 +187,14 @@ class VictoriaLogsBackend:
             return error.message
         return ""
 
-    async def state(self, id: str, what: Mapping[str, Any], seconds: float) -> State:  # noqa: ARG002 - the list tells
+    async def state(self, id: str, what: Mapping[str, Any], seconds: float, moved: float) -> State:  # noqa: ARG002 - the list tells
         """Whether it is in the list of tasks; nothing tells how one ended that is not."""
         running = any(str(each["task_id"]) == id for each in await self._tasks())
         return State("running" if running else "done")
+
+    def lingers(self, seconds: float) -> bool:  # noqa: ARG002 - what is not in the list is over
+        """One that is stopped does nothing more."""
+        return False
 
     async def forget(self, id: str) -> None:
         """The server keeps nothing."""
