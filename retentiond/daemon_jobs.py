@@ -200,8 +200,7 @@ class Jobs:
             for name in self.app.asked.keys() & waiting.keys():
                 target, store = spec.target(name), engine.stores[name]
                 if store.fence == "request":
-                    await engine.open(target)
-                    await follow(engine.tools, store, target, patience=self._patience)
+                    await follow(engine.tools, store, target, patience=self._patience, wake=True)
             async with self.app.database.transaction(read_only=True) as tx:
                 waiting = await requests.ages(tx)
         for name in self.app.asked:

@@ -163,7 +163,8 @@ class DeferringBatch(Protocol):
     async def erase(self, permit: Permit, window: Window, *, salt: str) -> tuple[Taken, ...]:
         """Ask the store for just what was intended: what it took on.
 
-        Raises Refused where it surely took nothing of it, and Unreachable where that is not known, or it took a part.
+        Raises Refused where it surely took nothing of it, Strained where that is for now, and Unreachable where that is
+        not known, or it took a part.
         """
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from retentiond.control import permits, units
 from retentiond.domain.permit import Permit
-from retentiond.errors import Unreachable
+from retentiond.errors import Strained, Unreachable
 from retentiond.ledger import kinds
 from retentiond.stores.base import Deferring, Intended, Taken, Tally, Way, Window
 from retentiond.sweep.asked import write_down
@@ -38,6 +38,7 @@ class ByRequest:
         self._batches, self._store, self._stopping = batches, store, stopping
         self._numbers = Numbers(batches.tools)
         self._asking = False
+        self._asked = 0
 
     async def begin(self) -> None:
         """Nothing is to be known beforehand."""
@@ -57,7 +58,7 @@ class ByRequest:
         batches.looking = 0.0
         async with self._store.batch(batches.plan) as batch:
             seen = await batch.looked(window)
-            while (left := batches.left) is not None and seen.selected > left:
+            while (left := self._left()) is not None and seen.selected > left:
                 if not left or window.size <= 1:
                     return None
                 window = replace(window, size=window.size // 2)
@@ -70,7 +71,7 @@ class ByRequest:
             await batch.ready()
             permit = await batches.issue(await self._numbers.take(), batch_id, window)
             intended = await batch.intended(permit, window)
-            batches.require_within_bound(intended.selected)
+            batches.require_within_bound(self._under_way() + intended.selected)
             taken: tuple[Taken, ...] = ()
             if intended.selected:
                 await self._prepare(permit, intended, batch_id, began)
@@ -79,12 +80,17 @@ class ByRequest:
                     taken = await batch.erase(permit, window, salt=batches.salt(batch_id))
                 except Unreachable:
                     raise
+                except Strained:
+                    self._asking = False
+                    await self.give_up()
+                    raise
                 except Exception:
                     self._asking = False
                     raise
         asked = replace(seen, selected=intended.selected, requested=seen.requested + sum(t.selected for t in taken))
         await self._settle(permit, asked, taken, window, began)
         batches.looking = time.monotonic() - began
+        self._asked += intended.selected
         went = await follow_for_a_while(
             batches.tools, self._store, batches.target, [each.id for each in taken], self._stopping
         )
@@ -116,6 +122,14 @@ class ByRequest:
             await permits.end(tx, permit, "refused", cursor=cursor)
             if told is not None:
                 await batches.tools.journal.append(tx, told)
+
+    def _under_way(self) -> int:
+        """How many records this sweep has asked for that did not go yet: they count as if they had."""
+        return max(self._asked - self._batches.outcome.changed, 0)
+
+    def _left(self) -> int | None:
+        left = self._batches.left
+        return None if left is None else max(left - self._under_way(), 0)
 
     async def _pass(self, window: Window, seen: Tally) -> None:
         """Nothing is due in the window: the walk has come past it."""

@@ -55,10 +55,12 @@ async def follow(
     target: Target,
     only: Collection[str] | None = None,
     patience: Patience | None = None,
+    wake: bool = False,
 ) -> dict[str, Tally]:
     """Ask once about all of the target that are not over, or `only` these: what went of those that ended, by their id.
 
-    With `patience` those are passed over that were asked about a moment ago.
+    With `patience` those are passed over that were asked about a moment ago. `wake`: where one failed or was cancelled,
+    the target is due at once; a sweep that asks sees to it anyhow.
 
     One that can't be asked about is said and left. Raises Unreachable where the control database can't be reached.
     """
@@ -75,7 +77,7 @@ async def follow(
         except RetentiondError as error:
             tools.observer(Failed(target.name, error.kind, error.message, error.remedy))
             continue
-        went = await _moved(tools, target, request, found)
+        went = await _moved(tools, target, request, found, wake=wake)
         if went is not None:
             ended[request.id] = went
     return ended
@@ -118,7 +120,7 @@ async def _asked(store: Deferring, request: Request) -> Progress:
     return found
 
 
-async def _moved(tools: Tools, target: Target, request: Request, found: Progress) -> Tally | None:
+async def _moved(tools: Tools, target: Target, request: Request, found: Progress, *, wake: bool) -> Tally | None:
     """Write down where it has come to; what went, where that is its end and nobody else has written it."""
     if found.stage == request.stage:
         if found.told != request.told:
@@ -128,7 +130,7 @@ async def _moved(tools: Tools, target: Target, request: Request, found: Progress
     over, went = found.stage in _ENDS, found.found or Tally()
     body = end_body(request, went) if over else None
     async with tools.database.transaction() as tx:
-        if found.stage in ("cancelled", "failed"):
+        if wake and found.stage in ("cancelled", "failed"):
             # Before the request's own row, as everybody who locks both does.
             await due.make_due(tx, [target.name])
         if not await requests.move(tx, request, found.stage, found.told):

@@ -187,7 +187,18 @@ async def test_a_server_that_is_busy_for_a_moment_is_asked_again(subject, status
     assert (await subject.rig.only()).changed == 5
 
 
-@pytest.mark.parametrize("status", [429, 400])
+async def test_a_server_that_has_too_much_to_do_for_a_deletion_is_left_alone_until_the_next_sweep(subject):
+    await subject.records()
+    subject.server.fail("_delete_by_query", 429, times=99)
+    outcome = await subject.rig.only()
+    assert (outcome.outcome, outcome.error["kind"], len(deletions(subject))) == ("capped", "strained", 1)
+    await subject.rig.require_settled()
+    assert not subject.server.indices["retentiond-fence"].aliases
+    subject.server.faults.clear()
+    assert (await subject.rig.only()).changed == 5
+
+
+@pytest.mark.parametrize("status", [400, 413])
 async def test_a_deletion_that_the_server_does_not_take_on_leaves_nothing_open(subject, status):
     await subject.records()
     subject.server.fail(

@@ -337,3 +337,36 @@ async def test_a_hold_waits_while_a_target_that_is_configured_no_more_has_deleti
     subject.rig.targets["logs"] = kept
     await subject.rig.approve_policy()
     assert (await activated(subject))[0] == 1
+
+
+async def test_what_is_under_way_counts_for_the_guard_as_if_it_had_gone(subject):
+    """More becomes due in the middle of a sweep than was counted: what the first window asked for is not gone yet."""
+    await subject.rig.db.execute("UPDATE accounts SET tier = 'free', deleted_at = NULL WHERE id < 4")
+    for key in range(1, 4):
+        await subject.add(key, account=str(key))
+    for key in range(1001, 1010):
+        await subject.add(key, account="3", days=1)
+    subject.server.busy = True
+    subject.rig.guards = {"max_records": 3, "min_records": 0}
+    subject.rig.targets["logs"]["pace"] |= {"max_batch": 1}
+
+    async def damage():
+        await subject.rig.db.execute("UPDATE accounts SET deleted_at = now() - interval '90 days' WHERE id = 3")
+
+    with subject.meanwhile(damage):
+        outcome = await subject.rig.only()
+    assert (outcome.outcome, len(subject.server.deletions)) == ("capped", 2), outcome.error
+    subject.server.work()
+    assert len(await subject.left()) == 10
+
+
+async def test_an_account_that_no_directory_has_is_held_by_its_canonical_name(subject):
+    subject.rig.policy = {
+        "classes": {"operational_logs": {"ttl": {"free": "P90D", "pro": "P90D", "enterprise": "P90D"}, "override": {}}}
+    }
+    await subject.add(1, account="0077", days=4000)
+    subject.server.busy = True
+    assert (await subject.rig.only()).requested == 1
+    await place(subject, accounts=("77",))
+    assert (await activated(subject))[0] == 1
+    assert [each.word for each in subject.server.deletions.values()] == ["done"]

@@ -62,10 +62,6 @@ class DeferredBatch:
         """Judge the window, touching nothing."""
         return (await self._judged(window, await self._under_way())).tally
 
-    async def counted(self, window: Window) -> Tally:
-        """The same, with what was asked for and is there still among what is due."""
-        return (await self._judged(window, ())).tally
-
     async def intended(self, permit: Permit, window: Window) -> Intended:
         """What is to be asked for, by what the directory says now."""
         judged = await self._judged(window, await self._under_way())
@@ -78,6 +74,7 @@ class DeferredBatch:
         for clause in due:
             if clause.range.until is None:
                 raise Refused("a deletion without a bound of time is never asked for")
+        due, counts = await self._canonical(due, counts)
         self._intended = []
         for what, clauses in await self._ground.backend.requests(due) if due else ():
             by_tier: dict[str, int] = {}
@@ -114,6 +111,20 @@ class DeferredBatch:
         # What was taken on may have only begun, and still needs its fence; it goes at the deletion's end.
         self._fence = ""
         return tuple(taken)
+
+    async def _canonical(self, due: Sequence[Clause], counts: Mapping[int, int]) -> tuple[list[Clause], dict[int, int]]:
+        """The clauses with all accounts in the directory's canonical text, those too that it does not have.
+
+        A hold that comes later is compared with that.
+        """
+        directory = self._ground.directory
+        given = {each for clause in due for each in clause.accounts if each is not None}
+        texts = await directory.canonical(given) if directory is not None and given else {}
+        found = [
+            replace(clause, ids=tuple(None if each is None else texts.get(each, each) for each in clause.accounts))
+            for clause in due
+        ]
+        return found, {id(new): counts[id(old)] for new, old in zip(found, due, strict=True)}
 
     def _require_time(self, permit: Permit) -> None:
         """Raise Refused where it may be too late to send anything, and the server would not refuse it."""

@@ -19,7 +19,7 @@ import orjson
 import stamina
 
 from retentiond.domain.clock import ClockReading
-from retentiond.errors import Unreachable
+from retentiond.errors import Strained, Unreachable
 from retentiond.stores.deferred.config import HttpAccess
 
 _TRIES: Final = 4
@@ -43,6 +43,11 @@ class Answer:
     def ok(self) -> bool:
         """Whether it did what it was asked."""
         return 200 <= self.status < 300
+
+    def require_time_for_it(self, what: str) -> None:
+        """Raise Strained where the server said that it has too much to do, and so did not do it."""
+        if self.status == 429:
+            raise Strained(f"{what} has too much to do for a deletion (429)", remedy="nothing to do: it is asked again")
 
     @property
     def document(self) -> dict[str, Any]:

@@ -197,8 +197,8 @@ class DeferredStore:
         return ("account", "tier") if self._identity.by_tier else ("account",)
 
     async def count(self, plan: TargetPlan, window: Window) -> Tally:
-        """Judge a window without touching it; what was asked for and is there still is due."""
-        return await DeferredBatch(self._ground(), plan).counted(window)
+        """Judge a window without touching it; what was asked for and is there still is late, and not due again."""
+        return await DeferredBatch(self._ground(), plan).looked(window)
 
     async def past(self, plan: TargetPlan, window: Window) -> tuple[str, ...] | None:
         """Where the walk goes on after the window."""

@@ -255,6 +255,7 @@ class LokiBackend:
         """Ask for the deletion, and find it in the list: its answer has no id."""
         params = {"query": self._query(permit, what), "start": what["start"], "end": what["end"]}
         answer = await self._client.once("POST", f"{_API}/delete", params=params)
+        answer.require_time_for_it(f"Loki of target {self._name}")
         if answer.status >= 500 or answer.status == 408:
             raise Unreachable(f"whether Loki took on a deletion is not known: it answers {answer.status}")
         self._done(answer, "a deletion")

@@ -209,6 +209,7 @@ class Server:
 
     def _taken(self, answer: Answer, what: str) -> dict[str, Any]:
         """What an answer to something that erases says: a gateway's, or a server's that failed, says nothing."""
+        answer.require_time_for_it(f"the server of {self._index}")
         if answer.status in _UNKNOWN or (answer.status == 503 and _type(answer) == ""):
             raise Unreachable(f"whether the server took on to {what} is not known: {answer.status} {_type(answer)}")
         if answer.status == 404:

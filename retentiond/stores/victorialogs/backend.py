@@ -165,6 +165,7 @@ class VictoriaLogsBackend:
         """Ask for the deletion: the task."""
         said = queries.marked(what["filter"], f"{self._mark}{permit}")
         answer = await self._client.once("POST", "/delete/run_task", params=self._key, form={"filter": said})
+        answer.require_time_for_it(f"VictoriaLogs of target {self._name}")
         if answer.status >= 500 or answer.status == 408:
             raise Unreachable(f"whether VictoriaLogs took on a deletion is not known: it answers {answer.status}")
         return str(self._done(answer, "a deletion").document["task_id"])
