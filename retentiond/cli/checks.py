@@ -17,7 +17,7 @@ from retentiond.cli import fresh
 from retentiond.cli.looking import open_check
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
 from retentiond.cli.targets import Broken
-from retentiond.control import detached, holds, permits
+from retentiond.control import detached, holds, permits, requests
 from retentiond.control.database import Database
 from retentiond.daemon import EVADED_REMEDY, App, evaded_holds
 from retentiond.domain.clock import ClockReading, skew
@@ -185,6 +185,7 @@ async def _forgotten(app: App, found: _Found) -> None:
     try:
         async with app.database.transaction(read_only=True) as tx:
             lost = [each for each in await detached.noted(tx) if each.target not in app.engine.stores]
+            under_way = requests.stranded(await requests.unfinished(tx), app.engine.stores.keys())
             unasked = {each.target for each in await permits.open_permits(tx)} - app.engine.stores.keys()
     except Exception as error:
         found.broken("control", error)
@@ -195,6 +196,13 @@ async def _forgotten(app: App, found: _Found) -> None:
             "queries of the whole table don't see its records then, and no sweep brings it back"
         )
         remedy = f"configure the target again; or ALTER TABLE … ATTACH PARTITION {each.name} {each.bounds};"
+        found.findings.append(Finding("error", "control", message, remedy))
+    for target in sorted(under_way):
+        message = (
+            f"target {target}, which is configured no more, has deletions under way in its store: nobody follows them, "
+            "and a hold that may cover it stays pending, since nobody can cancel them"
+        )
+        remedy = "configure the target again until they are over (`request_age_seconds`)"
         found.findings.append(Finding("error", "control", message, remedy))
     for target in sorted(unasked):
         message = (

@@ -27,7 +27,7 @@ from retentiond.control.database import Database, Tx
 from retentiond.control.hold_rows import Recorder
 from retentiond.control.natives import NativeStep
 from retentiond.control.outstanding import OpenPermit
-from retentiond.domain.holds import Hold
+from retentiond.domain.holds import Hold, covers_target
 from retentiond.domain.permit import Outstanding
 from retentiond.errors import RetentiondError, quoted
 
@@ -77,15 +77,15 @@ async def activate_pending(
     async with database.transaction(read_only=True) as tx:
         pending = await _pending(tx)
         earlier = await permits.open_permits(tx, before=max(pending.values())) if pending else []
-        stranded = requests.stranded(await requests.unfinished(tx), (native or {}).keys()) if pending else {}
+        stranded = await _stranded(tx, pending, (native or {}).keys()) if pending else {}
     if not pending:
         return []
     tried: set[str] = set()
 
     async def activated(missing: Mapping[str, Mapping[str, str]]) -> list[Hold]:
-        if stranded:
-            return []
-        there = pending.keys() - tried - {hold_id for lacking in missing.values() for hold_id in lacking}
+        there = (
+            pending.keys() - tried - stranded.keys() - {hold_id for lacking in missing.values() for hold_id in lacking}
+        )
         clear = {hold_id for hold_id in there if _clear(pending[hold_id], earlier, passed)}
         tried.update(clear)
         return await _activate(database, passed, clear, quarantine, record) if clear else []
@@ -117,6 +117,20 @@ async def _pending(tx: Tx) -> dict[str, int]:
     """The epoch of each pending hold, by id."""
     rows = await tx.fetch("SELECT id, epoch FROM retentiond.holds WHERE state = 'pending' ORDER BY epoch")
     return {row["id"]: row["epoch"] for row in rows}
+
+
+async def _stranded(tx: Tx, pending: Collection[str], targets: Collection[str]) -> dict[str, str]:
+    """The pending holds that may cover what is being deleted in a target that nobody can ask here, and one of those."""
+    left = requests.stranded(await requests.unfinished(tx), targets)
+    if not left:
+        return {}
+    rows = await tx.fetch(f"SELECT {hold_rows.COLUMNS} FROM retentiond.holds WHERE id = ANY($1)", list(pending))
+    return {
+        hold.id: target
+        for hold in map(hold_rows.from_row, rows)
+        for target, class_name in left.items()
+        if covers_target(hold.scope, target=target, class_name=class_name)
+    }
 
 
 async def _ask(
@@ -184,7 +198,7 @@ async def _report(
     missing: Mapping[str, Mapping[str, str]],
     quarantine: float,
     on_wait: OnWait,
-    stranded: Mapping[str, int],
+    stranded: Mapping[str, str],
 ) -> None:
     """Say for each hold that is still pending what it waits for."""
     async with database.transaction(read_only=True) as tx:
@@ -202,14 +216,10 @@ async def _report(
             for target, lacking in missing.items()
             if row["id"] in lacking
         )
-        reasons.extend(
-            Waiting(
-                "unknown_target", target=target, detail=f"no such target is configured here, and it has {n} {_OPEN}"
-            )
-            for target, n in stranded.items()
-        )
+        if row["id"] in stranded:
+            told = "no such target is configured here, and it has deletions under way that nobody can ask for"
+            reasons.append(Waiting("unknown_target", target=stranded[row["id"]], detail=told))
         on_wait(hold_rows.from_row(row), tuple(reasons))
 
 
-_OPEN = "deletions under way that nobody can ask for"
 _FAILOVER = "the control database has failed over or was restored: permits from before may still be out"

@@ -7,7 +7,7 @@ each stage once, however many processes ask. What was asked for names accounts, 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -171,13 +171,9 @@ class Memory:
             )
 
 
-def stranded(found: Sequence[Request], targets: Collection[str]) -> dict[str, int]:
-    """Of these, how many are of each target that is none of `targets`: nobody here can ask for them."""
-    counts: dict[str, int] = {}
-    for each in found:
-        if each.target not in targets:
-            counts[each.target] = counts.get(each.target, 0) + 1
-    return counts
+def stranded(found: Iterable[Request], targets: Collection[str]) -> dict[str, str]:
+    """Of these, the targets that are none of `targets`, with their class: nobody here can ask for them."""
+    return {each.target: str(each.outcome["class"]) for each in found if each.target not in targets}
 
 
 def _from_row(row: asyncpg.Record) -> Request:

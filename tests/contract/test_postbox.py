@@ -11,11 +11,16 @@ import pytest
 from retentiond import daemon_spec
 from retentiond.control import holds, requests
 from retentiond.control.hold_rows import HoldDraft
+from retentiond.daemon_jobs import Jobs
+from retentiond.daemon_watch import Watch
 from retentiond.domain.holds import Scope
+from retentiond.metrics import Metrics
 from retentiond.stores import registry
 from retentiond.stores.deferred.batch import DeferredBatch
+from retentiond.sweep.following import follow
 from tests.contract.behaviours import Contract, Subject
 from tests.contract.postbox import SERVERS, Line, PostboxTarget, Server, postbox
+from tests.services.gates import looks
 from tests.services.sweeping import ACCOUNTS, let_permits_age
 
 
@@ -330,6 +335,8 @@ async def test_a_hold_waits_while_a_target_that_is_configured_no_more_has_deleti
     )
     subject.rig.target("others")
     await subject.rig.approve_policy()
+    await place(subject, targets=("others",))
+    assert (await activated(subject))[0] == 1, "it covers nothing of that"
     await place(subject)
     count, why, detail = await activated(subject)
     assert (count, why) == (0, ["unknown_target"])
@@ -370,3 +377,57 @@ async def test_an_account_that_no_directory_has_is_held_by_its_canonical_name(su
     await place(subject, accounts=("77",))
     assert (await activated(subject))[0] == 1
     assert [each.word for each in subject.server.deletions.values()] == ["done"]
+
+
+async def test_the_daemon_follows_deletions_to_their_end_and_tells_how_old_the_oldest_is(subject):
+    await subject.records()
+    subject.server.busy = True
+    await subject.rig.only()
+    async with subject.rig.app() as app:
+        watch = Watch(Metrics(app.spec.targets, app.spec.policy.tiers, version="1", mode="enforce"))
+        jobs = Jobs(app, watch)
+
+        def told(name):
+            return watch.metrics.registry.get_sample_value(f"retentiond_{name}", {"target": "logs"})
+
+        await jobs._follow()
+        assert (told("requests_unfinished"), told("request_age_seconds") > 0) == (1, True)
+        subject.server.work()
+        async for _ in looks("the deletion is not followed to its end", every=0.05):
+            await jobs._follow()
+            if not told("requests_unfinished"):
+                break
+        assert told("request_age_seconds") == 0
+    assert await stages(subject) == ["requested", "erased", "verified"]
+    await subject.rig.require_told(logs=5)
+
+
+async def test_one_that_failed_makes_its_target_due_when_the_daemon_finds_out_and_not_when_a_sweep_does(subject):
+    """A sweep that finds what it asked for failed ends as such, and is tried again after its interval: not at once."""
+    await subject.records()
+    subject.server.acts = False
+    await subject.rig.only()
+    later = "SELECT next_due_at > clock_timestamp() FROM retentiond.units"
+    async with subject.rig.control_connection() as control:
+        assert await control.fetchval(later)
+        subject.server.busy = True
+        await subject.rig.only()
+        subject.server.work()
+        async with subject.rig.app() as app:
+            watch = Watch(Metrics(app.spec.targets, app.spec.policy.tiers, version="1", mode="enforce"))
+            await Jobs(app, watch)._follow()
+        assert not await control.fetchval(later)
+
+
+async def test_two_processes_that_follow_the_same_deletion_tell_of_it_once(subject):
+    await subject.records()
+    subject.server.busy = True
+    await subject.rig.only()
+    subject.server.work()
+    async with subject.rig.app() as one, subject.rig.app() as other:
+        for _ in range(3):
+            await asyncio.gather(
+                *(follow(app.engine.tools, app.engine.stores["logs"], app.spec.target("logs")) for app in (one, other))
+            )
+    assert await stages(subject) == ["requested", "erased", "verified"]
+    await subject.rig.require_told(logs=5)
