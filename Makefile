@@ -14,6 +14,8 @@ COVERAGE = $(if $(TEST_ARGS),,--cov --cov-report=term --cov-fail-under=$(COVERED
 # to do takes over from who has, so that all end together.
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -lt 8 ] || n=8; echo $$((n + 1)))
 PARALLEL = -n $(JOBS) --dist worksteal
+# Named once more at the very end, since a log that is cut short keeps its last lines.
+NAMED = || { $(BIN)/python -m pytest -q --cache-show 'cache/lastfailed'; exit 1; }
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 TEST_ARGS ?=
@@ -31,7 +33,7 @@ demo: $(STAMP)  ## the daemon on an embedded Postgres with made data (DEMO_ARGS=
 	@$(BIN)/python -m retentiond demo $(DEMO_ARGS)
 
 test: $(STAMP)  ## all tests that need nothing but Python, and their coverage (TEST_ARGS=tests/unit for some)
-	$(BIN)/python -m pytest -m "not system" $(PARALLEL) $(COVERAGE) $(TEST_ARGS)
+	$(BIN)/python -m pytest -m "not system" $(PARALLEL) $(COVERAGE) $(TEST_ARGS) $(NAMED)
 
 test-system: $(STAMP)  ## tests that need faketime, pgbouncer, spin and gcc, or Ceph (installed where root and apt-get are there), and short campaigns
 	@for tool in faketime pgbouncer spin gcc radosgw; do \
@@ -42,7 +44,7 @@ test-system: $(STAMP)  ## tests that need faketime, pgbouncer, spin and gcc, or 
 		fi; done
 	@for tool in faketime spin gcc radosgw; do command -v $$tool >/dev/null || { \
 		echo "$$tool is missing; remedy: install the package of that name" >&2; exit 1; }; done
-	$(BIN)/python -m pytest -m system $(PARALLEL) $(TEST_ARGS)
+	$(BIN)/python -m pytest -m system $(PARALLEL) $(TEST_ARGS) $(NAMED)
 
 campaign: $(STAMP)  ## processes, servers and a network that fail for N seconds, judged from outside; draining and judging come on top (N=3600 SEED=7)
 	$(BIN)/python -m tests.campaign --seconds $(N) $(if $(SEED),--seed $(SEED))

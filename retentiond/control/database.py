@@ -222,6 +222,7 @@ class Database:
             transaction = connection.transaction(isolation="read_committed", readonly=read_only)
             try:
                 async with asyncio.timeout(timeout_ms / 1000 + ANSWER_SECONDS):
+                    connection.is_closed()  # raises InterfaceError where the pool has taken a lost one back already
                     connection.open_with(settings)  # type: ignore[attr-defined]  # passed on to _Connection
                     await transaction.start()
             except BaseException as error:

@@ -157,18 +157,21 @@ async def _watch(demo: Demo, standing: Standing, child: Child) -> None:
 
 async def _approve_first(app: App, view: View, approved: set[str]) -> None:
     """Approve what the guard stopped, once for each target: the first backlog. Later ones wait for an operator."""
-    async with app.database.transaction() as tx:
-        for each in await approvals.waiting(tx):
-            if each.kind != "sweep" or each.target in approved:
-                continue
+    async with app.database.transaction(read_only=True) as tx:
+        awaited = await approvals.waiting(tx)
+    for each in awaited:
+        if each.kind != "sweep" or each.target in approved:
+            continue
+        # One at a time, and the ledger's head locked last: whoever ends a sweep locks its unit first.
+        async with app.database.transaction() as tx:
             granted = await approvals.grant(tx, each.kind, each.target, each.digest, each.count, BY)
+            await due.make_due(tx, [each.target])
             entry = kinds.approval(
                 "granted", subject=each.kind, target=each.target, digest=each.digest, bound=granted.bound, by=BY
             )
             await app.journal.append(tx, entry)
-            await due.make_due(tx, [each.target])
-            approved.add(each.target)
-            view.say(f"{each.target}: a guard stopped a first sweep of {each.count} records; the demo approves it")
+        approved.add(each.target)
+        view.say(f"{each.target}: a guard stopped a first sweep of {each.count} records; the demo approves it")
 
 
 async def _go_on(demo: Demo, app: App, child: Child, folder: Path, variables: dict[str, str]) -> None:

@@ -39,7 +39,8 @@ def settings(*, statement_ms: int, idle_ms: int, lock_ms: int | None = None) -> 
 
 
 def open_with(connection: Connection, settings: str) -> None:
-    """Let the next transaction of the connection begin with these."""
+    """Let the next transaction of the connection begin with these; raises InterfaceError where it was lost."""
+    connection.is_closed()  # The pool takes a lost one back at once; of the methods only asyncpg's own tell that.
     connection.open_with(settings)  # type: ignore[union-attr]  # passed on to what the pool makes
 
 

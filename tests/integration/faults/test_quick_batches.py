@@ -9,7 +9,7 @@ import pytest
 
 from retentiond.stores.postgres.quick import QuickBatch
 from retentiond.sweep.events import BatchDone
-from tests.services.gates import end_when_waited_for, open_transaction, waits_for_lock
+from tests.services.gates import end_when_waited_for, looks, open_transaction, waits_for_lock
 
 
 @pytest.fixture
@@ -119,6 +119,32 @@ async def test_an_account_upgraded_after_the_permit_and_before_the_snapshot_keep
     outcome = await sweep
     assert (outcome.outcome, outcome.changed) == ("drained", 0)
     assert len(await company.ids()) == 33
+
+
+async def test_a_connection_that_is_lost_before_the_delete_is_a_server_not_reached_and_no_defect(company, monkeypatch):
+    """And known to be lost by then: the pool has taken it back already."""
+    batches, go_on = [], asyncio.Event()
+    whole = QuickBatch._require_unchanged
+
+    async def stopping(self):
+        batches.append(self)
+        await go_on.wait()
+        return await whole(self)
+
+    monkeypatch.setattr(QuickBatch, "_require_unchanged", stopping)
+    sweep = asyncio.create_task(company.only())
+    async for _ in looks("no batch came to its delete"):
+        if batches:
+            break
+    connection = batches[0].connection
+    await company.db.execute("SELECT pg_terminate_backend($1, 5000)", connection.get_server_pid())
+    async for _ in looks("the lost connection was not noticed"):
+        if connection._con is None:
+            break
+    go_on.set()
+    assert (await sweep).error["kind"] == "unreachable"
+    monkeypatch.undo()
+    await drained(company)
 
 
 FENCES = """
