@@ -45,6 +45,7 @@ from retentiond.stores.s3.store import S3Store
 from retentiond.sweep.engine import Announce, Engine
 from retentiond.sweep.events import Observer, ignore
 from retentiond.sweep.plans import Tools
+from retentiond.sweep.recovery import probe_of
 from retentiond.sweep.spec import Spec
 
 Patience = Callable[[], bool]
@@ -81,7 +82,8 @@ class App:
 
     def fences(self) -> dict[str, FenceProbe]:
         """For each target that has to be asked, how to ask whether a permit's batch there can't begin any more."""
-        return {name: store.fence_passed for name, store in self.engine.stores.items() if store.fence != "expiry"}
+        probes = {name: probe_of(store) for name, store in self.engine.stores.items()}
+        return {name: probe for name, probe in probes.items() if probe is not None}
 
     async def activate_holds(self, record: Recorder, on_wait: OnWait | None = None) -> list[Hold]:
         """Make active every pending hold that can be, once; see `control.activation`."""

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from retentiond.control import permits
+from retentiond.control.activation import FenceProbe
 from retentiond.control.database import Database, Tx
 from retentiond.control.outstanding import OpenPermit
 from retentiond.control.permits import PERMIT_SECONDS
@@ -39,6 +40,20 @@ Credit = Callable[[Tx, Body], Awaitable[None]]
 
 def _never() -> bool:
     return False
+
+
+def probe_of(store: AnyStore) -> FenceProbe | None:
+    """What asks the target whether a permit's batch there can't take effect any more; None: there time alone tells."""
+    if store.fence == "expiry":
+        return None
+    asked = store
+
+    async def probe(permit: Outstanding) -> bool:
+        if permit.fence != asked.fence:
+            raise _of_another_kind(permit, asked.name, asked.kind)
+        return await asked.fence_passed(permit)
+
+    return probe
 
 
 async def settle_open_permits(
@@ -102,11 +117,7 @@ async def fate_of(
     elif permit.fenced_by == "transaction" == store.fence:
         await _until_over(store, permit.outstanding)
     else:
-        raise Blind(
-            f"permit {permit.number} is of a {permit.fenced_by} of target {permit.target}, which is of store"
-            f" {store.kind} now and has none",
-            remedy="configure the target as it was until its next sweep, and give the new one another name",
-        )
+        raise _of_another_kind(permit.outstanding, permit.target, store.kind)
     if prepared is None:
         return Fate("aborted")
     if permit.fenced_by != store.fence or prepared.get(PLACE, list(store.records)) != list(store.records):
@@ -177,6 +188,14 @@ async def _until_over(store: Transactional, permit: Outstanding) -> None:
     raise Unreachable(
         f"the transaction of permit {permit.number} is still open",
         remedy="end the backend of application retentiond in the target database",
+    )
+
+
+def _of_another_kind(permit: Outstanding, target: str, kind: str) -> Blind:
+    made = {"request": "deletions that run later", "expiry": "requests that expire"}.get(permit.fence, "a transaction")
+    return Blind(
+        f"permit {permit.number} is of {made} of target {target}, which is no {kind} target's",
+        remedy="configure the target as it was until its next sweep, and give the new one another name",
     )
 
 

@@ -18,7 +18,7 @@ from retentiond.metrics import Metrics
 from retentiond.stores import registry
 from retentiond.stores.deferred.batch import DeferredBatch
 from retentiond.sweep.following import follow
-from tests.contract.behaviours import Contract, Subject
+from tests.contract.behaviours import Contract, Subject, killed
 from tests.contract.postbox import SERVERS, Line, PostboxTarget, Server, postbox
 from tests.services.gates import looks
 from tests.services.sweeping import ACCOUNTS, let_permits_age
@@ -431,3 +431,18 @@ async def test_two_processes_that_follow_the_same_deletion_tell_of_it_once(subje
             )
     assert await stages(subject) == ["requested", "erased", "verified"]
     await subject.rig.require_told(logs=5)
+
+
+async def test_a_target_that_has_become_a_table_is_asked_for_no_lock_about_deletions(subject):
+    """The lock of a number that no transaction ever had is free: that would say nothing of what is sent late."""
+    await subject.records()
+    with subject.dying("before"), killed():
+        await subject.rig.only()
+    await subject.rig.db.execute("CREATE TABLE logs (id bigint PRIMARY KEY, account_id bigint, created_at timestamptz)")
+    subject.rig.targets.clear()
+    subject.rig.target("logs")
+    await subject.rig.approve_policy()
+    await place(subject)
+    count, why, detail = await activated(subject)
+    assert (count, why) == (0, ["unreachable"])
+    assert "deletions that run later" in detail
