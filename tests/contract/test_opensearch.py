@@ -405,9 +405,11 @@ class TestCheck:
         ]
 
 
-async def test_a_document_is_explained_by_its_index_and_id(subject):
+async def test_a_document_is_explained_by_its_index_and_id_and_an_index_by_its_oldest(subject):
     await subject.records()
     async with subject.rig.app() as app:
+        verdict = await app.engine.explain(app.spec.target("logs"), subject.index)
+        assert (str(verdict.kind), verdict.tier) == ("erase", "free")
         verdict = await app.engine.explain(app.spec.target("logs"), f"{subject.index}/1")
         assert (str(verdict.kind), verdict.tier) == ("erase", "free")
         with pytest.raises(NotFound, match="no document 1"):

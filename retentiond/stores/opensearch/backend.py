@@ -107,18 +107,24 @@ class OpenSearchBackend:
         return queries.measured(found["aggregations"], int(found["hits"]["total"]["value"]))
 
     async def single(self, key: str) -> Single:
-        """One document by INDEX/ID; raises NotFound."""
+        """One document by INDEX/ID, or the oldest of an index by its name; raises NotFound."""
         index, slash, name = key.partition("/")
-        found = await self._server.document(index, name) if slash else None
+        found = await (self._server.document(index, name) if slash else self._oldest(key))
         if found is None:
             raise NotFound(
-                f"target {self._name} has no document {key}", remedy="name it as INDEX/ID, by the index that it lies in"
+                f"target {self._name} has no document {key}",
+                remedy="name an index, or a document as INDEX/ID by the index that it lies in",
             )
         source = found.get("_source") or {}
         fields = self._fields
         account = _at(source, fields.account) if fields.account else None
         tier = _at(source, fields.tier) if fields.tier else None
         return Single(key, _anchor(_at(source, fields.anchor)), account, tier)
+
+    async def _oldest(self, index: str) -> dict[str, Any] | None:
+        found = await self._server.search(queries.oldest_of(self._fields, index))
+        hits: list[dict[str, Any]] = found["hits"]["hits"]
+        return hits[0] if hits else None
 
     # --- Erasing ---
 

@@ -67,6 +67,12 @@ def totals(fields: Fields) -> dict[str, Any]:
     return {"size": 0, "track_total_hits": True, **_edges(fields)}
 
 
+def oldest_of(fields: Fields, index: str) -> dict[str, Any]:
+    """The body of a search for the oldest document of one index of the target."""
+    order = {fields.anchor: {"order": "asc", "unmapped_type": "date"}}
+    return {"size": 1, "track_total_hits": False, "query": {"term": {"_index": index}}, "sort": [order]}
+
+
 def measured(found: Mapping[str, Any], count: int) -> Measured:
     """What one aggregation, or a whole answer, says."""
     return Measured(count, _moment(found["oldest"]), _moment(found["newest"]))
