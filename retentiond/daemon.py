@@ -18,7 +18,7 @@ from uuid import uuid4
 import stamina
 
 from retentiond import __version__
-from retentiond.control import approvals, flags, meta, policies, units
+from retentiond.control import approvals, flags, meta, policies, requests, units
 from retentiond.control.database import Database, Tx
 from retentiond.control.legal_holds import LegalHolds
 from retentiond.control.log_retention import LogRetention
@@ -36,6 +36,8 @@ from retentiond.settings import Settings
 from retentiond.stores.base import AnyStore
 from retentiond.stores.cloudwatch.native import LogRetentionHolds
 from retentiond.stores.cloudwatch.store import CloudwatchStore
+from retentiond.stores.deferred.holds import RequestHolds
+from retentiond.stores.deferred.store import DeferredStore
 from retentiond.stores.postgres.directory import Directory
 from retentiond.stores.postgres.native import NativeHolds
 from retentiond.stores.postgres.pools import Pools
@@ -158,6 +160,12 @@ async def open_app(
         directory = Directory(settings.accounts) if settings.accounts else None
         made = {each.name: _native(stores[each.name], each.data_class.name, tools, directory) for each in spec.targets}
         native = {name: each for name, each in made.items() if each is not None}
+        asked = {}
+        for each in spec.targets:
+            store = stores[each.name]
+            if isinstance(store, DeferredStore):
+                store.remember(requests.Memory(database, each.name))
+                asked[each.name] = RequestHolds(store, each.data_class.name, directory)
         try:
             engine = Engine(
                 tools,
@@ -168,10 +176,10 @@ async def open_app(
                 announce=_announcer(database),
             )
             rules = Rules(settings.mode, settings.policy_approved, settings.holds.two_person)
-            yield App(rules, database, journal, engine, keys["texts"], document, native, settings)
+            yield App(rules, database, journal, engine, keys["texts"], document, native, asked, settings)
         finally:
-            for each in native.values():
-                await each.leave()
+            for keeper in native.values():
+                await keeper.leave()
             for store in stores.values():
                 await store.close()
             if directory is not None:

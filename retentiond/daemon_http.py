@@ -35,7 +35,7 @@ async def serving(app: App, watch: Watch, nudge: Callable[[], None]) -> AsyncIte
     given = app.settings.http
     database = await app.database.another(application_name="retentiond api", size=_CONNECTIONS)
     try:
-        desk = Desk(app.rules, database, app.journal, app.engine, app.texts_key, app.document, app.native)
+        desk = Desk(app.rules, database, app.journal, app.engine, app.texts_key, app.document, app.native, app.asked)
         site = Site(
             desk,
             Health(checks(app, watch)),

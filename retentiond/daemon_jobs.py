@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from retentiond.control import entries, holds, idempotency, natives, overview, permits, workers
+from retentiond.control import entries, holds, idempotency, natives, overview, permits, requests, workers
 from retentiond.control.holds import Waiting
 from retentiond.control.overview import Overview
 from retentiond.control.queue import Bell
@@ -29,6 +29,7 @@ from retentiond.errors import Blind, LedgerError, StillPending, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.verify import verify_database
 from retentiond.sweep import native_expiry
+from retentiond.sweep.following import Patience, follow
 
 log = structlog.get_logger()
 BY = "daemon"
@@ -47,6 +48,8 @@ _STUCK = "stuck"
 _NATIVE_SECONDS = 60.0
 # Somebody may set a lifecycle rule at any time; a call or two for each target that can have one.
 _EXPIRY_SECONDS = 300.0
+# A store's deletions take from a second to days; asking costs a call for each that is under way.
+_FOLLOW_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Jobs:
     _why: dict[str, str] = field(default_factory=dict)
     _native_epoch: int = -1
     _expiry_epoch: int = -1
+    _patience: Patience = field(default_factory=Patience)
 
     def consider(self, seen: Overview, *, sweeping: bool, entered: bool) -> None:
         """Begin what is due; `sweeping`: the ledger grows at this moment; `entered`: the mode is in force."""
@@ -72,6 +76,7 @@ class Jobs:
             self._begin("native", HOLDS, lambda: self._keep_native(seen), every=every)
         every = _EXPIRY_SECONDS if self._expiry_epoch == seen.epoch else 0
         self._begin("native expiry", HOLDS, lambda: self._look_at_native_expiry(seen), every=every)
+        self._begin_if(bool(self.app.asked), "following", LOOP, self._follow, every=_FOLLOW_SECONDS)
         self._judge_pending(seen)
         self._begin("presence", CONTROL, self._appear, every=workers.SEEN_EVERY_SECONDS)
         beats = _is_due(seen, entered=entered)
@@ -186,6 +191,22 @@ class Jobs:
                 "without them",
             )
 
+    async def _follow(self) -> None:
+        """Ask about what stores carry out by themselves, and tell how long the oldest of it has been waiting."""
+        engine, spec = self.app.engine, self.app.spec
+        async with self.app.database.transaction(read_only=True) as tx:
+            waiting = await requests.ages(tx)
+        if spec.enforce:
+            for name in self.app.asked.keys() & waiting.keys():
+                target, store = spec.target(name), engine.stores[name]
+                if store.fence == "request":
+                    await follow(engine.tools, store, target, patience=self._patience, wake=True)
+            async with self.app.database.transaction(read_only=True) as tx:
+                waiting = await requests.ages(tx)
+        for name in self.app.asked:
+            number, seconds = waiting.get(name, (0, 0.0))
+            self.watch.metrics.observe_requests(name, number, seconds)
+
     def _note_waiting(self, hold: Hold, reasons: Sequence[Waiting]) -> None:
         told = {f"target {each.target}: {each.detail}" if each.target else each.detail for each in reasons}
         self._why[hold.id] = "; ".join(sorted(told))
@@ -238,6 +259,7 @@ class Jobs:
         async with self.app.database.transaction() as tx:
             await permits.prune(tx)
             await idempotency.prune(tx)
+            await requests.prune(tx)
         await Bell(self.app.database).prune()
 
 

@@ -21,9 +21,15 @@ from retentiond.stores.base import AnyStore
 from retentiond.stores.cloudwatch.config import CloudwatchTarget
 from retentiond.stores.cloudwatch.store import CloudwatchStore
 from retentiond.stores.config import TargetConfig
+from retentiond.stores.deferred.backend import Backend
+from retentiond.stores.deferred.store import DeferredStore, Identity
 from retentiond.stores.files.config import FilesTarget
 from retentiond.stores.files.store import FilesStore
 from retentiond.stores.health import Health as HealthConfig
+from retentiond.stores.loki.backend import LokiBackend
+from retentiond.stores.loki.config import LokiTarget
+from retentiond.stores.opensearch.backend import OpenSearchBackend
+from retentiond.stores.opensearch.config import OpenSearchTarget
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.postgres.paired import Pair, PairedRows
 from retentiond.stores.postgres.pools import Pools
@@ -31,6 +37,8 @@ from retentiond.stores.postgres.store import PostgresStore
 from retentiond.stores.s3.archive import S3Archive
 from retentiond.stores.s3.config import S3Target
 from retentiond.stores.s3.store import S3Store
+from retentiond.stores.victorialogs.backend import VictoriaLogsBackend
+from retentiond.stores.victorialogs.config import VictoriaLogsTarget
 from retentiond.sweep.spec import Health, Limits, Pace, Query, Spec, Target
 
 
@@ -182,6 +190,53 @@ def _log_groups(config: CloudwatchTarget, target: Target, shared: Shared) -> Any
     return CloudwatchStore(target.name, config, action=target.action, data_class=target.data_class)
 
 
+def _query_facts(config: OpenSearchTarget | VictoriaLogsTarget, others: Mapping[str, TargetConfig]) -> Facts:
+    del others  # a record says for itself what it is
+    return Facts(has_account=config.account is not None, has_tier=config.tier_field is not None)
+
+
+def _stream_facts(config: LokiTarget, others: Mapping[str, TargetConfig]) -> Facts:
+    del others  # a stream says for itself what it is
+    return Facts(has_account=config.account is not None, has_tier=config.tier_label is not None)
+
+
+def _by_query(
+    config: OpenSearchTarget | VictoriaLogsTarget | LokiTarget,
+    target: Target,
+    described: str,
+    backend: Backend,
+    *,
+    by_tier: bool,
+) -> DeferredStore:
+    """A store whose server erases by query."""
+    identity = Identity(
+        name=target.name,
+        kind=config.store,
+        action=target.action,
+        records=config.records(),
+        described=described,
+        address=":".join([*config.records()[:2], config.username or ""]),
+        knows_account=config.account is not None,
+        by_tier=by_tier,
+    )
+    return DeferredStore(identity, backend)
+
+
+def _documents(config: OpenSearchTarget, target: Target, shared: Shared) -> AnyStore:
+    backend = OpenSearchBackend(target.name, config, shared.space)
+    return _by_query(config, target, f"documents of {config.index}", backend, by_tier=config.tier_field is not None)
+
+
+def _stored_lines(config: VictoriaLogsTarget, target: Target, shared: Shared) -> AnyStore:
+    backend = VictoriaLogsBackend(target.name, config, shared.space)
+    return _by_query(config, target, f"lines of {config.filter}", backend, by_tier=config.tier_field is not None)
+
+
+def _streams(config: LokiTarget, target: Target, shared: Shared) -> AnyStore:
+    backend = LokiBackend(target.name, config, shared.space)
+    return _by_query(config, target, f"streams of {config.selector}", backend, by_tier=config.tier_label is not None)
+
+
 def make_stores(targets: Sequence[Target], given: Mapping[str, TargetConfig], shared: Shared) -> dict[str, AnyStore]:
     """The stores of all targets, those that are paired put together."""
     made = {each.name: make_store(given[each.name], each, shared) for each in targets}
@@ -211,6 +266,9 @@ KINDS: Mapping[type[TargetConfig], Kind] = MappingProxyType(
         PostgresTarget: Kind(_table_facts, _table),
         S3Target: Kind(_object_facts, _objects),
         CloudwatchTarget: Kind(_log_group_facts, _log_groups),
+        OpenSearchTarget: Kind(_query_facts, _documents),
+        VictoriaLogsTarget: Kind(_query_facts, _stored_lines),
+        LokiTarget: Kind(_stream_facts, _streams),
     }
 )
 """Every kind of store by its configuration model: a new one is one line here, and one in `stores.registry`."""

@@ -113,6 +113,12 @@ class Metrics:
         self._native = self._of_target(
             "native_expiry_conflicts", "Rules by which the store itself would erase what must stay; NaN: not seen"
         )
+        self._requests = self._of_target(
+            "requests_unfinished", "Deletions that the store has taken on and has not been seen to have carried out"
+        )
+        self._request_age = self._of_target(
+            "request_age_seconds", "For how long the oldest such deletion has been waiting; 0: there is none"
+        )
         self._batch_records = self._of_target("batch_records", "Records acted on by the last batch")
 
     def _make_state_gauges(self) -> None:
@@ -140,7 +146,8 @@ class Metrics:
                 counter.labels(name, target.data_class.name, tier)
         self._bytes.labels(name, target.data_class.name)
         of_records = (self._held, self._unresolved, self._orphans, self._overdue, self._behind)
-        gauges = (*of_records, self._success, self._batch_records, self._overhead)
+        asked = (self._requests, self._request_age)
+        gauges = (*of_records, *asked, self._success, self._batch_records, self._overhead)
         for series in (*gauges, self._sweeps, self._batches):
             series.labels(name)
         self._next.labels(name).set(_NAN)
@@ -179,6 +186,11 @@ class Metrics:
             self._read_clocks(event.target, event.skew)
         elif isinstance(event, OldestSeen):
             self._anchors[event.target.name] = event.anchor
+
+    def observe_requests(self, target: str, number: int, seconds: float) -> None:
+        """How many deletions of a target its store has still to carry out, and the age of the oldest."""
+        self._requests.labels(target).set(number)
+        self._request_age.labels(target).set(seconds)
 
     def observe_state(
         self,

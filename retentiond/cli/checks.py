@@ -16,7 +16,7 @@ from rich.markup import escape
 from retentiond.cli import fresh, http_checks
 from retentiond.cli.looking import open_check
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, note, settings
-from retentiond.control import detached, holds, permits
+from retentiond.control import detached, holds, permits, requests
 from retentiond.control.database import Database
 from retentiond.daemon import App
 from retentiond.desk.policy import EVADED_REMEDY, evaded_holds
@@ -190,6 +190,7 @@ async def _forgotten(app: App, found: _Found) -> None:
     try:
         async with app.database.transaction(read_only=True) as tx:
             lost = [each for each in await detached.noted(tx) if each.target not in app.engine.stores]
+            under_way = requests.stranded(await requests.unfinished(tx), app.engine.stores.keys())
             unasked = {each.target for each in await permits.open_permits(tx)} - app.engine.stores.keys()
     except Exception as error:
         found.broken("control", error)
@@ -200,6 +201,13 @@ async def _forgotten(app: App, found: _Found) -> None:
             "queries of the whole table don't see its records then, and no sweep brings it back"
         )
         remedy = f"configure the target again; or ALTER TABLE … ATTACH PARTITION {each.name} {each.bounds};"
+        found.findings.append(Finding("error", "control", message, remedy))
+    for target in sorted(under_way):
+        message = (
+            f"target {target}, which is configured no more, has deletions under way in its store: nobody follows them, "
+            "and a hold that may cover it stays pending, since nobody can cancel them"
+        )
+        remedy = "configure the target again until they are over (`request_age_seconds`)"
         found.findings.append(Finding("error", "control", message, remedy))
     for target in sorted(unasked):
         message = (

@@ -80,11 +80,12 @@ async def sweep(targets: tuple[str, ...], json_: bool) -> int:
 
     \b
     JSON: {"sweep", "mode", "now", "targets": {T: {"outcome", "erased", "anonymised", "archived", "bytes", "held",
-      "minimum", "unresolved", "blocked", "orphans", "locked", "failed", "in_doubt", "batches", "seconds",
-      "overdue_seconds", "oldest", "newest", "error", "upkeep", "by_tier", in plan mode also "would_erase",
+      "minimum", "unresolved", "blocked", "orphans", "locked", "failed", "in_doubt", "requested", "batches",
+      "seconds", "overdue_seconds", "oldest", "newest", "error", "upkeep", "by_tier", in plan mode also "would_erase",
       "would_erase_bytes"}}}
       "outcome" is drained, capped (stopped early), paused, guarded (waits for `retentiond approve`), blind (can't be
-      judged) or failed; "overdue_seconds" is null where it is not known. "upkeep", after a sweep that erased many, has
+      judged) or failed; "requested" counts what a store has taken on to erase later by itself;
+      "overdue_seconds" is null where it is not known. "upkeep", after a sweep that erased many, has
       "dead_rows", "live_rows", "indexes", "vacuumed", "advice" (SQL), "error", "remedy"; else it is null.
     """
     progress = Progress(json=json_)

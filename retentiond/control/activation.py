@@ -10,7 +10,9 @@ A permit whose fence is an expiry needs nobody to ask: its intent says so, and t
 target is configured no more, or as another kind of store. One whose fence is its worker's presence has no
 deadline: it is over when the target shows that the worker is gone, or an operator has said so.
 
-Where a target's own database keeps holds as well (`natives`), a hold that covers it has to be in force there first.
+Where a target's own database keeps holds as well (`natives`), a hold that covers it has to be in force there first. And
+a store whose deletions run later is asked there for those that it has taken on; so its permits are asked about *before*
+that: what was let go before the hold has by then been taken on, or never will be.
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from retentiond.control import barrier, hold_rows, natives, permits
+from retentiond.control import barrier, hold_rows, natives, permits, requests
 from retentiond.control.database import Database, Tx
 from retentiond.control.hold_rows import Recorder
 from retentiond.control.natives import NativeStep
 from retentiond.control.outstanding import OpenPermit
-from retentiond.domain.holds import Hold
+from retentiond.domain.holds import Hold, covers_target
 from retentiond.domain.permit import Outstanding
 from retentiond.errors import RetentiondError, quoted
 
@@ -76,21 +78,26 @@ async def activate_pending(
     async with database.transaction(read_only=True) as tx:
         pending = await _pending(tx)
         earlier = await permits.open_permits(tx, before=max(pending.values())) if pending else []
+        stranded = await _stranded(tx, pending, (native or {}).keys()) if pending else {}
     if not pending:
         return []
     tried: set[str] = set()
 
     async def activated(missing: Mapping[str, Mapping[str, str]]) -> list[Hold]:
-        there = pending.keys() - tried - {hold_id for lacking in missing.values() for hold_id in lacking}
+        there = (
+            pending.keys() - tried - stranded.keys() - {hold_id for lacking in missing.values() for hold_id in lacking}
+        )
         clear = {hold_id for hold_id in there if _clear(pending[hold_id], earlier, passed)}
         tried.update(clear)
         return await _activate(database, passed, clear, quarantine, record) if clear else []
 
     quarantine = permit_seconds + grace_seconds
+    first = [permit for permit in earlier if permit.fenced_by == "request"]
+    answers = await _ask(first, fences, probe_seconds, grace_seconds)
     # Asked after the pending holds were read, so that each of them is among those that are put in force.
     async with aclosing(natives.settling(database, native or {}, only=pending)) as looks:
         missing = await anext(looks)
-        answers = await _ask(earlier, fences, probe_seconds, grace_seconds)
+        answers |= await _ask([each for each in earlier if each not in first], fences, probe_seconds, grace_seconds)
         passed = {number for number, reason in answers.items() if reason is None}
         active = await activated(missing)
         # A target that is slow to answer keeps those holds waiting that it has to do with, and no others.
@@ -98,7 +105,7 @@ async def activate_pending(
             active += await activated(missing)
     blocked = pending.keys() - {hold.id for hold in active}
     if on_wait is not None and blocked:
-        await _report(database, blocked, answers, missing, quarantine, on_wait)
+        await _report(database, blocked, answers, missing, quarantine, on_wait, stranded)
     return active
 
 
@@ -111,6 +118,20 @@ async def _pending(tx: Tx) -> dict[str, int]:
     """The epoch of each pending hold, by id."""
     rows = await tx.fetch("SELECT id, epoch FROM retentiond.holds WHERE state = 'pending' ORDER BY epoch")
     return {row["id"]: row["epoch"] for row in rows}
+
+
+async def _stranded(tx: Tx, pending: Collection[str], targets: Collection[str]) -> dict[str, str]:
+    """The pending holds that may cover what is being deleted in a target that nobody can ask here, and one of those."""
+    left = requests.stranded(await requests.unfinished(tx), targets)
+    if not left:
+        return {}
+    rows = await tx.fetch(f"SELECT {hold_rows.COLUMNS} FROM retentiond.holds WHERE id = ANY($1)", list(pending))
+    return {
+        hold.id: target
+        for hold in map(hold_rows.from_row, rows)
+        for target, class_name in left.items()
+        if covers_target(hold.scope, target=target, class_name=class_name)
+    }
 
 
 async def _ask(
@@ -185,6 +206,7 @@ async def _report(
     missing: Mapping[str, Mapping[str, str]],
     quarantine: float,
     on_wait: OnWait,
+    stranded: Mapping[str, str],
 ) -> None:
     """Say for each hold that is still pending what it waits for."""
     async with database.transaction(read_only=True) as tx:
@@ -202,6 +224,9 @@ async def _report(
             for target, lacking in missing.items()
             if row["id"] in lacking
         )
+        if row["id"] in stranded:
+            told = "no such target is configured here, and it has deletions under way that nobody can ask for"
+            reasons.append(Waiting("unknown_target", target=stranded[row["id"]], detail=told))
         on_wait(hold_rows.from_row(row), tuple(reasons))
 
 

@@ -29,9 +29,9 @@ COLUMNS = (
 class OpenPermit:
     """A permit without an outcome. `prepared` is what its batch has written down before it took effect.
 
-    `past`: seconds since the deadline (`Outstanding`). Of one whose fence is an expiry the intent has the `grace`, and
-    how long the machine of its worker had been `up` when it was asked for; of one whose fence is its worker's presence,
-    what that is told by (`presence`), and who has declared the worker `gone`, if anybody has.
+    `past`: seconds since the deadline (`Outstanding`). Of one whose fence is an expiry or a request the intent has the
+    `grace`, and how long the machine of its worker had been `up` when it was asked for; of one whose fence is its
+    worker's presence, what that is told by (`presence`), and who has declared the worker `gone`, if anybody has.
     """
 
     number: int

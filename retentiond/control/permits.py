@@ -87,7 +87,7 @@ async def issue(
     unknown outcome it asks again: the same number for the same batch gives the same permit.
     """
     sought = Permit(number, lease, expected_epoch, digest, str(intent.get("batch", "")), _UNSET, _UNSET)
-    if intent.get("fence") == "expiry":
+    if intent.get("fence") in ("expiry", "request"):
         # Read before the first attempt, so that no request is younger than it says.
         intent = {**intent, "up": uptime()}
 

@@ -14,6 +14,7 @@ from retentiond.domain.holds import Hold
 from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
 from retentiond.stores.cloudwatch.native import LogRetentionHolds
+from retentiond.stores.deferred.holds import RequestHolds
 from retentiond.stores.postgres.native import NativeHolds
 from retentiond.stores.s3.native import S3NativeHolds
 from retentiond.sweep.engine import Engine
@@ -50,7 +51,8 @@ class Rules:
 class Desk:
     """Everything that is asked and changed through; `document` is the configuration of the policy's digest.
 
-    `texts_key` keys the digests of free text in the ledger; `native` are the targets whose store can keep holds.
+    `texts_key` keys the digests of free text in the ledger; `native` are the targets whose store can keep holds,
+    `asked` those whose store may have deletions that a hold has cancelled.
     """
 
     rules: Rules
@@ -60,6 +62,7 @@ class Desk:
     texts_key: bytes
     document: dict[str, object]
     native: Mapping[str, AnyNative]
+    asked: Mapping[str, RequestHolds]
 
     @property
     def spec(self) -> Spec:
@@ -83,11 +86,13 @@ class Desk:
         )
 
     def natives(self) -> dict[str, NativeStep]:
-        """For each target whose store keeps holds itself, what brings it in step.
+        """For each target whose store has to be asked before a hold is active, what asks it.
 
-        Of a bucket any hold may ask it; and log groups erase by themselves, whoever asks.
+        It keeps holds itself (of a bucket any hold may ask that), or erases by itself whoever asks (log groups), or may
+        have deletions that have to be cancelled.
         """
-        return {name: each for name, each in self.native.items() if each.always or not isinstance(each, NativeHolds)}
+        keep = {name: each for name, each in self.native.items() if each.always or not isinstance(each, NativeHolds)}
+        return {**keep, **self.asked}
 
     def hold_recorder(self, by: str, also: Also | None = None) -> Recorder:
         """Writes each change of a hold into the ledger, in the transaction that makes it."""

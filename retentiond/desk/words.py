@@ -37,6 +37,8 @@ def entry_in_words(entry: Mapping[str, Any]) -> str:
         return _outcome(entry)
     if kind == "in_doubt":
         return f"{entry['target']}: permit {entry['permit']} had no outcome; found: {entry['found']}{by}"
+    if kind == "request":
+        return f"{entry['target']}: deletion {entry['request']} of {entry['selected']} records is {entry['stage']}{by}"
     if kind == "hold":
         until = f", erasable from {entry['erasable_at']}" if entry.get("erasable_at") else ""
         return f"{entry['hold']} {entry['event']}, now {entry['state']}{until}{by}"

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
-Fence: TypeAlias = Literal["transaction", "expiry", "presence"]
+Fence: TypeAlias = Literal["transaction", "expiry", "presence", "request"]
 """What makes a batch harmless whose worker does not come back (4-safety): that its transaction is over, that its
-requests have expired by the server's own clock, or that the worker is shown to be gone."""
+requests have expired by the server's own clock, that the worker is shown to be gone, or that the store takes no request
+under it any more, and those that it took can be asked for and cancelled."""
 
 SAME_DATABASE = """
 SELECT concat_ws(':', oid, datname, pg_postmaster_start_time(), current_setting('port'))

@@ -34,6 +34,7 @@ class Kind(StrEnum):
     INTENT = "intent"
     OUTCOME = "outcome"
     IN_DOUBT = "in_doubt"
+    REQUEST = "request"
     HOLD = "hold"
     ERASURE = "erasure"
     EXPORT = "export"
@@ -203,6 +204,41 @@ def intent(plan: TargetPlan, *, sweep: str, store: str, shard: str, mode: str, d
 def outcome(work: Work, result: Result) -> Entry:
     """A batch was carried out."""
     return Entry(Kind.OUTCOME, {**work.document(), **result.document()})
+
+
+def request(
+    stage: str,
+    *,
+    request: str,
+    target: str,
+    store: str,
+    permit: int,
+    batch: str,
+    digest: str,
+    selected: int,
+    by: str,
+    detail: Mapping[str, Json] | None = None,
+) -> Entry:
+    """A deletion that a store carries out by itself came to another stage (`requested`, `hidden`, …).
+
+    `request` is the store's own name for it, `digest` the keyed digest of what was asked for, `selected` how many
+    records that was about. What went is in the outcome at its end.
+    """
+    return Entry(
+        Kind.REQUEST,
+        {
+            "stage": stage,
+            "request": request,
+            "target": target,
+            "store": store,
+            "permit": permit,
+            "batch": batch,
+            "digest": digest,
+            "selected": selected,
+            "by": by,
+            "detail": detail or {},
+        },
+    )
 
 
 def in_doubt(*, permit: int, target: str, shard: str, batch: str, found: str, by: str) -> Entry:

@@ -26,7 +26,7 @@ NO_KEYS: Final = frozenset({CONFIG, CONFIG_FILE, POLICY_APPROVED, LOG_FORMAT, LO
 SHIPPED: Final = "shipped default policy"
 
 _SECRETS: Final = frozenset(
-    {"dsn", "password", "secret", "token", "api_key", "secret_key", "secret_access_key", "access_key_id"}
+    {"dsn", "password", "secret", "token", "api_key", "auth_key", "secret_key", "secret_access_key", "access_key_id"}
 )
 _SECRET_ENDINGS: Final = ("_dsn", "_password", "_secret", "_token", "_secret_key")
 _SECTIONS: Final = frozenset(

@@ -6,7 +6,8 @@ A store walks its records in windows, judges each by SQL or code derived from th
 What makes a batch harmless whose worker does not come back differs (4-safety, "The batch"), and with it the order of a
 batch; so there are kinds of stores, told apart by `fence`, and each has only the methods that its order needs:
 `Transactional`, where one transaction is the batch; `Expiring`, where its requests are refused by the server itself
-from a certain instant on; and `Present`, where nobody but the worker itself is there to enforce anything.
+from a certain instant on; `Present`, where nobody but the worker itself is there to enforce anything; and `Deferring`,
+which takes on deletions and carries them out later by itself.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ from retentiond.stores.values import (
     Matches,
     Part,
     PartState,
+    Progress,
     Severity,
+    Stage,
+    Taken,
     Tally,
     TierTally,
     Upkeep,
@@ -54,6 +58,8 @@ __all__ = [
     "AnyStore",
     "Archived",
     "Batch",
+    "Deferring",
+    "DeferringBatch",
     "Expiring",
     "ExpiringBatch",
     "Extent",
@@ -68,9 +74,12 @@ __all__ = [
     "Partitions",
     "Present",
     "PresentBatch",
+    "Progress",
     "Severity",
+    "Stage",
     "Store",
     "SurveyedDirectory",
+    "Taken",
     "Tally",
     "TierTally",
     "TransactionBatch",
@@ -156,6 +165,36 @@ class PresentBatch(Batch, Protocol):
         """Judge what was looked at once more, by what the account directory says now: what is to go under the permit.
 
         Nothing is destroyed yet. Raises Blind, Unreachable, Refused, and Conflict where it has to be looked at again.
+        """
+
+
+class DeferringBatch(Protocol):
+    """One window of a target that takes on deletions and carries them out later; asked in this order, under one plan.
+
+    A deletion names no records but says which: each has a bound of time and the accounts or tiers that it is about,
+    leaves out what is held, and is never without both.
+    """
+
+    async def looked(self, window: Window) -> Tally:
+        """Judge the window, touching nothing; what was requested before and is not over is `requested`, and not due.
+
+        Raises Blind, Unreachable, Refused.
+        """
+
+    async def ready(self) -> None:
+        """Make what the fence needs at the server, before the permit is asked for; raises as `looked`."""
+
+    async def intended(self, permit: Permit, window: Window) -> Intended:
+        """Judge it once more, by what the account directory says now: its document has what is to be asked for.
+
+        Nothing is sent yet; raises Blind, Unreachable, Refused.
+        """
+
+    async def erase(self, permit: Permit, window: Window, *, salt: str) -> tuple[Taken, ...]:
+        """Ask the store for just what was intended: what it took on.
+
+        Raises Refused where it surely took nothing of it, Strained where that is for now, and Unreachable where that is
+        not known, or it took a part.
         """
 
 
@@ -391,5 +430,32 @@ class Present(Store, Protocol):
         """
 
 
-AnyStore: TypeAlias = Transactional | Expiring | Present
+class Deferring(Store, Protocol):
+    """A target whose deletions are requests that run later by themselves, and can be cancelled until then."""
+
+    @property
+    def fence(self) -> Literal["request"]:
+        """What makes a batch harmless whose worker does not come back."""
+
+    @property
+    def follow_seconds(self) -> float:
+        """For how long a sweep waits for what it has asked for, before it leaves that to whoever follows it."""
+
+    def batch(self, plan: TargetPlan) -> AbstractAsyncContextManager[DeferringBatch]:
+        """Take up one window under the plan; nothing is open at the server meanwhile."""
+
+    async def fence_passed(self, permit: Outstanding) -> bool:
+        """Whether the store takes no request under that permit any more; raises Unreachable.
+
+        A store that can refuse them from now on does so. What it had taken on before may still run.
+        """
+
+    async def progress(self, taken: Taken, *, stage: Stage, seconds: float, moved: float) -> Progress:
+        """How far a deletion is that was asked for so many seconds ago, and came to that stage `moved` seconds ago.
+
+        The store's own word that it is done is believed by nobody: then it is counted again. Raises Blind, Unreachable.
+        """
+
+
+AnyStore: TypeAlias = Transactional | Expiring | Present | Deferring
 """A store of any fence; `fence` tells which."""

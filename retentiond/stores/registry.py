@@ -9,11 +9,23 @@ from typing import Final
 from retentiond.stores.cloudwatch.config import CloudwatchTarget
 from retentiond.stores.config import TargetConfig
 from retentiond.stores.files.config import FilesTarget
+from retentiond.stores.loki.config import LokiTarget
+from retentiond.stores.opensearch.config import OpenSearchTarget
 from retentiond.stores.postgres.config import PostgresTarget
 from retentiond.stores.s3.config import S3Target
+from retentiond.stores.victorialogs.config import VictoriaLogsTarget
 
 CONFIG_MODELS: Final[Mapping[str, type[TargetConfig]]] = MappingProxyType(
-    {"postgres": PostgresTarget, "s3": S3Target, "cloudwatch": CloudwatchTarget, "files": FilesTarget}
+    {
+        "postgres": PostgresTarget,
+        "s3": S3Target,
+        "cloudwatch": CloudwatchTarget,
+        "files": FilesTarget,
+        "opensearch": OpenSearchTarget,
+        "elasticsearch": OpenSearchTarget,
+        "victorialogs": VictoriaLogsTarget,
+        "loki": LokiTarget,
+    }
 )
 
 

@@ -155,6 +155,7 @@ class Tally:
     only stores that `rest` fill it in. `requests`: how many calls to the server it took, where those are counted.
     `orphans`: those that no record of the target that they are paired with owns.
     `refusal`: why those that `failed` did, where the server said it.
+    `requested` counts what the store was asked to erase and has not been seen to have erased yet.
     `ceilings`: in how many groups of records the time after which the store erases by itself changes (or was changed),
     by that time in days as a text, or `never`. Such a group is no record: it is in none of the counts but `failed`,
     `locked` and `in_doubt`.
@@ -187,6 +188,7 @@ class Tally:
     requests: int = 0
     orphans: int = 0
     refusal: Refused | None = None
+    requested: int = 0
     ceilings: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -225,10 +227,43 @@ class Fate:
 
     `committed`: all that was prepared happened; `aborted`: nothing did; `looked`: what is gone by now is in `found`
     (`changed`, `by_tier`, `bytes`, `oldest`, `newest`, `ids_digest`); `in progress`: it is not over; `unknown`: that
-    can't be told, and never will be.
+    can't be told, and never will be. `taken`: the requests of it that the store has and works on still.
     """
 
     kind: Literal["committed", "aborted", "looked", "in progress", "unknown"]
+    found: Tally | None = None
+    taken: tuple[Taken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A deletion that a store has taken on and carries out by itself: its own `id` for it, and what was `asked`.
+
+    `asked` is a JSON document that the store alone reads; it names accounts, and is kept until the deletion is over.
+    `selected` is how many records it was about, by tier.
+    """
+
+    id: str
+    asked: Mapping[str, Any]
+    by_tier: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def selected(self) -> int:
+        """How many records it was about."""
+        return sum(self.by_tier.values())
+
+
+Stage = Literal["requested", "hidden", "erased", "verified", "cancelled", "failed"]
+"""How far such a deletion is: taken on; no longer seen by queries; carried out, as the store says; seen to be carried
+out, by counting again; called off before it was; or over without having done all of it. The last three are ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a deletion is, and why it is not further. At its end `found` says what went (`changed`, `by_tier`, …)."""
+
+    stage: Stage
+    told: str = ""
     found: Tally | None = None
 
 

@@ -103,7 +103,7 @@ class Batches:
             "store": self.store.kind,
             "fence": self.store.fence,
         }
-        if self.store.fence == "expiry":
+        if self.store.fence != "transaction":
             # Whoever places a hold may be configured otherwise: what this batch's server may take is said with it.
             intent["grace"] = self.tools.spec.late_effect_grace.total_seconds()
         if presence is not None:

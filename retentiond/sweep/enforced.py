@@ -25,6 +25,7 @@ from retentiond.ledger import kinds
 from retentiond.stores.base import AnyStore, Window
 from retentiond.sweep.division import Divided, Shard, names, wanted
 from retentiond.sweep.events import Counted, OldestSeen
+from retentiond.sweep.following import catch_up
 from retentiond.sweep.guards import Allowance, backlog
 from retentiond.sweep.health import pause
 from retentiond.sweep.leftovers import settle, settle_orphans, so_far
@@ -122,6 +123,9 @@ class Enforced:
         tools.observer(OldestSeen(self.target, await store.oldest(plan)))
         doubtful, _ = await settle(tools, store, self.target, self.lease, self.sweep, stopping=self._stopping)
         self.outcome.in_doubt += doubtful
+        if store.fence == "request":
+            # What is over is no longer in the way of what is due.
+            await catch_up(tools, store, self.target)
         intent = kinds.intent(
             plan,
             sweep=self.sweep,

@@ -19,11 +19,10 @@ class Outcome:
 
     `oldest` and `newest` are anchors of what is due (or was erased), RFC 3339 in UTC. `tiers` are filled
     in by counting alone, `overdue_seconds` by that and by what batches left blocked; in a sweep that erases, `counted`
-    is what its guard counted before the first batch. `gone`, `requests` and `orphans` are as in a `Tally`, and so is
-    `next_due`, the earliest of all windows. `basis` is what the verdicts rested on (`sweep.rest`); None: on more than
-    one thing, or that is not told.
-    `trace` is where an unexpected error came from, `upkeep` what a large sweep left to be vacuumed. `ceilings` are as
-    in a `Tally`: what was told to erase by itself, or would be.
+    is what its guard counted before the first batch. `gone`, `requested`, `requests` and `orphans` are as in a `Tally`,
+    and so is `next_due`, the earliest of all windows. `basis` is what the verdicts rested on (`sweep.rest`); None: on
+    more than one thing, or that is not told. `trace` is where an unexpected error came from, `upkeep` what a large sweep
+    left to be vacuumed. `ceilings` are as in a `Tally`: what was told to erase by itself, or would be.
     """
 
     outcome: str = "drained"
@@ -41,6 +40,7 @@ class Outcome:
     failed: int = 0
     in_doubt: int = 0
     gone: int = 0
+    requested: int = 0
     requests: int = 0
     orphans: int = 0
     next_due: str | None = None
@@ -120,6 +120,7 @@ class Outcome:
             self.outcome, self.error = shown["outcome"], shown["error"]
         # What an earlier version has left has none of these.
         self.gone += shown.get("already_gone", 0)
+        self.requested += shown.get("requested", 0)
         self.requests += shown.get("requests", 0)
         self.orphans += shown.get("orphans", 0)
         self.next_due = earliest(self.next_due, shown.get("next_due"))
@@ -157,7 +158,7 @@ class Outcome:
         """
         if self.outcome != "drained":
             return self.counted.overdue_seconds if self.counted is not None else None
-        if not self.would and not self.blocked:
+        if not self.would and not self.blocked and not self.requested:
             return 0.0
         # A record that can't be told how late it is has no term that ends, and is neither due nor blocked.
         return self.overdue_seconds or None
@@ -178,6 +179,7 @@ class Outcome:
             "locked": self.locked,
             "failed": self.failed,
             "in_doubt": self.in_doubt,
+            "requested": self.requested,
             "batches": self.batches,
             "seconds": round(self.seconds, 3),
             "overdue_seconds": self.overdue,
@@ -224,6 +226,7 @@ class Outcome:
         self.minimum += found.minimum
         self.unresolved += found.unresolved
         self.blocked += found.blocked
+        self.requested += found.requested
         self.requests += found.requests
         self.orphans += found.orphans
         self.next_due = earliest(self.next_due, found.next_due)

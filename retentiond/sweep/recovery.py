@@ -24,7 +24,8 @@ from retentiond.domain.permit import Lease, Outstanding, Permit
 from retentiond.errors import Blind, Unreachable
 from retentiond.ledger import kinds
 from retentiond.ledger.journal import Journal
-from retentiond.stores.base import AnyStore, Fate, Present, Tally, Transactional
+from retentiond.stores.base import AnyStore, Deferring, Fate, Present, Tally, Transactional
+from retentiond.sweep.asked import write_down
 from retentiond.sweep.told import as_found
 
 _POLL_SECONDS, _PATIENCE_SECONDS = 0.2, 30.0
@@ -86,6 +87,11 @@ async def settle_open_permits(
             if mine:
                 if body is not None:
                     await credit(tx, body)
+                if fate.taken and permit.prepared is not None:
+                    prepared = permit.prepared
+                    entries += await write_down(
+                        tx, fate.taken, permit.number, prepared["outcome"], prepared["salt"], by=lease.owner
+                    )
                 await journal.append(tx, *entries)
         if mine and fate.kind == "aborted" and store.fence == "transaction":
             await store.clear(permit.batch, permit.issued_at)
@@ -106,7 +112,12 @@ async def fate_of(
         await _until_expired(database, permit, grace.total_seconds(), stopping)
     elif permit.outstanding.declared_gone:
         pass  # an operator's word for it, which is in the ledger
-    elif store.fence == "transaction" == permit.fenced_by:
+    elif permit.fenced_by == "request" == store.fence:
+        if prepared is None:
+            # As above: it is written down before the store is asked for anything.
+            return Fate("aborted")
+        await _until_closed(database, store, permit, grace.total_seconds(), stopping)
+    elif permit.fenced_by == "transaction" == store.fence:
         await _until_over(store, permit.outstanding)
     elif store.fence == "presence" == permit.fenced_by:
         await _until_gone(store, permit, stopping)
@@ -203,11 +214,33 @@ def end_command(number: int) -> str:
 
 
 def _of_another_kind(permit: Outstanding, target: str, kind: str) -> Blind:
-    made = {"presence": "a worker's presence", "expiry": "requests that expire"}.get(permit.fence, "a transaction")
+    kinds_of = {
+        "presence": "a worker's presence",
+        "request": "deletions that run later",
+        "expiry": "requests that expire",
+    }
+    made = kinds_of.get(permit.fence, "a transaction")
     return Blind(
         f"permit {permit.number} is of {made} of target {target}, which is no {kind} target's",
         remedy="configure the target as it was until its next sweep, and give the new one another name",
     )
+
+
+async def _until_closed(
+    database: Database, store: Deferring, permit: OpenPermit, grace: float, stopping: Callable[[], bool]
+) -> None:
+    """Wait until the store takes no request under the permit any more."""
+    until = time.monotonic() + PERMIT_SECONDS + max(grace, permit.outstanding.grace) + _PATIENCE_SECONDS
+    found: OpenPermit | None = permit
+    while found is not None and not await store.fence_passed(found.outstanding):
+        if stopping() or time.monotonic() > until:
+            raise Unreachable(
+                f"the store may still take on deletions under permit {permit.number}",
+                remedy="nothing to do: the next sweep looks what became of them",
+            )
+        await asyncio.sleep(_EXPIRY_POLL_SECONDS)
+        async with database.transaction(read_only=True) as tx:
+            found = await permits.still_open(tx, permit.number)
 
 
 async def _until_expired(database: Database, permit: OpenPermit, grace: float, stopping: Callable[[], bool]) -> None:

@@ -1,7 +1,8 @@
 """One sweep of one target: plan, guard, then batch after batch, each under its permit.
 
 The order inside a batch is the safety of the whole (4-safety, "Permits and the hold barrier"); it depends on what makes
-a batch harmless, and is in `by_transaction`, `by_expiry` and `by_presence`. Here is which window comes next, and what
+a batch harmless, and is in `by_transaction`, `by_expiry`, `by_presence` and `by_request`. Here is which window comes
+next, and what
 follows from how its batch ended.
 """
 
@@ -30,6 +31,7 @@ from retentiond.stores.base import PARTITIONS, AnyStore, Part, Tally, Way, Windo
 from retentiond.sweep.batches import Batches, Carrier
 from retentiond.sweep.by_expiry import ByExpiry
 from retentiond.sweep.by_presence import ByPresence
+from retentiond.sweep.by_request import ByRequest
 from retentiond.sweep.by_transaction import ByTransaction
 from retentiond.sweep.events import Overhead, Throttled
 from retentiond.sweep.legs import resumed
@@ -87,6 +89,8 @@ class Sweeper:
             return ByExpiry(self._batches, store, self.stop.is_set)
         if store.fence == "presence":
             return ByPresence(self._batches, store)
+        if store.fence == "request":
+            return ByRequest(self._batches, store, self.stop.is_set)
         return ByTransaction(self._batches, store, lambda: self._pacer.size)
 
     async def drop(self, parts: WholeParts) -> None:

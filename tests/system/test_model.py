@@ -24,6 +24,7 @@ KEPT = {
     "every hold becomes active while batches are quick": Question("barrier.pml", ("LIVE", "QUICK")),
     "requests with an absolute expiry and a grace": Question("s3.pml"),
     "every hold over requests becomes active": Question("s3.pml", ("LIVE",)),
+    "deletions that a server carries out later": Question("requests.pml"),
     "stores without a server": Question("serverless.pml"),
     "a deadline, were there one clock, one timer and no late commit": Question("deadline.pml"),
 }
@@ -127,6 +128,30 @@ BROKEN = {
     ),
     "without a server a takeover waits until the worker is gone before it looks": (
         Question("serverless.pml", ("TAKEOVER_LOOKS_AT_ONCE",)),
+        UNDER_HOLD,
+    ),
+    "the fence of a deletion is made before its permit is asked for, and by nobody after": (
+        Question("requests.pml", ("FENCE_MADE_WHEN_SENT",)),
+        UNDER_HOLD,
+    ),
+    "nothing is prepared for a deletion after the permit's deadline": (
+        Question("requests.pml", ("PREPARED_AFTER_THE_DEADLINE",)),
+        UNDER_HOLD,
+    ),
+    "a permit for a deletion that is not prepared is passed no sooner than its deadline": (
+        Question("requests.pml", ("UNPREPARED_IS_PASSED_AT_ONCE",)),
+        UNDER_HOLD,
+    ),
+    "permits are asked about before the store is asked what it has taken on": (
+        Question("requests.pml", ("STORE_ASKED_FIRST",)),
+        UNDER_HOLD,
+    ),
+    "what a hold had cancelled is seen to be over": (
+        Question("requests.pml", ("CANCEL_NOT_CONFIRMED",)),
+        UNDER_HOLD,
+    ),
+    "who takes over takes the fence away before ending the permit": (
+        Question("requests.pml", ("TAKEOVER_LEAVES_THE_FENCE",)),
         UNDER_HOLD,
     ),
     "a permit of a store without a server does not time out": (

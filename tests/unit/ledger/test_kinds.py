@@ -111,6 +111,17 @@ def test_there_is_a_constructor_for_every_kind_and_each_makes_canonical_json() -
         kinds.intent(PLAN, sweep="s1", store="postgres", shard="", mode="enforce", due=None, by="w"),
         kinds.outcome(WORK, Result(Counts(), "returning", 1)),
         kinds.in_doubt(permit=7, target="t", shard="", batch="b", found="nothing", by="w"),
+        kinds.request(
+            "verified",
+            request="n:1",
+            target="t",
+            store="opensearch",
+            permit=1,
+            batch="b",
+            digest="d",
+            selected=2,
+            by="w",
+        ),
         kinds.hold(
             "placed",
             Hold("h", "m", "r", Scope(everything=True), HoldState.PENDING, "c", WHEN),

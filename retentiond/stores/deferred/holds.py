@@ -1,0 +1,138 @@
+"""Holds over a store whose deletions run later: what it took on and a hold covers is cancelled, and that confirmed.
+
+A hold is active only when the store itself was asked for the deletions that it has, and none is left that may reach
+what the hold covers; it is asked again for as long as the hold lives, so that one is caught that was thought lost and
+came late. One that was asked for under the hold leaves out what it covers, and stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from retentiond.domain.holds import Hold, TargetHold, covers_target
+from retentiond.errors import RetentiondError, quoted
+from retentiond.stores.base import AccountDirectory
+from retentiond.stores.deferred.backend import Backend, Pending
+from retentiond.stores.deferred.clauses import Clause
+from retentiond.stores.deferred.store import DeferredStore
+
+_ANSWER_SECONDS: Final = 20.0
+_LOOKS: Final = 10
+_PAUSE: Final = 0.2
+
+
+@dataclass(slots=True)
+class RequestHolds:
+    """What keeps holds over one target; see `control.natives.NativeStep`."""
+
+    store: DeferredStore
+    class_name: str
+    directory: AccountDirectory | None
+
+    def concerned(self, known: Sequence[Hold]) -> list[str]:
+        """The holds that cover something of it."""
+        return [hold.id for hold in known if hold.holds and self._covers(hold)]
+
+    async def settle(self, known: Sequence[Hold]) -> dict[str, str]:
+        """Cancel what may reach what a hold covers; for each hold why that is not done yet."""
+        concerned = [hold for hold in known if hold.holds and self._covers(hold)]
+        if not concerned:
+            return {}
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await self._settled(concerned)
+        except (RetentiondError, OSError, TimeoutError) as error:
+            return dict.fromkeys((hold.id for hold in concerned), _told(error))
+
+    def _covers(self, hold: Hold) -> bool:
+        return covers_target(hold.scope, target=self.store.name, class_name=self.class_name)
+
+    async def _settled(self, concerned: Sequence[Hold]) -> dict[str, str]:
+        backend = self.store.backend
+        holds = [await self.store.hold_by(hold, self.directory) for hold in concerned]
+        refused: dict[str, str] = {}
+        reached: dict[str, list[str]] = {}
+        for look in range(_LOOKS):
+            # Asked of the server before what we know of it: what it has by now was written down before.
+            pending = await backend.pending()
+            known = await self._known() if pending else _Asked({}, {})
+            reached = {each.id: ids for each in pending if (ids := _reached(known.of(each), holds))}
+            if not reached:
+                return await self._lingering(backend, concerned)
+            for name, ids in reached.items():
+                refused[name] = await self._cancel(backend, name, ids)
+            await asyncio.sleep(_PAUSE if look else 0)
+        lacking: dict[str, list[str]] = {}
+        for name, ids in reached.items():
+            for hold_id in ids:
+                lacking.setdefault(hold_id, []).append(f"deletion {name} {refused[name] or 'is not cancelled yet'}")
+        return {hold_id: "; ".join(sorted(why)) for hold_id, why in lacking.items()}
+
+    async def _lingering(self, backend: Backend, concerned: Sequence[Hold]) -> dict[str, str]:
+        """The holds for which something was cancelled that may still be carried out."""
+        memory = self.store.memory
+        known = await memory.unfinished() if memory is not None else ()
+        return {
+            hold.id: f"deletion {each.id} was cancelled, and it is not certain yet that it is not carried out"
+            for hold in concerned
+            for each in known
+            if hold.id in each.called_off and backend.lingers(each.seconds - each.moved_seconds)
+        }
+
+    async def _cancel(self, backend: Backend, id: str, holds: Sequence[str]) -> str:
+        if self.store.memory is not None:
+            # Before it is asked: however it ends now, that is why.
+            await self.store.memory.call_off(id, holds)
+        why = await backend.cancel(id)
+        return f"can't be cancelled: {why}" if why else ""
+
+    async def _known(self) -> _Asked:
+        memory = self.store.memory
+        if memory is None:
+            return _Asked({}, {})
+        recorded: dict[str, list[Mapping[str, Any]]] = {}
+        for each in await memory.unfinished():
+            recorded.setdefault(each.id, []).append(each.asked)
+        return _Asked(recorded, dict(await memory.intended()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is remembered of deletions: by their ids, and what open permits are about to ask for, by their numbers."""
+
+    recorded: Mapping[str, Sequence[Mapping[str, Any]]]
+    intended: Mapping[int, Mapping[str, Any]]
+
+    def of(self, pending: Pending) -> list[Mapping[str, Any]] | None:
+        """What it may have been asked for; None: nobody knows."""
+        if pending.id in self.recorded:
+            return list(self.recorded[pending.id])
+        if pending.permit is not None and pending.permit in self.intended:
+            return list(self.intended[pending.permit].get("requests", ()))
+        return None
+
+
+def _reached(asked: Sequence[Mapping[str, Any]] | None, holds: Sequence[TargetHold]) -> list[str]:
+    """The holds that cover what a deletion may erase; of one that nobody knows, all of them."""
+    if asked is None:
+        return [hold.hold_id for hold in holds]
+    return [
+        hold.hold_id
+        for hold in holds
+        if any(
+            hold.hold_id not in one.get("holds", ())
+            and any(Clause.of(each).may_be_held(hold) for each in one["clauses"])
+            for one in asked
+        )
+    ]
+
+
+def _told(error: RetentiondError | OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, RetentiondError) and error.remedy:
+        return f"{error.message}; remedy: {error.remedy}"
+    return quoted(error)
