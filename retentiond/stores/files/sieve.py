@@ -83,6 +83,8 @@ class Sieve:
         self._edges: list[datetime] = [_NEVER]
         self._by_kind: dict[tuple[str, int, datetime], int] = {}
         self._sorted: tuple[Columns | None, list[int]] = (None, [])
+        self._dated = False
+        """Whether every line of the block that was sorted last has a date."""
 
     def subjects(self, columns: Columns) -> Sequence[Subject]:
         """Whose each line is."""
@@ -108,7 +110,9 @@ class Sieve:
         try:
             flags = list(map(gt, edges, anchors))  # type: ignore[arg-type]
             exactly = _where(groups)
+            self._dated = True
         except TypeError:  # a line without a date
+            self._dated = False
             flags = [
                 at is not None and edge > at
                 for edge, at in zip(map(self._edges.__getitem__, groups), anchors, strict=True)
@@ -156,9 +160,12 @@ class Sieve:
         for group, count in Counter(compress(groups, flags)).items():
             if group != _EXACTLY:
                 sums.due[self._kinds[group][0]] += count
-        dated = [each for each in compress(anchors, flags) if each is not None]
-        if dated:
-            first, last = min(dated), max(dated)
+        due: Any = (
+            compress(anchors, flags) if self._dated else (at for at in compress(anchors, flags) if at is not None)
+        )
+        known = list(due)
+        if known:
+            first, last = min(known), max(known)
             sums.oldest = first if sums.oldest is None else min(first, sums.oldest)
             sums.newest = last if sums.newest is None else max(last, sums.newest)
 
@@ -169,7 +176,7 @@ class Sieve:
         present = set(groups) - {_EXACTLY}
         if not present:
             return
-        dated = [each for each in anchors if each is not None] if None in anchors else anchors
+        dated = anchors if self._dated else [each for each in anchors if each is not None]
         if not dated:
             return
         low, high = min(dated), max(dated)  # type: ignore[type-var]
