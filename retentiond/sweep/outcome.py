@@ -21,8 +21,8 @@ class Outcome:
     in by counting alone, `overdue_seconds` by that and by what batches left blocked; in a sweep that erases, `counted`
     is what its guard counted before the first batch. `gone`, `requested`, `requests` and `orphans` are as in a `Tally`,
     and so is `next_due`, the earliest of all windows. `basis` is what the verdicts rested on (`sweep.rest`); None: on
-    more than one thing, or that is not told. `trace` is where an unexpected error came from, `upkeep` what a large sweep
-    left to be vacuumed. `ceilings` are as in a `Tally`: what was told to erase by itself, or would be.
+    more than one thing, or that is not told. `trace` is where an unexpected error came from, `upkeep` what a large
+    sweep left to be vacuumed. `ceilings` are as in a `Tally`: what was told to erase by itself, or would be.
     """
 
     outcome: str = "drained"

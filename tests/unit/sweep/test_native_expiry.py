@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
+from retentiond.domain.accounts import TierRules
 from retentiond.domain.holds import Hold, HoldState, Scope
 from retentiond.domain.native_expiry import NativeRule
 from retentiond.domain.policy import parse_policy
@@ -26,7 +27,7 @@ class Store:
 
 def seen(**stores):
     targets = [SimpleNamespace(name=name, data_class=POLICY.classes["logs"]) for name in stores]
-    found = asyncio.run(look(targets, {name: Store(answer) for name, answer in stores.items()}, [HOLD]))
+    found = asyncio.run(look(targets, {name: Store(answer) for name, answer in stores.items()}, [HOLD], TierRules({})))
     return {each.target: each for each in found}
 
 
