@@ -1,7 +1,8 @@
 """What lines say of themselves: columns of dates, accounts and tiers; JSON here, formats of plain text in `texts`.
 
-Only the fields that are needed are read: a line is decoded into a struct of just those, a whole block at a time, and
-where that fails its lines are decoded one by one, so that a line at fault costs its block some time and nothing else.
+Only the fields that are needed are read: each line is decoded into a struct of just those, and where that fails for one
+of a block its lines are decoded whole, so that a line at fault costs its block some time and nothing else. A block is
+never decoded as a stream of objects: a line with two of them, beside an empty one, would give each line another's.
 """
 
 from __future__ import annotations
@@ -68,18 +69,19 @@ class JsonLines:
 
     def columns(self, content: bytes, lines: Sequence[bytes]) -> Columns:
         """See `Format`."""
-        found = self._at_once(content, len(lines))
+        del content  # see above
+        found = self._at_once(lines)
         return found if found is not None else self._one_by_one(lines)
 
-    def _at_once(self, content: bytes, count: int) -> Columns | None:
-        """All lines in one go; None where one of them is not as most are."""
+    def _at_once(self, lines: Sequence[bytes]) -> Columns | None:
+        """All lines by the same struct; None where one of them is not as most are."""
         if self._unit is not None:
-            rows = _decoded(self._numbers, content, count)
+            rows = _decoded(self._numbers, lines)
             if rows is None:
                 return None
             return self._told(rows, [self._anchors.of(each) for each in map(self._get["anchor"], rows)])
         for at, (decoder, naive) in enumerate(self._quick):
-            rows = _decoded(decoder, content, count)
+            rows = _decoded(decoder, lines)
             if rows is None:
                 continue
             if at:
@@ -177,12 +179,12 @@ def _set(found: object, path: Sequence[str], value: object) -> None:
             found[path[-1]] = value
 
 
-def _decoded(decoder: msgspec.json.Decoder[Any], content: bytes, count: int) -> list[Any] | None:
+def _decoded(decoder: msgspec.json.Decoder[Any], lines: Sequence[bytes]) -> list[Any] | None:
+    """The object of each line; a line that is not exactly one object is refused."""
     try:
-        rows: list[Any] = decoder.decode_lines(content)
+        return list(map(decoder.decode, lines))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return rows if len(rows) == count else None  # empty lines are left out
 
 
 def _tier(value: object) -> str | None:

@@ -4,6 +4,8 @@ import io
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from retentiond.stores.files.anchors import Anchors
 from retentiond.stores.files.changing import Changing, Unchangeable
@@ -88,6 +90,31 @@ def test_accounts_of_json_lines():
     assert [anchor for anchor, _, _ in whole] == [NOON] * 7 + [None]
     assert read(lines[3:4], account_optional=True)[0][1] is None
     assert read(lines[:1], account=None)[0][1] is None
+
+
+_PIECES = [
+    b'{"ts": "2025-10-10T12:00:00Z", "account": "7"}',
+    b'{"ts": "2025-10-10T12:00:00Z", "account": "8"}',
+    b'{"ts": "2025-10-10 12:00:00", "account": "9"}',
+    b'{"ts": "2025-10-10T12:00:00Z",',
+    b' "account": "7"}',
+    b"{",
+    b"}",
+    b" ",
+    b"\r",
+    b",",
+]
+
+
+@given(some.lists(some.lists(some.sampled_from(_PIECES), max_size=3).map(b"".join), max_size=8))
+def test_no_line_is_read_as_anothers_whatever_stands_in_lines_beside_it(lines):
+    """Empty lines, several objects in a line, and objects over several lines, in any mix."""
+    assert read(lines) == [one for each in lines for one in read([each])]
+
+
+def test_a_line_of_two_objects_beside_an_empty_one_gives_neither_to_the_other():
+    one, other = _PIECES[:2]
+    assert read([one + other, b""]) == [(None, Untold.LINE, None)] * 2
 
 
 def test_fields_in_an_object_of_the_line_and_names_that_are_no_identifiers():
