@@ -20,7 +20,7 @@ from retentiond.stores.files.folder import PRIVATE, Folder, Mark, name_at, posit
 from retentiond.stores.files.live import family
 from retentiond.stores.files.packing import packing_of
 from retentiond.stores.files.presence import is_abandoned, part_prefix
-from retentiond.stores.files.swap import put_back
+from retentiond.stores.files.swap import put_back, taken_back
 from retentiond.stores.files.work import Made
 
 Done = Literal["done", "not done", "unknown"]
@@ -112,12 +112,13 @@ def went(items: Sequence[Item], salt: str) -> Tally:
 
 
 def fate(folder: Folder, prepared: Mapping[str, Any]) -> Fate:
-    """What became of a batch whose worker is gone; what it has begun with a file is brought to its end. OSError."""
+    """What became of a batch whose worker is gone; what it has begun with a file is undone. OSError."""
     items = [Item.read(each) for each in prepared["intended"]["files"]]
     for item in items:
         _settle(folder, item)
+    os.fsync(folder.fd)
     there = _there(folder)
-    done = [_done(item, there) for item in items]
+    done = ["not done" if folder.entry(item.private) else _done(item, there) for item in items]
     if "unknown" in done:
         return Fate("unknown")
     gone = [item for item, what in zip(items, done, strict=True) if what == "done"]
@@ -132,14 +133,25 @@ def tidied(folder: Folder, target: str) -> None:
 
 
 def _settle(folder: Folder, item: Item) -> None:
-    """The name of ours has the old file, which then goes; or the new one, which was never put in its place."""
+    """Undo what was begun with a file, whatever the name of ours has: a hold may have come since.
+
+    Only what this project has made goes: the file `after`, which has nothing but a copy of what was to stay.
+    """
     found = folder.entry(item.private)
     if found is None:
         return
-    if found.mark in (item.before, item.after):
+    if found.mark == item.after:
         os.unlink(item.private, dir_fd=folder.fd)
-    else:
+    elif not _exchanged_back(folder, item):
         put_back(folder, item.private, item.name)
+
+
+def _exchanged_back(folder: Folder, item: Item) -> bool:
+    """Where what was made in its place is there, under whichever name a rotation gave it since."""
+    if item.after is None:
+        return False
+    name = _there(folder).get(item.after)
+    return name is not None and taken_back(folder, item.private, name, item.after)
 
 
 def _there(folder: Folder) -> dict[Mark, str]:

@@ -224,7 +224,7 @@ class FilesStore:
         return Tally(tiers=tiers)
 
     async def fate(self, prepared: Mapping[str, Any]) -> Fate:
-        """Which of the files have gone, or were replaced; what was begun with one is brought to its end."""
+        """Which of the files have gone, or were replaced; what was begun with one is undone."""
         ground = self._there
         try:
             return await in_thread(lambda: fate(ground.folder, prepared))

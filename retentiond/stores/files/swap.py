@@ -62,6 +62,21 @@ def put_back(folder: Folder, private: str, name: str) -> None:
         return  # it stays under the name of ours, and `check` says so
 
 
+def taken_back(folder: Folder, private: str, name: str, after: Mark) -> bool:
+    """Exchange what stands under a name of ours with the file `after` that took its place, which then goes.
+
+    False, with nothing done, where another file has that name in this moment; raises OSError.
+    """
+    swap = Swap(name, Mark(0, 0, 0, 0), private, after)
+    _rename2(folder, swap, _EXCHANGE, back=True)
+    found = folder.entry(private)
+    if found is None or found.mark != after:
+        _rename2(folder, swap, _EXCHANGE)
+        return False
+    os.unlink(private, dir_fd=folder.fd)
+    return True
+
+
 class Undone(Exception):
     """The system refused it, and nothing was done."""
 

@@ -155,3 +155,68 @@ async def test_a_file_that_was_packed_since_leaves_it_in_doubt(tmp_path):
     packed.unlink()
     assert fate(found, {"intended": {"files": [item.document()]}, "salt": "s"}).found.changed == 1
     found.close()
+
+
+class Killed(BaseException):
+    """The process is gone here."""
+
+
+@pytest.mark.parametrize("rotated", [False, True], ids=["stayed", "rotated since"])
+@pytest.mark.parametrize("at", ["before the unlink", "before the look"])
+@pytest.mark.parametrize("content", [OLD, OLD + YOUNG], ids=["goes whole", "is rewritten"])
+async def test_a_destruction_that_a_worker_had_begun_is_undone_by_who_finds_it(
+    tmp_path, monkeypatch, content, at, rotated
+):
+    """A hold may have become active since the lock was free."""
+    from retentiond.stores.files import batch, intent, swap
+
+    path = written(tmp_path / "app.log", content)
+    store, items = await opened(tmp_path), []
+    real, rename = os.unlink, swap._rename2
+
+    def kill(*_, **__):
+        raise Killed
+
+    def moved(*args, **named):
+        rename(*args, **named)
+        if at == "before the look":
+            raise Killed
+
+    class Kept(intent.Item):
+        @classmethod
+        def of(cls, made, target):
+            items.append(intent.Item.of(made, target))
+            return items[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "Item", Kept)
+        patch.setattr(swap, "_rename2", moved)
+        patch.setattr(swap.os, "unlink", kill)
+        # In a thread, which an exception that is no Exception gets through just so.
+        with pytest.raises(Killed):
+            await swept(store)
+    assert os.unlink is real
+    assert (tmp_path / items[0].private).read_bytes() == content
+    if rotated and path.exists():
+        path.rename(path.with_name("app.log.1"))
+    found = Folder(str(tmp_path), "app*")
+    told = intent.fate(found, {"intended": {"files": [each.document() for each in items]}, "salt": "s"})
+    found.close()
+    assert (told.kind, told.found.changed) == ("looked", 0)
+    assert [each.read_bytes() for each in tmp_path.glob("app*")] == [content]
+    assert ours(tmp_path) == []
+
+
+async def test_a_file_whose_name_another_has_by_now_is_not_told_gone(tmp_path):
+    from retentiond.stores.files.folder import Mark
+    from retentiond.stores.files.intent import Item, fate
+
+    path = written(tmp_path / "app.log", OLD)
+    item = Item("app.log", ".retentiond-logs.going-x", Mark.of(path.stat()), None, {"free": 1}, 5, None, None, "f")
+    path.rename(tmp_path / item.private)
+    written(path, YOUNG)
+    found = Folder(str(tmp_path), "app*")
+    told = fate(found, {"intended": {"files": [item.document()]}, "salt": "s"})
+    found.close()
+    assert (told.kind, told.found.changed) == ("looked", 0)
+    assert ((tmp_path / item.private).read_bytes(), path.read_bytes()) == (OLD, YOUNG)
