@@ -2,9 +2,10 @@
 written.
 
 The lock (flock) is of the open file, so that it lasts as long as the process, stopped or not, and is gone with it,
-however it dies. The file has a text of its own for each batch, which stands in the permit with the file's number: who
-asks must find just that file with just that text before a free lock says anything. A folder that only looks the same
-(on another machine, a copy of the disk) tells nothing.
+however it dies. The file has a line of its own for each of the last batches, which stands in the permit with the file's
+number: who asks must find just that file with that line before a free lock says anything. A folder that only looks the
+same (on another machine, a copy of the disk) tells nothing. Lines of earlier batches stay: the permit of one may be open
+still, and where the lock is free nobody is at work under any of them.
 
 On a file system of a network the server may take a lock from a client that it can't hear, which lives: there a free
 lock is no proof, and only an operator's word ends the wait.
@@ -26,7 +27,9 @@ from retentiond.stores.files.folder import PRIVATE, Folder, shown
 
 _FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _TRIES: Final = 8
-_LENGTH: Final = 64
+_LENGTH: Final = 4096
+_KEPT: Final = 64
+"""Lines of so many batches stand in the file; of an older one an operator has to speak."""
 _NETWORK: Final = (
     "nfs",
     "cifs",
@@ -95,9 +98,7 @@ class Presence:
                 "tells whether the worker is there"
             ) from error
         try:
-            found = os.fstat(fd)
-            ours = stat.S_ISREG(found.st_mode) and [found.st_dev, found.st_ino] == list(attended["lock"])
-            if not ours or os.pread(fd, _LENGTH, 0).decode(errors="replace") != attended["token"]:
+            if not _is_that(fd, attended):
                 raise Unreachable(
                     f"{self._name} in {shown(self._folder.path)} is not the one that the worker has locked: this is "
                     "another folder, or somebody has replaced it"
@@ -187,16 +188,30 @@ def _locked(fd: int) -> bool:
     return True
 
 
+def _is_that(fd: int, attended: Mapping[str, Any]) -> bool:
+    """Whether it is the lock file that a worker could be told by."""
+    found = os.fstat(fd)
+    mine = stat.S_ISREG(found.st_mode) and [found.st_dev, found.st_ino] == list(attended["lock"])
+    return mine and attended["token"] in (_tokens(fd) or [""])
+
+
+def _tokens(fd: int) -> list[str]:
+    """The lines of batches, the latest first."""
+    return os.pread(fd, _LENGTH, 0).decode(errors="replace").splitlines()
+
+
 def _marked(fd: int, token: str) -> str:
-    """Write the text; what stands there then. On a full disk that is what stood there: logs may be what has filled it.
+    """Write the line before those that stand there; the first one then. On a full disk that is what stood there: logs
+    may be what has filled it.
 
     It must outlast a loss of power, or nobody could tell afterwards that it is the same file.
     """
+    content = "".join(f"{each}\n" for each in [token, *_tokens(fd)][:_KEPT]).encode()
     try:
-        os.pwrite(fd, token.encode(), 0)
-        os.ftruncate(fd, len(token))
+        os.pwrite(fd, content, 0)
+        os.ftruncate(fd, len(content))
         os.fsync(fd)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-    return os.pread(fd, _LENGTH, 0).decode(errors="replace")
+    return next(iter(_tokens(fd)), "")

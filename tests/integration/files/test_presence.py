@@ -65,15 +65,36 @@ def test_the_lock_of_another_folder_or_a_file_that_was_replaced_shows_nothing(tm
     again.leave()
 
 
-def test_a_lock_of_a_later_batch_shows_nothing_of_an_earlier_one(folder):
+def test_a_later_batch_leaves_those_before_it_to_be_told(tmp_path, folder):
+    """A worker that was fenced off takes the lock too, before it hears so."""
     there = Presence(folder, "logs")
     first = there.take()
     there.leave()
     assert Presence(folder, "logs").gone(first)
-    there.take()
+    second = there.take()
+    assert second["token"] != first["token"]
+    assert not Presence(folder, "logs").gone(first), "somebody is there"
     there.leave()
+    assert Presence(folder, "logs").gone(first)
+    for _ in range(presence._KEPT):
+        there.take()
+        there.leave()
+    assert (tmp_path / lock_name("logs")).stat().st_size < presence._LENGTH
     with pytest.raises(Unreachable):
         Presence(folder, "logs").gone(first)
+
+
+def test_a_copy_of_the_disk_from_before_the_batch_tells_nothing_of_it(tmp_path, folder):
+    there = Presence(folder, "logs")
+    there.take()
+    there.leave()
+    lock = tmp_path / lock_name("logs")
+    copy = lock.read_bytes()
+    attended = there.take()
+    there.leave()
+    lock.write_bytes(copy)
+    with pytest.raises(Unreachable):
+        Presence(folder, "logs").gone(attended)
 
 
 def test_a_link_in_the_place_of_the_lock_file_is_not_followed(tmp_path, folder):
