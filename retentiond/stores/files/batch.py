@@ -21,7 +21,7 @@ from retentiond.errors import Blind, Conflict, Refused, Unreachable
 from retentiond.stores.base import Intended, Tally, Window
 from retentiond.stores.files.folder import Changed, Folder, shown
 from retentiond.stores.files.ground import Ground, Walker, in_thread
-from retentiond.stores.files.intent import Item, tidied, went
+from retentiond.stores.files.intent import Item, document, tidied, went
 from retentiond.stores.files.presence import Presence
 from retentiond.stores.files.swap import Swap, Undone, carried_out
 from retentiond.stores.files.work import Made
@@ -52,6 +52,7 @@ class FilesBatch:
         self._presence = Presence(ground.folder, ground.name)
         self._walker: Walker | None = None
         self._items: list[Item] = []
+        self._attended: Mapping[str, Any] | None = None
         self._asked = 0.0
 
     async def close(self) -> None:
@@ -84,6 +85,7 @@ class FilesBatch:
                 f"what an earlier sweep of target {self._ground.name} has left can't be removed: {error.strerror}",
                 remedy=f"let this process write in {shown(self._ground.folder.path)}",
             ) from error
+        self._attended = told
         return told
 
     async def _taken(self) -> Mapping[str, Any]:
@@ -125,7 +127,7 @@ class FilesBatch:
             self._ground.stale()
             raise Conflict
         self._items = [Item.of(made, self._ground.name) for made in self._walker.made]
-        return Intended(self._walker.total.selected, {"files": [item.document() for item in self._items]})
+        return Intended(self._walker.total.selected, document(self._items, self._attended))
 
     async def erase(self, permit: Permit, window: Window, *, salt: str) -> Tally:
         """Put each file's kept lines in its place, or take it away; then make that outlast a loss of power."""

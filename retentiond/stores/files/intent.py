@@ -19,7 +19,7 @@ from retentiond.stores.base import Fate, Tally, earliest, latest
 from retentiond.stores.files.folder import PRIVATE, Folder, Mark, name_at, position_of
 from retentiond.stores.files.live import family
 from retentiond.stores.files.packing import packing_of
-from retentiond.stores.files.presence import is_abandoned, part_prefix
+from retentiond.stores.files.presence import is_abandoned, is_there, part_prefix
 from retentiond.stores.files.swap import put_back, taken_back
 from retentiond.stores.files.work import Made
 
@@ -111,9 +111,20 @@ def went(items: Sequence[Item], salt: str) -> Tally:
     )
 
 
-def fate(folder: Folder, prepared: Mapping[str, Any]) -> Fate:
-    """What became of a batch whose worker is gone; what it has begun with a file is undone. OSError."""
-    items = [Item.read(each) for each in prepared["intended"]["files"]]
+def document(items: Sequence[Item], attended: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is written down of a batch; `attended`: what its worker can be told by, and the folder with it."""
+    return {"files": [item.document() for item in items], "presence": attended}
+
+
+def fate(folder: Folder, target: str, prepared: Mapping[str, Any]) -> Fate:
+    """What became of a batch whose worker is gone; what it has begun with a file is undone. OSError.
+
+    Unknown where this is not the folder that the worker was in, as where another disk was mounted: no file is there.
+    """
+    intended = prepared["intended"]
+    if not is_there(folder, target, intended.get("presence")):
+        return Fate("unknown")
+    items = [Item.read(each) for each in intended["files"]]
     for item in items:
         _settle(folder, item)
     os.fsync(folder.fd)
@@ -161,11 +172,16 @@ def _there(folder: Folder) -> dict[Mark, str]:
 
 
 def _done(item: Item, there: Mapping[Mark, str]) -> Done:
-    """By what is there, under any name. One that was packed since is another file, and has the time of the old one."""
+    """By what is there, under any name. One that was packed since is another file, and has the time of the old one.
+
+    A file with the old one's number and another size or time may be the old one, written to, or one made since.
+    """
     if item.before in there:
         return "not done"
     if item.after is not None:
         return "done" if item.after in there else "unknown"
+    if any((mark.dev, mark.ino) == (item.before.dev, item.before.ino) for mark in there):
+        return "unknown"
     second, kind = item.before.mtime // _SECOND, family(item.name)
     packed_since = not packing_of(item.name) and any(
         packing_of(name) and mark.mtime // _SECOND == second and family(name) == kind for mark, name in there.items()

@@ -4,7 +4,7 @@ written.
 The lock (flock) is of the open file, so that it lasts as long as the process, stopped or not, and is gone with it,
 however it dies. The file has a line of its own for each of the last batches, which stands in the permit with the file's
 number: who asks must find just that file with that line before a free lock says anything. A folder that only looks the
-same (on another machine, a copy of the disk) tells nothing. Lines of earlier batches stay: the permit of one may be open
+same (on another machine, a copy of the disk) tells nothing. Lines of earlier batches stay: a permit may be open
 still, and where the lock is free nobody is at work under any of them.
 
 On a file system of a network the server may take a lock from a client that it can't hear, which lives: there a free
@@ -128,6 +128,20 @@ class Presence:
 def lock_name(target: str) -> str:
     """The name of a target's lock file."""
     return f"{PRIVATE}{target}.lock"
+
+
+def is_there(folder: Folder, target: str, attended: Mapping[str, Any] | None) -> bool:
+    """Whether this is the folder in which a worker could be told by that; raises OSError."""
+    if attended is None:
+        return False
+    try:
+        fd = os.open(lock_name(target), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder.fd)
+    except FileNotFoundError:
+        return False
+    try:
+        return _is_that(fd, attended)
+    finally:
+        os.close(fd)
 
 
 def part_prefix(target: str) -> str:

@@ -227,7 +227,7 @@ class FilesStore:
         """Which of the files have gone, or were replaced; what was begun with one is undone."""
         ground = self._there
         try:
-            return await in_thread(lambda: fate(ground.folder, prepared))
+            return await in_thread(lambda: fate(ground.folder, self.name, prepared))
         except OSError as error:
             raise Unreachable(
                 f"what became of files of target {self.name} can't be seen: {error.strerror}",

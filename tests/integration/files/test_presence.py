@@ -8,10 +8,12 @@ import sys
 import pytest
 
 from retentiond.errors import Blind, Unreachable
+from retentiond.stores.base import Window
 from retentiond.stores.files import presence
-from retentiond.stores.files.folder import Folder
+from retentiond.stores.files.folder import Folder, Mark
+from retentiond.stores.files.intent import Item, document, fate
 from retentiond.stores.files.presence import Presence, lock_name
-from tests.services.lines import OLD, YOUNG, opened, ours, swept, written
+from tests.services.lines import OLD, YOUNG, opened, ours, permit, plan, swept, written
 
 
 @pytest.fixture
@@ -19,6 +21,18 @@ def folder(tmp_path):
     found = Folder(str(tmp_path), "app*")
     yield found
     found.close()
+
+
+def looked(path, *items, attended=None, name="app*"):
+    """What became of a batch that was to take these, by the folder as it is now."""
+    found = Folder(str(path), name)
+    if attended is None:
+        there = Presence(found, "logs")
+        attended = there.take()
+        there.leave()
+    told = fate(found, "logs", {"intended": document(items, attended), "salt": "s"})
+    found.close()
+    return told
 
 
 HOLDING = """
@@ -145,37 +159,27 @@ async def test_what_a_worker_that_died_had_made_ready_is_thrown_away_and_what_a_
 
 async def test_an_innocent_file_under_a_name_of_ours_gets_its_own_back(tmp_path):
     """A worker died right after a rotation had put another file in the way."""
-    from retentiond.stores.files.folder import Mark
-    from retentiond.stores.files.intent import Item, fate
-
     path = written(tmp_path / "app.log", YOUNG)
     mark = Mark.of(written(tmp_path / "other", OLD).stat())
     (tmp_path / "other").unlink()
     item = Item("app.log", ".retentiond-logs.going-x", mark, None, {"free": 1}, 5, None, None, "f")
     path.rename(tmp_path / item.private)
-    found = Folder(str(tmp_path), "app*")
-    told = fate(found, {"intended": {"files": [item.document()]}, "salt": "s"})
-    found.close()
+    told = looked(tmp_path, item)
     assert told.kind == "looked"
     assert path.read_bytes() == YOUNG
     assert ours(tmp_path) == []
 
 
 async def test_a_file_that_was_packed_since_leaves_it_in_doubt(tmp_path):
-    from retentiond.stores.files.folder import Mark
-    from retentiond.stores.files.intent import Item, fate
-
     mark = Mark.of(written(tmp_path / "app.log.1", OLD).stat())
     item = Item("app.log.1", ".retentiond-logs.going-x", mark, None, {"free": 1}, 5, None, None, "f")
     packed = tmp_path / "app.log.2.gz"
     packed.write_bytes(b"x")
     os.utime(packed, ns=(mark.mtime, mark.mtime))
     (tmp_path / "app.log.1").unlink()
-    found = Folder(str(tmp_path), "app*")
-    assert fate(found, {"intended": {"files": [item.document()]}, "salt": "s"}).kind == "unknown"
+    assert looked(tmp_path, item).kind == "unknown"
     packed.unlink()
-    assert fate(found, {"intended": {"files": [item.document()]}, "salt": "s"}).found.changed == 1
-    found.close()
+    assert looked(tmp_path, item).found.changed == 1
 
 
 class Killed(BaseException):
@@ -220,24 +224,70 @@ async def test_a_destruction_that_a_worker_had_begun_is_undone_by_who_finds_it(
     assert (tmp_path / items[0].private).read_bytes() == content
     if rotated and path.exists():
         path.rename(path.with_name("app.log.1"))
-    found = Folder(str(tmp_path), "app*")
-    told = intent.fate(found, {"intended": {"files": [each.document() for each in items]}, "salt": "s"})
-    found.close()
+    told = looked(tmp_path, *items)
     assert (told.kind, told.found.changed) == ("looked", 0)
     assert [each.read_bytes() for each in tmp_path.glob("app*")] == [content]
     assert ours(tmp_path) == []
 
 
 async def test_a_file_whose_name_another_has_by_now_is_not_told_gone(tmp_path):
-    from retentiond.stores.files.folder import Mark
-    from retentiond.stores.files.intent import Item, fate
-
     path = written(tmp_path / "app.log", OLD)
     item = Item("app.log", ".retentiond-logs.going-x", Mark.of(path.stat()), None, {"free": 1}, 5, None, None, "f")
     path.rename(tmp_path / item.private)
     written(path, YOUNG)
-    found = Folder(str(tmp_path), "app*")
-    told = fate(found, {"intended": {"files": [item.document()]}, "salt": "s"})
-    found.close()
+    told = looked(tmp_path, item)
     assert (told.kind, told.found.changed) == ("looked", 0)
     assert ((tmp_path / item.private).read_bytes(), path.read_bytes()) == (OLD, YOUNG)
+
+
+def appended(path):
+    with path.open("ab") as file:
+        file.write(YOUNG)
+
+
+def truncated(path):
+    os.truncate(path, 0)
+
+
+def moved(path):
+    appended(path)
+    path.rename(path.with_name("else"))
+
+
+@pytest.mark.parametrize("change", [appended, truncated, os.utime, moved])
+async def test_a_file_that_is_there_and_was_written_to_is_not_told_gone(tmp_path, change):
+    path = written(tmp_path / "app.log", OLD)
+    item = Item("app.log", ".retentiond-logs.going-x", Mark.of(path.stat()), None, {"free": 1}, 5, None, None, "f")
+    assert looked(tmp_path, item).found.changed == 0
+    change(path)
+    assert looked(tmp_path, item).kind == "unknown"
+
+
+async def test_another_folder_in_the_place_of_the_workers_says_nothing_of_its_files(tmp_path):
+    """Another disk was mounted there, and somebody has declared the worker gone."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.mkdir()
+    other.mkdir()
+    path = written(mine / "app.log", OLD)
+    item = Item("app.log", ".retentiond-logs.going-x", Mark.of(path.stat()), None, {"free": 1}, 5, None, None, "f")
+    folder = Folder(str(mine), "app*")
+    there = Presence(folder, "logs")
+    attended = there.take()
+    there.leave()
+    folder.close()
+    assert looked(mine, item, attended=attended).kind == "looked"
+    assert looked(other, item, attended=attended).kind == "unknown"
+    (other / lock_name("logs")).write_bytes((mine / lock_name("logs")).read_bytes())
+    assert looked(other, item, attended=attended).kind == "unknown"
+    bare = {"intended": {"files": [item.document()]}, "salt": "s"}
+    assert fate(Folder(str(mine), "app*"), "logs", bare).kind == "unknown"
+
+
+async def test_what_is_written_down_of_a_batch_has_what_its_folder_is_told_by(tmp_path):
+    written(tmp_path / "app.log", OLD)
+    of, store = plan(), await opened(tmp_path)
+    async with store.batch(of) as batch:
+        await batch.looked(Window("files", None, 100))
+        attended = await batch.attend()
+        intended = await batch.intended(permit(of), Window("files", None, 100))
+    assert intended.document["presence"] == attended
