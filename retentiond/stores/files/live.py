@@ -2,8 +2,8 @@
 
 A file is taken for one where any of these says so: the configuration names it; it was changed a moment ago; a process
 has it open for writing, as far as /proc shows. Where /proc does not show all processes (in a container, without root,
-on a file system that other machines write to), also the newest of its family that is not packed: the one that rotation
-has not closed yet, as far as anybody can tell.
+mounted with `hidepid`, on a file system that other machines write to), also the newest of its family that is not
+packed: the one that rotation has not closed yet, as far as anybody can tell.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from retentiond.stores.files.presence import network_kind
 _PROC: Final = Path("/proc")
 # include/linux/proc_ns.h, PROC_PID_INIT_INO: the number of the namespace of processes that all others lie in.
 _ALL_PROCESSES: Final = "pid:[4026531836]"
+_SHOWN: Final = ("hidepid=0", "hidepid=off")
 _ACCESS: Final = 0o3
 _VARIES: Final = re.compile(r"[-_.]?\d+(?:[-_.T:]?\d+)*")
 
@@ -96,10 +97,21 @@ def live(
 
 
 def _sees_all() -> bool:
+    """Whether /proc lists every process there is: one that it hides raises no error, it is just not there."""
     try:
-        return os.readlink(_PROC / "self" / "ns" / "pid") == _ALL_PROCESSES  # noqa: PTH115 - not a file's name
+        os.listdir(f"{_PROC}/1/fd")  # noqa: PTH208 - only of who may see it
+        everywhere = os.readlink(_PROC / "self" / "ns" / "pid") == _ALL_PROCESSES  # noqa: PTH115 - not a file's name
+        return everywhere and not _hides((_PROC / "self" / "mountinfo").read_text(errors="replace"))
     except OSError:
         return False
+
+
+def _hides(mounts: str) -> bool:
+    """Whether /proc is mounted so that it hides other users' processes (`hidepid`, proc(5)); in doubt it is."""
+    # proc_pid_mountinfo(5): the mount point is the fifth field; the last one mounted there is what is seen.
+    mine = [line.split() for line in mounts.splitlines() if line.split()[4:5] == [str(_PROC)]]
+    options = ",".join(mine[-1][5:]).split(",") if mine else ["hidepid=unknown"]
+    return any(each.startswith("hidepid=") and each not in _SHOWN for each in options)
 
 
 def _processes() -> list[str]:
