@@ -35,16 +35,21 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """The result of work that only waits for a disk. Who is cancelled meanwhile waits for its end all the same.
+    """The result of work that only waits for a disk. Who is cancelled meanwhile, however often, waits for its end.
 
     A lock must not be given back while a thread could still do what it stands for.
     """
     task = asyncio.create_task(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        task.exception()  # it is heard, and goes with who was cancelled
+        raise cancelled
+    return task.result()
 
 
 @dataclass(slots=True)
