@@ -49,8 +49,8 @@ def _of_folder(ground: Ground) -> list[Finding]:
         )
     if (kind := network_kind(folder)) is not None:
         message = (
-            f"{shown(folder.path)} lies on a file system of a network ({kind}): after a crash nothing shows that a "
-            "worker is gone, so that holds stay pending until an operator says so"
+            f"{shown(folder.path)} lies on a file system that is no local one ({kind}): after a crash nothing shows "
+            "that a worker is gone, so that holds stay pending until an operator says so"
         )
         told.append(Finding("warning", name, message, "run retentiond where the disk is; or see `permit end`"))
     told += [

@@ -7,8 +7,9 @@ number: who asks must find just that file with that line before a free lock says
 same (on another machine, a copy of the disk) tells nothing. Lines of earlier batches stay: a permit may be open
 still, and where the lock is free nobody is at work under any of them.
 
-On a file system of a network the server may take a lock from a client that it can't hear, which lives: there a free
-lock is no proof, and only an operator's word ends the wait.
+On a file system of a network the server may take a lock from a client that it can't hear, which lives; a folder that a
+hypervisor shares may be another machine's too, whose locks are not seen here. On all but local ones a free lock is no
+proof, and only an operator's word ends the wait.
 """
 
 from __future__ import annotations
@@ -30,22 +31,11 @@ _TRIES: Final = 8
 _LENGTH: Final = 4096
 _KEPT: Final = 64
 """Lines of so many batches stand in the file; of an older one an operator has to speak."""
-_NETWORK: Final = (
-    "nfs",
-    "cifs",
-    "smb",
-    "9p",
-    "ceph",
-    "gluster",
-    "lustre",
-    "afs",
-    "fuse",
-    "gpfs",
-    "beegfs",
-    "ocfs2",
-    "gfs2",
+_LOCAL: Final = frozenset(
+    ["ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "reiserfs", "nilfs2", "bcachefs", "tmpfs", "overlay"]
 )
-"""How the names of file systems begin whose locks are another machine's to keep."""
+"""The file systems whose locks are this kernel's to keep. Of any other (a network's, a hypervisor's folder, FUSE, one
+that is new) it is not known whose they are."""
 
 
 class Presence:
@@ -162,11 +152,11 @@ def is_abandoned(folder: Folder, name: str) -> bool:
 
 
 def network_kind(folder: Folder) -> str | None:
-    """The kind of the folder's file system where it is one of a network, or not known; None for a local one."""
+    """The kind of the folder's file system unless it is known for a local one; then None."""
     kind = _kind_of(folder)
     if kind is None:
         return "unknown"
-    return kind if kind.startswith(_NETWORK) else None
+    return None if kind in _LOCAL else kind
 
 
 def _kind_of(folder: Folder) -> str | None:

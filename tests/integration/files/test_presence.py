@@ -119,16 +119,25 @@ def test_a_link_in_the_place_of_the_lock_file_is_not_followed(tmp_path, folder):
     assert (tmp_path / "elsewhere").read_bytes() == b""
 
 
-def test_on_a_file_system_of_a_network_a_free_lock_is_no_proof(folder, monkeypatch):
+@pytest.mark.parametrize(
+    "kind", ["nfs4", "cifs", "9p", "virtiofs", "vboxsf", "vmhgfs", "fuse.sshfs", "ceph", "orangefs", "newfs", None]
+)
+def test_on_all_but_local_file_systems_a_free_lock_is_no_proof(folder, monkeypatch, kind):
     there = Presence(folder, "logs")
     attended = there.take()
     there.leave()
-    monkeypatch.setattr(presence, "_kind_of", lambda folder: "nfs4")
+    monkeypatch.setattr(presence, "_kind_of", lambda folder: kind)
     with pytest.raises(Unreachable, match="does not show that its worker is gone"):
         Presence(folder, "logs").gone(attended)
-    monkeypatch.setattr(presence, "_kind_of", lambda folder: None)
-    with pytest.raises(Unreachable):
-        Presence(folder, "logs").gone(attended)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay"])
+def test_on_local_ones_it_is(folder, monkeypatch, kind):
+    there = Presence(folder, "logs")
+    attended = there.take()
+    there.leave()
+    monkeypatch.setattr(presence, "_kind_of", lambda folder: kind)
+    assert Presence(folder, "logs").gone(attended)
 
 
 def test_the_kind_of_a_file_system_is_that_of_the_deepest_mount(folder):
