@@ -11,7 +11,7 @@ from retentiond.stores.files.folder import Changed, Entry, shown
 from retentiond.stores.files.ground import Ground, in_thread
 from retentiond.stores.files.intent import swap_prefix
 from retentiond.stores.files.lines import BLOCK, Block, blocks
-from retentiond.stores.files.live import newest, writers
+from retentiond.stores.files.live import unclosed, writers
 from retentiond.stores.files.packing import Damaged, packing_of, unpacked
 from retentiond.stores.files.presence import network_kind
 from retentiond.stores.files.sieve import asked
@@ -133,10 +133,10 @@ def _of_columns(ground: Ground, lines: int, unread: int, undated: int, without: 
 async def _of_writing(ground: Ground, entries: Sequence[Entry]) -> list[Finding]:
     seen = await in_thread(lambda: writers(ground.folder, {(each.mark.dev, each.mark.ino) for each in entries}))
     told = []
-    if not seen.complete and (last := sorted(newest(entries))):
+    if not seen.complete and (loose := sorted(unclosed(entries))):
         message = (
-            f"not all processes can be seen that may write here, so that the newest file of each family is left alone: "
-            f"{_some([shown(each) for each in last])}"
+            "not all processes can be seen that may write here, so that files are left alone which no rotation shows "
+            f"to be closed: {_some([shown(each) for each in loose])}"
         )
         told.append(Finding("info", ground.name, message, _HOW_TO_ROTATE))
     busy = [each.shown for each in entries if (each.mark.dev, each.mark.ino) in seen.files]

@@ -2,8 +2,8 @@
 
 A file is taken for one where any of these says so: the configuration names it; it was changed a moment ago; a process
 has it open for writing, as far as /proc shows. Where /proc does not show all processes (in a container, without root,
-mounted with `hidepid`, on a file system that other machines write to), also the newest of its family that is not
-packed: the one that rotation has not closed yet, as far as anybody can tell.
+mounted with `hidepid`, on a file system that other machines write to), also every one that rotation does not show
+to be closed: neither packed, nor of a name that a rotation gives beside a newer file of the name that it had before.
 """
 
 from __future__ import annotations
@@ -27,6 +27,14 @@ _ALL_PROCESSES: Final = "pid:[4026531836]"
 _SHOWN: Final = ("hidepid=0", "hidepid=off")
 _ACCESS: Final = 0o3
 _VARIES: Final = re.compile(r"[-_.]?\d+(?:[-_.T:]?\d+)*")
+# A day, or a month, and a time of day; not any number, which may be a worker's.
+_DATE: Final = (
+    r"[-_.](?:19|20)\d{2}[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?(?:0[1-9]|[12]\d|3[01]))?"
+    r"(?:[-_.T]?(?:[01]\d|2[0-3])(?:[-_.:]?[0-5]\d){0,2}|-\d{10})?"
+)
+_ROTATED: Final = re.compile(
+    rf"(?P<head>.+?)(?:{_DATE}(?:[-_.]\d{{1,3}})?(?P<end>\.[A-Za-z]\w*)?|\.\d{{1,3}})", re.ASCII | re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +68,30 @@ def writers(folder: Folder, wanted: Collection[tuple[int, int]]) -> Writers:
     return Writers(frozenset(found), complete)
 
 
-def newest(entries: Iterable[Entry]) -> frozenset[str]:
-    """Of each family of names that rotation makes of one the newest file, where that is not packed."""
-    last: dict[str, Entry] = {}
-    for entry in entries:
-        kind = family(entry.name)
-        if kind not in last or (entry.mark.mtime, entry.name) > (last[kind].mark.mtime, last[kind].name):
-            last[kind] = entry
-    return frozenset(each.name for each in last.values() if not packing_of(each.name))
+def unclosed(entries: Iterable[Entry]) -> frozenset[str]:
+    """The files of which no rotation shows that nobody writes them any more."""
+    known = {each.name: each for each in entries}
+    return frozenset(name for name in known if not _is_closed(known[name], known))
+
+
+def _is_closed(entry: Entry, known: Mapping[str, Entry]) -> bool:
+    if packing_of(entry.name):
+        return True
+    before = known.get(named_before(entry.name))
+    return before is not None and before.name != entry.name and before.mark.mtime > entry.mark.mtime
+
+
+def named_before(name: str) -> str:
+    """The name that a file had before a rotation gave it this one, by a number at its end or a date; or the same."""
+    found = _ROTATED.fullmatch(name)
+    return name if found is None else found["head"] + (found["end"] or "")
 
 
 def family(name: str) -> str:
-    """What the names have in common that rotation gives to one log: without numbers, dates and packing."""
+    """What the names may have in common that rotation gives to one log: without numbers, dates and packing.
+
+    Logs of several workers may have it in common too.
+    """
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
     return _VARIES.sub("", name)
@@ -82,7 +102,7 @@ def live(
 ) -> Mapping[str, str]:
     """Of `among` those that are being written, with why; `entries` are all files of the target."""
     young = time.time_ns() - int(settle * 1e9)
-    last = frozenset[str]() if seen.complete else newest(entries)
+    loose = frozenset[str]() if seen.complete else unclosed({*entries, *among})
     found = {}
     for entry in among:
         if any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in named):
@@ -91,8 +111,8 @@ def live(
             found[entry.name] = "it was changed a moment ago"
         elif (entry.mark.dev, entry.mark.ino) in seen.files:
             found[entry.name] = "a process has it open for writing"
-        elif entry.name in last:
-            found[entry.name] = "it is the newest of its family, and not all processes can be seen that may write it"
+        elif entry.name in loose:
+            found[entry.name] = "no rotation shows it closed, and not all processes can be seen that may write it"
     return found
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as some
 from retentiond.stores.files.anchors import Anchors
 from retentiond.stores.files.changing import Changing, Unchangeable
 from retentiond.stores.files.config import FieldChange, FilesTarget
-from retentiond.stores.files.folder import Entry, Mark, name_at, position_of
+from retentiond.stores.files.folder import name_at, position_of
 from retentiond.stores.files.lines import BLOCK, LONGEST, Block, Part, blocks
-from retentiond.stores.files.live import family, newest
+from retentiond.stores.files.live import family
 from retentiond.stores.files.texts import format_of
 from retentiond.stores.rulings import Untold
 
@@ -242,14 +242,6 @@ def test_the_names_that_rotation_gives_are_of_one_family():
     assert {family(each) for each in names} == {"app.log"}
     assert family("app-2025-01-01T10-00.log") == "app.log"
     assert family("error.log") != family("app.log")
-
-
-def test_the_newest_of_a_family_is_live_unless_it_is_packed():
-    def entry(name, mtime):
-        return Entry(name, Mark(1, hash(name), 1, mtime), 1)
-
-    found = newest([entry("a.log", 3), entry("a.log.1", 2), entry("b.log.1", 1), entry("b.log.2.gz", 5)])
-    assert found == {"a.log"}
 
 
 def test_positions_carry_any_name():
