@@ -80,7 +80,7 @@ class Folder:
 
     def __init__(self, path: str, pattern: str) -> None:
         """`path`: of the folder, `pattern` of the names that are taken of it. Raises Unreachable, Blind."""
-        self.path, self._pattern = os.path.realpath(path), pattern
+        self.path, self._given, self._pattern = os.path.realpath(path), path, pattern
         try:
             self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except PermissionError as error:
@@ -103,9 +103,9 @@ class Folder:
 
     @property
     def same(self) -> bool:
-        """Whether its path still leads to it."""
+        """Whether its path, as it is configured, still leads to it: a link may lead elsewhere by now."""
         try:
-            there, mine = Path(self.path).stat(), os.fstat(self.fd)
+            there, mine = Path(self._given).stat(), os.fstat(self.fd)
         except OSError:
             return False
         return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from retentiond.errors import Conflict
+from retentiond.errors import Blind, Conflict
 from retentiond.stores.base import Window
 from retentiond.stores.files import packing, work
 from retentiond.stores.files.folder import Folder
@@ -243,6 +243,31 @@ async def test_a_folder_that_is_replaced_by_a_link_meanwhile_is_still_the_one_th
 
     await swept(store, before=replace)
     assert innocent.read_bytes() == OLD
+
+
+async def test_a_link_to_the_folder_that_is_set_to_another_is_noticed(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        written(tmp_path / name / "app.log", OLD)
+    link = tmp_path / "logs"
+    link.symlink_to("one")
+    store = await opened(link)
+
+    def set_anew():
+        link.unlink()
+        link.symlink_to("other")
+
+    of, window = plan(), Window("files", None, 100)
+    async with store.batch(of) as batch:
+        assert (await batch.looked(window)).selected == 1
+        set_anew()
+        with pytest.raises(Blind, match="another one by now"):
+            await batch.attend()
+    assert (tmp_path / "one" / "app.log").exists()
+    await store.open(None)
+    assert (await swept(store)).changed == 1
+    assert (tmp_path / "one" / "app.log").exists()
+    assert not (tmp_path / "other" / "app.log").exists()
 
 
 async def test_names_of_any_kind_are_names(tmp_path):
