@@ -157,7 +157,16 @@ class FilesBatch:
             made = files[at]
             if made.after is not None:
                 kept = made.sums.tally()
-                left = replace(kept, scanned=kept.scanned - kept.selected, selected=0, bytes=0, by_tier={})
+                went_away = kept.selected if self._ground.changing is None else 0
+                left = replace(
+                    kept,
+                    scanned=kept.scanned - went_away,
+                    selected=0,
+                    bytes=0,
+                    by_tier={},
+                    oldest=None,
+                    newest=None,
+                )
                 self._ground.memory.learn(made.after, self._plan, left, exact=False)
 
     def _told(self, seen: Tally, made: Sequence[Made], came: _Came, salt: str) -> Tally:

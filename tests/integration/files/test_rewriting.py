@@ -428,3 +428,16 @@ async def test_a_file_that_is_being_written_is_counted_while_it_grows(tmp_path):
         file.write(OLD)
     found = await store.count(plan(), Window("files", None, 10))
     assert (found.scanned, found.blocked) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("more", "left"), [({}, 1), ({"action": "anonymise", "anonymise": {"fields": {"ip": None}}}, 3)]
+)
+async def test_what_is_remembered_of_a_rewritten_file_is_of_the_lines_that_it_has(tmp_path, more, left):
+    path = written(tmp_path / "app.log", line(1, ip="192.0.2.1") * 2 + line(2, days=1, ip="192.0.2.2"))
+    store = await opened(tmp_path, **more)
+    assert (await swept(store)).changed == 2
+    assert await store.total() == len(path.read_bytes().splitlines()) == left
+    async with store.batch(plan(action=store.action)) as batch:
+        seen = await batch.looked(Window("files", None, 100))
+    assert (seen.scanned, seen.selected, seen.bytes, seen.oldest, seen.newest) == (left, 0, 0, None, None)
