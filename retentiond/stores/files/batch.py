@@ -11,7 +11,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -223,9 +222,10 @@ def _carried_out(folder: Folder, made: list[Made], items: list[Item], until: flo
 
 
 def _put_away(folder: Folder, made: list[Made], items: list[Item], came: _Came) -> _Came:
-    """What was made for nothing goes."""
+    """What was made for nothing goes; only that, whatever else a rotation has brought under its name."""
     for at in (*came.changed, *came.undone):
         for name in (made[at].part, items[at].private) if made[at].part else ():
-            with suppress(FileNotFoundError):
+            found = folder.entry(name)
+            if found is not None and found.mark == made[at].after:
                 os.unlink(name, dir_fd=folder.fd)
     return came

@@ -175,6 +175,28 @@ async def test_a_file_that_a_rotation_puts_there_in_the_very_last_moment_gets_it
     assert ours(tmp_path) == []
 
 
+async def test_a_file_that_a_rotation_puts_there_while_the_exchange_is_undone_does_not_go_with_what_was_made(
+    tmp_path, monkeypatch
+):
+    from retentiond.stores.files import swap
+
+    path = written(tmp_path / "app.log", OLD * 3 + YOUNG)
+    rename, calls = swap._rename2, []
+
+    def late(*args, **named):
+        calls.append(args)
+        path.rename(tmp_path / f"app.log.{len(calls)}")
+        written(path, YOUNG * (6 + len(calls)))
+        rename(*args, **named)
+
+    monkeypatch.setattr(swap, "_rename2", late)
+    found = await swept(await opened(tmp_path))
+    assert (found.changed, found.locked, len(calls)) == (0, 3, 2)
+    assert path.read_bytes() == YOUNG * 7
+    (left,) = ours(tmp_path)
+    assert (tmp_path / left).read_bytes() == YOUNG * 8
+
+
 async def test_a_file_that_grows_while_it_is_read_is_left(tmp_path, monkeypatch):
     path = written(tmp_path / "app.log", OLD * 3 + YOUNG)
     whole, done = work.Work._judge, []
