@@ -127,7 +127,7 @@ async def test_a_worker_killed_around_the_rename_leaves_each_line_counted_once(s
 
 @pytest.mark.parametrize("moment", ["before", "between"])
 async def test_a_hold_waits_for_a_worker_that_is_stopped_and_for_none_that_is_gone(subject, moment):
-    env = variables(subject)
+    env, whole = variables(subject), await subject.left()
     async with start_retentiond("sweep", "--json", env=stopped_at(subject, moment), prefix=STOPPING) as worker:
         await stopped(worker)
         waiting = await run_retentiond(*PLACE, "--timeout", "1", env=env)
@@ -137,7 +137,6 @@ async def test_a_hold_waits_for_a_worker_that_is_stopped_and_for_none_that_is_go
         assert [each["fence"] for each in listed.json["permits"]] == ["presence"]
         worker.send_signal(signal.SIGKILL)
         await worker.wait()
-    left = await subject.left()
     again = await run_retentiond(*PLACE, env=env)
     assert (again.code, again.json["state"]) == (0, "active"), again.stderr
     holds = await run_retentiond("hold", "list", "--json", env=env)
@@ -145,7 +144,8 @@ async def test_a_hold_waits_for_a_worker_that_is_stopped_and_for_none_that_is_go
     await subject.rig.let_leases_run_out()
     after = await run_retentiond("sweep", "--json", env=env)
     assert after.code == 0, after.stderr
-    assert await subject.left() == left
+    assert await subject.left() == whole, "what the worker had begun with is held as all else is"
+    assert subject.ours() == []
     await subject.rig.require_settled()
 
 

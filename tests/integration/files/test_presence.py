@@ -300,3 +300,34 @@ async def test_what_is_written_down_of_a_batch_has_what_its_folder_is_told_by(tm
         attended = await batch.attend()
         intended = await batch.intended(permit(of), Window("files", None, 100))
     assert intended.document["presence"] == attended
+
+
+async def test_an_innocent_file_that_was_exchanged_gets_its_name_back_and_what_was_made_goes(tmp_path):
+    """A worker died right after it had exchanged what a rotation had just put there."""
+    path = written(tmp_path / "app.log", YOUNG * 2)
+    before = Mark.of(written(tmp_path / "other", OLD + YOUNG).stat())
+    (tmp_path / "other").rename(tmp_path / "app.log.1")
+    made = written(tmp_path / "made", YOUNG)
+    after = Mark.of(made.stat())
+    item = Item("app.log", ".retentiond-logs.going-x", before, after, {"free": 1}, 5, None, None, "f")
+    path.rename(tmp_path / item.private)
+    made.rename(path)
+    told = looked(tmp_path, item)
+    assert (told.kind, told.found.changed) == ("looked", 0)
+    assert (path.read_bytes(), (tmp_path / "app.log.1").read_bytes()) == (YOUNG * 2, OLD + YOUNG)
+    assert ours(tmp_path) == []
+
+
+async def test_what_was_written_to_the_new_file_since_is_not_lost_when_the_exchange_is_undone(tmp_path):
+    path = written(tmp_path / "app.log", OLD + YOUNG)
+    before = Mark.of(path.stat())
+    made = written(tmp_path / "made", YOUNG)
+    after = Mark.of(made.stat())
+    item = Item("app.log", ".retentiond-logs.going-x", before, after, {"free": 1}, 5, None, None, "f")
+    path.rename(tmp_path / item.private)
+    made.rename(path)
+    appended(path)
+    told = looked(tmp_path, item)
+    assert (told.kind, told.found.changed) == ("looked", 0)
+    assert path.read_bytes() == YOUNG * 2
+    assert (tmp_path / item.private).read_bytes() == OLD + YOUNG
