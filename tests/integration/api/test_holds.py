@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from retentiond.api import holds as resource
+from retentiond.stores.postgres.store import PostgresStore
 from tests.integration.api.conftest import served
 from tests.services.api import tokens
 
@@ -36,6 +37,17 @@ async def test_a_hold_that_is_not_active_in_time_is_answered_with_its_address(ap
     answer = await placed(api)
     assert (answer.status, answer.json["state"], answer.json["effective_at"]) == (202, "pending", None)
     assert (await api.get(answer.headers["Location"].removeprefix("/api/v1/")))["state"] == "pending"
+
+
+async def test_a_hold_that_can_not_be_counted_for_a_defect_is_answered_as_placed(lively, monkeypatch):
+    async def defect(*_, **__):
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(PostgresStore, "matches", defect)
+    answer = await placed(lively)
+    assert (answer.status, answer.json["state"]) == (201, "active"), answer.body
+    assert answer.json["targets_not_counted"]
+    assert [hold["id"] for hold in (await lively.get("holds"))["holds"]] == [answer.json["id"]]
 
 
 async def test_a_hold_is_released_and_reinstated_under_the_names_of_those_who_did_it(lively):
