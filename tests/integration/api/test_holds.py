@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from retentiond.api import holds as resource
+from retentiond.api.problems import refusal
+from retentiond.errors import LedgerError
 from retentiond.stores.postgres.store import PostgresStore
 from tests.integration.api.conftest import served
 from tests.services.api import tokens
@@ -48,6 +50,27 @@ async def test_a_hold_that_can_not_be_counted_for_a_defect_is_answered_as_placed
     assert (answer.status, answer.json["state"]) == (201, "active"), answer.body
     assert answer.json["targets_not_counted"]
     assert [hold["id"] for hold in (await lively.get("holds"))["holds"]] == [answer.json["id"]]
+
+
+async def test_a_hold_that_can_not_be_read_is_told_with_its_remedy_and_is_no_defect(api, monkeypatch):
+    monkeypatch.setattr(resource, "WAIT_SECONDS", 0.0)
+    hold = (await placed(api)).json["id"]
+    async with api.app.database.transaction() as tx:
+        await tx.execute("""UPDATE retentiond.holds SET scope = '{"of_another_version": true}'""")
+    for path in ("holds", f"holds/{hold}"):
+        answer = await api.call("GET", path, "vera")
+        assert (answer.status, answer.problem["kind"]) == (503, "unreadable_hold"), answer.body
+        assert hold in answer.problem["detail"]
+        assert "version of retentiond" in answer.problem["remedy"]
+
+
+def test_a_ledger_that_takes_nothing_is_no_defect_of_the_api():
+    told = refusal(LedgerError("it does not hold together", remedy="see `retentiond ledger verify`"))
+    assert (told.status, told.detail, told.remedy) == (
+        503,
+        "it does not hold together",
+        "see `retentiond ledger verify`",
+    )
 
 
 async def test_a_hold_is_released_and_reinstated_under_the_names_of_those_who_did_it(lively):
