@@ -112,6 +112,20 @@ async def test_two_people_release_a_hold_and_neither_of_them_alone(env):
         ]
 
 
+async def test_the_key_of_a_release_that_was_asked_for_already_is_known_when_it_comes_again(env):
+    async with served(tokens() | env | {"RETENTIOND_HOLDS__TWO_PERSON": "true"}, with_daemon=True) as api:
+        hold = (await placed(api)).json["id"]
+        for key in ("r1", "r2"):
+            assert (await api.post(f"holds/{hold}/release", "carl", key, reason="closed")).status == 202
+        other = await api.post(f"holds/{hold}/release", "carl", "r2", reason="another")
+        assert (other.status, "Idempotency-Key" in other.problem["detail"]) == (422, True)
+        await api.post(f"holds/{hold}/reinstate", "cora", reason="no")
+        again = await api.post(f"holds/{hold}/release", "carl", "r2", reason="closed")
+        assert (again.status, again.json["release_requested_by"]) == (202, None), "it was answered before that"
+        said = [entry["event"] for entry in await api.ledger("hold")]
+        assert said == ["placed", "activated", "release_requested", "release_withdrawn"]
+
+
 async def test_of_two_who_release_a_hold_at_once_one_is_told_that_it_was_done(lively):
     hold = (await placed(lively)).json["id"]
     both = await asyncio.gather(*(lively.post(f"holds/{hold}/release", by, reason=by) for by in ("carl", "cora")))
