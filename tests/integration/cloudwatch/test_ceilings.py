@@ -9,7 +9,7 @@ from retentiond.control import holds
 from retentiond.control.hold_rows import HoldDraft
 from retentiond.desk import approving
 from retentiond.domain.holds import HoldState, Scope
-from retentiond.stores.cloudwatch import ceilings
+from retentiond.stores.cloudwatch import ceilings, store
 from retentiond.stores.cloudwatch.pace import Pacer
 from retentiond.sweep import enforced
 from tests.contract.behaviours import killed
@@ -90,6 +90,13 @@ async def test_more_groups_than_the_guard_lets_pass_get_no_retention_unasked_tho
     assert (await subject.rig.only()).ceilings == {"90": 1, "365": 2, "2557": 1}
     used = [each for each in await subject.rig.ledger() if each["kind"] == "approval" and each["event"] == "used"]
     assert [each["digest"].partition("/")[2] for each in used] == ["groups:4"]
+
+
+async def test_groups_are_counted_once_however_many_windows_they_are_counted_in(subject, monkeypatch):
+    monkeypatch.setattr(store, "MOST", 1)
+    subject.rig.guards = {"max_fraction": 0.25}
+    await subject.ground.retain("pro", 365)
+    assert "3 of 4 groups, more than 1," in (await subject.rig.only()).error["message"]
 
 
 async def test_what_was_approved_for_some_groups_lets_no_more_of_them_pass(subject):
