@@ -102,7 +102,8 @@ async def release(site: Site, call: Call) -> Reply:
         return Reply(as_model(found), 200 if found.state is HoldState.RELEASING else 202)
 
     async def again(done: Done) -> Reply:
-        asked_for = (done.answer or {}).get("event") == "release_requested"
+        # None: somebody asked once more for what he had asked for already.
+        asked_for = (done.answer or {}).get("event") in ("release_requested", None)
         return Reply(as_model(await _get(site, done.subject or "")), 202 if asked_for else 200)
 
     reply = await once(site, call, act, again)

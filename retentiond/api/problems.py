@@ -11,9 +11,11 @@ from aiohttp import web
 
 from retentiond.api.models import Fault, Problem
 from retentiond.control.failures import CommitUnknown
+from retentiond.control.hold_rows import UnreadableHold
 from retentiond.errors import (
     Blind,
     Guarded,
+    LedgerError,
     NotFound,
     Otherwise,
     Paused,
@@ -41,6 +43,9 @@ _STATUS: tuple[tuple[type[RetentiondError], int], ...] = (
     (CommitUnknown, 503),
     (Unreachable, 503),
     (Refused, 503),
+    # Nobody's request is wrong, and nothing is answered until somebody mends it.
+    (UnreadableHold, 503),
+    (LedgerError, 503),
 )
 
 

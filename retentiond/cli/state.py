@@ -8,7 +8,7 @@ import click
 
 from retentiond.cli.holds import by_whom
 from retentiond.cli.output import EXIT_CODES, as_json, command, json_option, settings
-from retentiond.control.approvals import Kind
+from retentiond.control.approvals import Kind, groups_of
 from retentiond.daemon import open_app
 from retentiond.desk import approving
 from retentiond.desk import state as desk
@@ -78,7 +78,8 @@ async def approve(target: str | None, named: str | None, directory: bool, clock:
       retentiond approve --clock
 
     \b
-    JSON: {"kind", "target", "bound", "digest"}; "bound" is the largest number of records that it lets go.
+    JSON: {"kind", "target", "bound", "digest"}; "bound" is the largest number of records that it lets go,
+    with the groups of records whose retention becomes shorter.
     """
     if sum(map(bool, (target, named, directory, clock))) != 1:
         raise UsageError("name one target, or say --directory or --clock", remedy="see `retentiond approve --help`")
@@ -93,7 +94,10 @@ async def approve(target: str | None, named: str | None, directory: bool, clock:
         kind: Kind = "directory" if directory else "clock" if clock else "sweep"
         granted = await approving.approve(app, kind, target or named, by_whom())
     document = approving.granted_document(granted)
-    told = f"approved: {granted.kind} {granted.target}, at most {granted.bound} {_UNITS[granted.kind]}"
+    groups = groups_of(granted.digest)
+    told = f"approved: {granted.kind} {granted.target}, at most {(granted.bound or 0) - groups} {_UNITS[granted.kind]}"
+    if groups:
+        told += f", and a shorter retention of {groups} groups"
     as_json(document) if json_ else click.echo(told)
     return 0
 

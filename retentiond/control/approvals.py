@@ -68,6 +68,24 @@ async def grant(tx: Tx, kind: Kind, target: str, digest: str, bound: int | None,
     return _approval(row)
 
 
+def with_groups(digest: str, groups: int) -> str:
+    """What a question is about that lets the retention of so many groups become shorter, under that policy.
+
+    The number is part of what it is about, and no bound: one group is any number of records.
+    """
+    return f"{digest}/groups:{groups}"
+
+
+def policy_of(digest: str) -> str:
+    """The policy's digest alone."""
+    return digest.partition("/")[0]
+
+
+def groups_of(digest: str) -> int:
+    """Of how many groups it lets the retention become shorter."""
+    return int(digest.partition("/groups:")[2] or 0)
+
+
 async def find(tx: Tx, kind: Kind, target: str, digest: str) -> Approval | None:
     """The newest approval of exactly this that has not been used."""
     row = await tx.fetchrow(

@@ -15,8 +15,11 @@ from retentiond.errors import NotFound, RetentiondError
 if TYPE_CHECKING:
     import asyncpg
 
-Recorder = Callable[[Tx, Hold, str], Awaitable[None]]
-"""Called inside the transaction that changes a hold, with the event: the layer above writes it into the ledger."""
+Recorder = Callable[[Tx, Hold, str | None], Awaitable[None]]
+"""Called inside the transaction that changes a hold, with the event: the layer above writes it into the ledger.
+
+None: the hold is as it was asked to be already, and there is nothing to write of it.
+"""
 
 COLUMNS = (
     "id, matter, reason, scope::text, state, epoch, placed_by, placed_at, effective_at, review_by, notice, released_by,"

@@ -241,7 +241,7 @@ async def _change(database: Database, hold_id: str, step: _Step, record: Recorde
             await barrier.enter_alone(tx)
             await barrier.observe(tx)
             hold, event = await step(tx)
-            if event is not None and record is not None:
+            if record is not None:
                 await record(tx, hold, event)
             return hold
 

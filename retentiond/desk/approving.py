@@ -43,9 +43,10 @@ async def approve(
                 f"it asks for {asked.count} by now, and {bound} were to be approved",
                 remedy="look at what waits again, and approve that count if it is right",
             )
-        if digest is not None and asked.digest != digest:
+        policy = approvals.policy_of(asked.digest)
+        if digest is not None and policy != digest:
             raise Otherwise(
-                f"what waits by now is the policy {asked.digest or 'of no digest'}, not {digest}",
+                f"what waits by now is the policy {policy or 'of no digest'}, not {digest}",
                 remedy="look at what waits again, and approve that if it is right",
             )
         granted = await approvals.grant(tx, asked.kind, asked.target, asked.digest, asked.count, by)
@@ -73,7 +74,7 @@ def awaited_document(asked: Awaited) -> dict[str, object]:
     return {
         "kind": asked.kind,
         "target": asked.target or None,
-        "digest": asked.digest or None,
+        "digest": approvals.policy_of(asked.digest) or None,
         "count": asked.count,
         "detail": asked.detail,
         "since": rfc3339(asked.since),
@@ -82,13 +83,16 @@ def awaited_document(asked: Awaited) -> dict[str, object]:
 
 def granted_document(granted: Approval) -> dict[str, object]:
     """What was approved, as `approve --json` shows it."""
-    return {"kind": granted.kind, "target": granted.target, "bound": granted.bound, "digest": granted.digest}
+    digest = approvals.policy_of(granted.digest)
+    return {"kind": granted.kind, "target": granted.target, "bound": granted.bound, "digest": digest}
 
 
 def _awaited(waiting: Sequence[Awaited], kind: Kind, target: str, digest: str) -> Awaited:
     for asked in waiting:
         # A policy that waits is another process's, which has not been let in yet.
-        if (asked.kind, asked.target) == (kind, target) and (kind == "policy" or asked.digest in ("", digest)):
+        if (asked.kind, asked.target) == (kind, target) and (
+            kind == "policy" or approvals.policy_of(asked.digest) in ("", digest)
+        ):
             return asked
     listed = ", ".join(
         f"--{asked.kind}" if asked.kind != "sweep" else asked.target for asked in waiting if asked.kind != "policy"

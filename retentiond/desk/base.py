@@ -95,11 +95,16 @@ class Desk:
         return {**keep, **self.asked}
 
     def hold_recorder(self, by: str, also: Also | None = None) -> Recorder:
-        """Writes each change of a hold into the ledger, in the transaction that makes it."""
+        """Writes each change of a hold into the ledger, in the transaction that makes it.
 
-        async def record(tx: Tx, hold: Hold, event: str) -> None:
+        `also` is done where nothing changed as well: that is an answer, which has to be the same the next time.
+        """
+
+        async def record(tx: Tx, hold: Hold, event: str | None) -> None:
             if also is not None:
                 await also(tx, Did(subject=hold.id, answer={"event": event}))
+            if event is None:
+                return
             epoch = (await holds.current(tx)).epoch
             await self.journal.append(tx, kinds.hold(event, hold, by=by, epoch=epoch, key=self.texts_key))
 

@@ -6,11 +6,14 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
+import structlog
+
 from retentiond.desk.base import Desk
 from retentiond.domain.holds import Hold, Scope, covers_target
 from retentiond.errors import RetentiondError
 from retentiond.stores.base import Matches, Store
 
+log = structlog.get_logger()
 COUNT_SECONDS = 20.0
 _LEAST_SECONDS = 1.0
 
@@ -35,14 +38,18 @@ async def count_into(found: dict[str, Matches | None], desk: Desk, placed: Hold,
     """The same, one target after another into `found`, so that who does not wait for the end has what there is."""
     until = time.monotonic() + seconds
     for name in covered(desk, placed):
-        store = desk.engine.stores[name]
         try:
+            store = desk.engine.stores[name]
             await desk.engine.open(desk.spec.target(name))
             # What is left of the time, but enough for an estimate.
             found[name] = await store.matches(
                 await store.hold(placed), seconds=max(until - time.monotonic(), _LEAST_SECONDS)
             )
         except RetentiondError:
+            found[name] = None
+        except Exception as error:
+            # The hold is placed whatever becomes of the count: a defect here must not tell that it is not.
+            log.error("unexpected", target=name, exc_info=error)
             found[name] = None
 
 

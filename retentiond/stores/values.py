@@ -158,7 +158,8 @@ class Tally:
     `requested` counts what the store was asked to erase and has not been seen to have erased yet.
     `ceilings`: in how many groups of records the time after which the store erases by itself changes (or was changed),
     by that time in days as a text, or `never`. Such a group is no record: it is in none of the counts but `failed`,
-    `locked` and `in_doubt`.
+    `locked` and `in_doubt`. `shortened`: in how many of them it becomes finite or shorter, which erases. Only counting
+    fills in `groups`: in how many it is set here at all.
     """
 
     scanned: int = 0
@@ -190,6 +191,8 @@ class Tally:
     refusal: Refused | None = None
     requested: int = 0
     ceilings: Mapping[str, int] = field(default_factory=dict)
+    shortened: int = 0
+    groups: int = 0
 
     @property
     def acts(self) -> bool:
@@ -271,11 +274,13 @@ class Progress:
 class Intended:
     """What a batch is about to ask for: how many records, and as JSON all that is needed to look for them afterwards.
 
+    `shortened`: of how many groups of records, as in a `Tally`.
     The document names records; it is kept for as long as the permit is open, and never enters the ledger.
     """
 
     selected: int
     document: Mapping[str, Any]
+    shortened: int = 0
 
 
 @dataclass(frozen=True, slots=True)

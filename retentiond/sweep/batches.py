@@ -68,7 +68,8 @@ class Carrier(Protocol):
 class Batches:
     """The batches of one sweep under one lease: `plan` as it is now, and `permit` of the one that is not over.
 
-    `bound`: how many records the sweep may act on (None: any number). `looking`: of the seconds that the last batch
+    `bound`: how many records the sweep may act on, and `groups` of how many groups it may shorten the retention (None:
+    any number). `looking`: of the seconds that the last batch
     took, those before its permit was asked for, where it looks without one; no batch size is to answer for them.
     """
 
@@ -80,6 +81,7 @@ class Batches:
     sweep: str
     outcome: Outcome
     bound: int | None = None
+    groups: int | None = None
     permit: Permit | None = None
     looking: float = 0.0
 
@@ -122,7 +124,7 @@ class Batches:
         """What the digest of the batch's record ids is salted with."""
         return keyed_digest(self.tools.evidence, batch)
 
-    def require_within_bound(self, due: int) -> None:
+    def require_within_bound(self, due: int, shortened: int = 0) -> None:
         """Raise before the effect of a batch that found more due than was counted: the directory may be damaged."""
         if self.bound is not None and self.outcome.changed + due > self.bound:
             raise Guarded(
@@ -130,6 +132,13 @@ class Batches:
                 f"more records of target {self.target.name} became due in the middle of a sweep than the "
                 f"{self.bound} that it was allowed",
                 remedy="see what changed in the account directory; the next sweep counts anew and asks",
+            )
+        if self.groups is not None and self.outcome.shortened + shortened > self.groups:
+            raise Guarded(
+                "fraction",
+                f"the retention of more groups of target {self.target.name} was to become shorter in the middle of a "
+                f"sweep than of the {self.groups} that it was allowed",
+                remedy="see what changed in the account directory and the groups; the next sweep counts anew and asks",
             )
 
     async def passed_by(self, window: Window, seen: Tally) -> None:

@@ -68,7 +68,7 @@ class ByExpiry:
             batch_id = new_batch()
             permit = await batches.issue(await self._numbers.take(), batch_id, window)
             intended = await batch.intended(permit, window)
-            batches.require_within_bound(intended.selected)
+            batches.require_within_bound(intended.selected, intended.shortened)
             if intended.selected != seen.selected:
                 # The directory says something else than a moment ago: what it said is no basis to rest on.
                 batches.outcome.basis = None
@@ -77,7 +77,8 @@ class ByExpiry:
                 self._sent = True
                 found = await batch.erase(permit, window, salt=batches.salt(batch_id))
             else:
-                found = replace(seen, selected=seen.gone, bytes=0, oldest=None, newest=None, by_tier={}, ceilings={})
+                nothing = replace(seen, bytes=0, oldest=None, newest=None, by_tier={}, ceilings={}, shortened=0)
+                found = replace(nothing, selected=seen.gone)
         if found.in_doubt:
             found = await self._looked_at_later(permit, found, window, began)
         else:

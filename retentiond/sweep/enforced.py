@@ -168,7 +168,7 @@ class Enforced:
         if outcome.counted is not None and not (outcome.counted.would or outcome.counted.ceilings):
             outcome.kept_as(outcome.counted)
             return
-        sweeper = self._sweeper(plan, bound=allowance.most)
+        sweeper = self._sweeper(plan, bound=allowance.most, groups=allowance.groups)
         await sweeper.drop(parts)
         if cuts and not outcome.changed:
             await self._in_shards(plan, legs, await self._divide(plan, len(rest), cuts, allowance))
@@ -335,7 +335,15 @@ class Enforced:
 
     # --- Both ---
 
-    def _sweeper(self, plan: TargetPlan, *, bound: int | None, now: datetime | None = None, shards: int = 1) -> Sweeper:
+    def _sweeper(
+        self,
+        plan: TargetPlan,
+        *,
+        bound: int | None,
+        groups: int | None = None,
+        now: datetime | None = None,
+        shards: int = 1,
+    ) -> Sweeper:
         sweeper = Sweeper(
             self.engine.tools,
             self._store,
@@ -347,6 +355,7 @@ class Enforced:
             now=now or plan.now,
             shards=shards,
             bound=bound,
+            groups=groups,
         )
         self.engine.running[self.lease.unit] = sweeper
         if self.engine.stopping:

@@ -22,7 +22,8 @@ class Outcome:
     is what its guard counted before the first batch. `gone`, `requested`, `requests` and `orphans` are as in a `Tally`,
     and so is `next_due`, the earliest of all windows. `basis` is what the verdicts rested on (`sweep.rest`); None: on
     more than one thing, or that is not told. `trace` is where an unexpected error came from, `upkeep` what a large
-    sweep left to be vacuumed. `ceilings` are as in a `Tally`: what was told to erase by itself, or would be.
+    sweep left to be vacuumed. `ceilings` are as in a `Tally`: what was told to erase by itself, or would be;
+    `shortened` and `groups` as well.
     """
 
     outcome: str = "drained"
@@ -57,6 +58,8 @@ class Outcome:
     trace: str | None = None
     upkeep: dict[str, object] | None = None
     ceilings: dict[str, int] = field(default_factory=dict)
+    shortened: int = 0
+    groups: int = 0
 
     def judged(self, found: Tally) -> None:
         """Add a window that was judged and not touched."""
@@ -234,6 +237,8 @@ class Outcome:
         self.newest = latest(self.newest, found.newest)
         for tier, count in found.by_tier.items():
             self.by_tier[tier] = self.by_tier.get(tier, 0) + count
+        self.shortened += found.shortened
+        self.groups += found.groups
         for days, groups in found.ceilings.items():
             self.ceilings[days] = self.ceilings.get(days, 0) + groups
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retentiond.errors import Blind, RetentiondError, Unreachable
 from retentiond.stores.base import Finding
 from retentiond.sweep.spec import Query
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _SECONDS = 5.0
 _LARGEST = 1_000_000
@@ -37,8 +40,7 @@ async def ask(query: Query) -> float:
                 f"{query.url}/api/v1/query", data={"query": query.expression}, allow_redirects=False
             ) as answer,
         ):
-            body = await answer.content.read(_LARGEST)
-            document = _document(body, answer.status)
+            document = _document(await _whole(answer.content), answer.status)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise _unknown(f"does not answer: {type(error).__name__}") from error
     return _largest(document)
@@ -68,6 +70,20 @@ async def findings(queries: Mapping[str, Query]) -> list[Finding]:
         for name, query in queries.items()
         if (error := faults[query]) is not None
     ]
+
+
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    """The body until its end; raises Unreachable for one that is larger than an answer can be meant.
+
+    `StreamReader.read(n)` gives what has come by then, which of a body in chunks may be any part of it
+    (https://docs.aiohttp.org/en/stable/streams.html).
+    """
+    body = bytearray()
+    async for part in content.iter_any():
+        body += part
+        if len(body) > _LARGEST:
+            raise _unknown(f"answered more than {_LARGEST} bytes")
+    return bytes(body)
 
 
 def _document(body: bytes, status: int) -> dict[str, Any]:

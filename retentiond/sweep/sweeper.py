@@ -64,9 +64,11 @@ class Sweeper:
         now: datetime,
         shards: int = 1,
         bound: int | None = None,
+        groups: int | None = None,
     ) -> None:
         """It is one of `shards` that share the target's pace; it may act on `bound` records (None: any number).
 
+        `groups`: of how many groups of records it may shorten the retention.
         `now` is the present: the plan's may be of hours ago, when the sweep was begun.
         """
         self._tools, self._store, self._target = tools, store, target
@@ -78,7 +80,7 @@ class Sweeper:
         self._last_refusal: Refused | None = None
         self.outcome = outcome
         self.stop = asyncio.Event()
-        self._batches = Batches(tools, store, target, plan, lease, sweep, outcome, bound)
+        self._batches = Batches(tools, store, target, plan, lease, sweep, outcome, bound, groups)
         self._carrier = self._carrier_of(store)
         self.cut_short = False
         """Whether it was left before its end for what passes: a stop, a window that closed, a strained server."""

@@ -118,8 +118,9 @@ class CloudwatchBatch:
         endpoint = await self._ground.place.endpoint()
         before, wanted = endpoint.requests, await self._ground.ceilings()
         begins = window.after[0] if window.after else None
-        self._ceilings, last = await wanted.page(endpoint, self._plan, begins, self._allowed())
-        self._after = after = (last,) if last is not None else None
+        changes = await wanted.page(endpoint, self._plan, begins, self._allowed())
+        self._ceilings = changes.wanted
+        self._after = after = (changes.last,) if changes.last is not None else None
         requests = endpoint.requests - before
         return Tally(ceilings=ceilings.counted(self._ceilings), after=after, requests=requests)
 
@@ -136,7 +137,8 @@ class CloudwatchBatch:
             owned = [await self._ground.groups.now(endpoint, each.group) for each in self._ceilings]
             self._ceilings = await wanted.wanted(self._plan, [each for each in owned if each is not None])
             self._remembered = wanted.remembered
-            return Intended(0, ceilings.document(self._ceilings) if self._ceilings else {})
+            document = ceilings.document(self._ceilings) if self._ceilings else {}
+            return Intended(0, document, shortened=sum(each.shortens for each in self._ceilings))
         look = self._look
         assert look is not None, "it was not looked at"
         rows = await self._rows_now(look)
@@ -176,10 +178,11 @@ class CloudwatchBatch:
     async def _set(self, sent: Sent) -> Tally:
         done, read_back = await ceilings.set_all(sent, self._ceilings, self._ground.memory, self._remembered)
         came_to = Counter(each.outcome for each in done)
-        pairs = zip(self._ceilings, done, strict=True)
+        pairs = list(zip(self._ceilings, done, strict=True))
         failed = came_to["failed"] + came_to["denied"]
         return Tally(
             ceilings=ceilings.counted([each for each, found in pairs if found.outcome == "erased"]),
+            shortened=sum(each.shortens for each, found in pairs if found.outcome in ("erased", "unknown")),
             after=self._after,
             locked=came_to["passed over"],
             failed=failed,

@@ -21,7 +21,7 @@ from retentiond.stores.cloudwatch.config import CloudwatchTarget
 from retentiond.stores.cloudwatch.deleting import NO_TIME, Done, Sent, destroy
 from retentiond.stores.cloudwatch.endpoint import Endpoint
 from retentiond.stores.cloudwatch.retention import held, longest_term, rounded_up
-from retentiond.stores.cloudwatch.rows import DELIVERY
+from retentiond.stores.cloudwatch.rows import DELIVERY, Group
 from retentiond.stores.cloudwatch.walk import Groups, Owned
 from retentiond.stores.rulings import Rulings, Untold
 
@@ -58,15 +58,28 @@ class Memory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """What the retention of a group is to be, in days; None: never."""
+    """What the retention of a group is to be, in days; None: never. `shortens`: it erases what would stay else."""
 
     group: str
     days: int | None
+    shortens: bool = False
 
     @property
     def text(self) -> str:
         """As it is counted."""
         return NEVER if self.days is None else str(self.days)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """A page of changes, the name of the last group where more may follow, and how many groups it went by.
+
+    Those are the groups whose retention is set here, changed or not: what shortening is a share of.
+    """
+
+    wanted: list[Ceiling]
+    last: str | None
+    groups: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +91,23 @@ class Ceilings:
     directory: AccountDirectory | None
     remembered: Mapping[str, Remembered]
 
-    async def page(
-        self, endpoint: Endpoint, plan: TargetPlan, after: str | None, most: int
-    ) -> tuple[list[Ceiling], str | None]:
-        """The next changes, at most so many, and the name of the last group where more may follow."""
+    async def page(self, endpoint: Endpoint, plan: TargetPlan, after: str | None, most: int) -> Changes:
+        """The next changes, at most so many."""
         if self.config.retention == "leave" and not self.remembered:
-            return [], None
+            return Changes([], None, 0)
         found: list[Ceiling] = []
+        met: list[str] = []
         token: str | None = None
         while True:
             owned, token = await self.groups.page(endpoint, token, after)
-            found += await self.wanted(plan, [each for each in owned if after is None or each.group.name > after])
+            new = [each for each in owned if after is None or each.group.name > after]
+            met += [each.group.name for each in new if _is_set_here(each)]
+            found += await self.wanted(plan, new)
             if len(found) > most or (len(found) == most and token is not None):
-                return found[:most], found[most - 1].group
+                last = found[most - 1].group
+                return Changes(found[:most], last, sum(name <= last for name in met))
             if token is None:
-                return found, None
+                return Changes(found, None, len(met))
 
     async def wanted(self, plan: TargetPlan, owned: Sequence[Owned]) -> list[Ceiling]:
         """What is to be changed of these groups as they are now."""
@@ -102,7 +117,7 @@ class Ceilings:
 
     def _of(self, plan: TargetPlan, rulings: Rulings, owned: Owned) -> Ceiling | None:
         group, account = owned.group, owned.account
-        if group.kind == DELIVERY or isinstance(account, Untold):
+        if not _is_set_here(owned) or isinstance(account, Untold):
             return None
         if held(plan.holds, rulings.facts(account)[0], group.name):
             return None
@@ -114,7 +129,20 @@ class Ceilings:
             if was is None or group.days is not None or (plan.data_class.minimum and days is None):
                 return None
             return Ceiling(group.name, max(was.days, days or 0) if shorter else was.days)
-        return Ceiling(group.name, days) if group.days != days else None
+        return Ceiling(group.name, days, self._shortens(group, days)) if group.days != days else None
+
+    def _shortens(self, group: Group, days: int | None) -> bool:
+        """Whether events go by it that would stay else; of a group that a hold had it taken from, else before that.
+
+        Who released the hold has asked for what it had to be put back.
+        """
+        was = self.remembered.get(group.name)
+        had = group.days if group.days is not None or was is None else was.days
+        return days is not None and (had is None or days < had)
+
+
+def _is_set_here(owned: Owned) -> bool:
+    return owned.group.kind != DELIVERY and not isinstance(owned.account, Untold)
 
 
 def document(ceilings: Sequence[Ceiling]) -> Mapping[str, Any]:

@@ -198,8 +198,13 @@ class CloudwatchStore:
         if window.walk == CEILINGS:
             wanted = await self.ground().ceilings()
             begins = window.after[0] if window.after else None
-            changes, last = await wanted.page(endpoint, plan, begins, MOST)
-            return Tally(ceilings=ceilings.counted(changes), after=(last,) if last is not None else None)
+            changes = await wanted.page(endpoint, plan, begins, MOST)
+            return Tally(
+                ceilings=ceilings.counted(changes.wanted),
+                shortened=sum(each.shortens for each in changes.wanted),
+                groups=changes.groups,
+                after=(changes.last,) if changes.last is not None else None,
+            )
         total, after, rest = Tally(), window.after, window.size
         while True:
             async with self._walks.at(endpoint, after, window.until) as listing:

@@ -5,6 +5,9 @@ import asyncio
 import pytest
 
 from retentiond.api import holds as resource
+from retentiond.api.problems import refusal
+from retentiond.errors import LedgerError
+from retentiond.stores.postgres.store import PostgresStore
 from tests.integration.api.conftest import served
 from tests.services.api import tokens
 
@@ -36,6 +39,38 @@ async def test_a_hold_that_is_not_active_in_time_is_answered_with_its_address(ap
     answer = await placed(api)
     assert (answer.status, answer.json["state"], answer.json["effective_at"]) == (202, "pending", None)
     assert (await api.get(answer.headers["Location"].removeprefix("/api/v1/")))["state"] == "pending"
+
+
+async def test_a_hold_that_can_not_be_counted_for_a_defect_is_answered_as_placed(lively, monkeypatch):
+    async def defect(*_, **__):
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(PostgresStore, "matches", defect)
+    answer = await placed(lively)
+    assert (answer.status, answer.json["state"]) == (201, "active"), answer.body
+    assert answer.json["targets_not_counted"]
+    assert [hold["id"] for hold in (await lively.get("holds"))["holds"]] == [answer.json["id"]]
+
+
+async def test_a_hold_that_can_not_be_read_is_told_with_its_remedy_and_is_no_defect(api, monkeypatch):
+    monkeypatch.setattr(resource, "WAIT_SECONDS", 0.0)
+    hold = (await placed(api)).json["id"]
+    async with api.app.database.transaction() as tx:
+        await tx.execute("""UPDATE retentiond.holds SET scope = '{"of_another_version": true}'""")
+    for path in ("holds", f"holds/{hold}"):
+        answer = await api.call("GET", path, "vera")
+        assert (answer.status, answer.problem["kind"]) == (503, "unreadable_hold"), answer.body
+        assert hold in answer.problem["detail"]
+        assert "version of retentiond" in answer.problem["remedy"]
+
+
+def test_a_ledger_that_takes_nothing_is_no_defect_of_the_api():
+    told = refusal(LedgerError("it does not hold together", remedy="see `retentiond ledger verify`"))
+    assert (told.status, told.detail, told.remedy) == (
+        503,
+        "it does not hold together",
+        "see `retentiond ledger verify`",
+    )
 
 
 async def test_a_hold_is_released_and_reinstated_under_the_names_of_those_who_did_it(lively):
@@ -75,6 +110,20 @@ async def test_two_people_release_a_hold_and_neither_of_them_alone(env):
             ("release_requested", "cora"),
             ("release_withdrawn", "carl"),
         ]
+
+
+async def test_the_key_of_a_release_that_was_asked_for_already_is_known_when_it_comes_again(env):
+    async with served(tokens() | env | {"RETENTIOND_HOLDS__TWO_PERSON": "true"}, with_daemon=True) as api:
+        hold = (await placed(api)).json["id"]
+        for key in ("r1", "r2"):
+            assert (await api.post(f"holds/{hold}/release", "carl", key, reason="closed")).status == 202
+        other = await api.post(f"holds/{hold}/release", "carl", "r2", reason="another")
+        assert (other.status, "Idempotency-Key" in other.problem["detail"]) == (422, True)
+        await api.post(f"holds/{hold}/reinstate", "cora", reason="no")
+        again = await api.post(f"holds/{hold}/release", "carl", "r2", reason="closed")
+        assert (again.status, again.json["release_requested_by"]) == (202, None), "it was answered before that"
+        said = [entry["event"] for entry in await api.ledger("hold")]
+        assert said == ["placed", "activated", "release_requested", "release_withdrawn"]
 
 
 async def test_of_two_who_release_a_hold_at_once_one_is_told_that_it_was_done(lively):

@@ -7,9 +7,11 @@ import pytest
 
 from retentiond.control import holds
 from retentiond.control.hold_rows import HoldDraft
+from retentiond.desk import approving
 from retentiond.domain.holds import HoldState, Scope
-from retentiond.stores.cloudwatch import ceilings
+from retentiond.stores.cloudwatch import ceilings, store
 from retentiond.stores.cloudwatch.pace import Pacer
+from retentiond.sweep import enforced
 from tests.contract.behaviours import killed
 from tests.services.gates import looks
 from tests.services.log_groups import log_ground, prepared
@@ -72,9 +74,82 @@ async def test_each_group_gets_the_term_of_its_tier_rounded_up_and_the_ledger_sa
     assert (await subject.rig.only()).ceilings == {}
 
 
-async def test_a_guard_that_has_counted_nothing_due_keeps_no_retention_from_being_set(subject):
+async def approve(subject):
+    async with subject.rig.app() as app:
+        return await approving.approve(app, "sweep", "logs", "test")
+
+
+async def test_more_groups_than_the_guard_lets_pass_get_no_retention_unasked_though_nothing_is_due(subject):
     subject.rig.guards = {"max_fraction": 0.25}
+    outcome = await subject.rig.only()
+    assert (outcome.outcome, outcome.error["guard"]) == ("guarded", "fraction")
+    assert "4 of 4 groups" in outcome.error["message"]
+    assert set((await subject.ground.groups()).values()) == {None}
+    granted = await approve(subject)
+    assert granted.bound == 4
     assert (await subject.rig.only()).ceilings == {"90": 1, "365": 2, "2557": 1}
+    used = [each for each in await subject.rig.ledger() if each["kind"] == "approval" and each["event"] == "used"]
+    assert [each["digest"].partition("/")[2] for each in used] == ["groups:4"]
+
+
+async def test_groups_are_counted_once_however_many_windows_they_are_counted_in(subject, monkeypatch):
+    monkeypatch.setattr(store, "MOST", 1)
+    subject.rig.guards = {"max_fraction": 0.25}
+    await subject.ground.retain("pro", 365)
+    assert "3 of 4 groups, more than 1," in (await subject.rig.only()).error["message"]
+
+
+async def test_what_was_approved_for_some_groups_lets_no_more_of_them_pass(subject):
+    subject.rig.guards = {"max_fraction": 0.25}
+    for name in ("pro", "enterprise"):
+        await subject.ground.retain(name, 365)
+    assert (await subject.rig.only()).outcome == "guarded"
+    await approve(subject)
+    await subject.ground.retain("pro", 3653)
+    assert (await subject.rig.only()).outcome == "guarded"
+    assert (await subject.ground.groups())["free"] is None
+
+
+async def test_a_single_new_group_and_a_longer_retention_pass_the_guard(subject):
+    subject.rig.guards = {"max_fraction": 0.1}
+    for name in ("free", "enterprise", "pro"):
+        await subject.ground.retain(name, 7)
+    outcome = await subject.rig.only()
+    assert (outcome.outcome, outcome.ceilings) == ("drained", {"90": 1, "365": 2, "2557": 1})
+
+
+async def test_the_only_group_of_a_target_gets_no_retention_unasked(apart, ground):
+    subject = await prepared(apart, ground)
+    await subject.add(1, account="1", days=1)
+    subject.rig.guards = {"max_fraction": 0.25}
+    assert (await subject.rig.only()).outcome == "guarded"
+    assert await ground.groups() == {"1": None}
+
+
+async def test_what_a_released_hold_had_taken_away_is_given_back_unasked(subject):
+    await subject.rig.only()
+    subject.rig.guards = {"max_fraction": 0.25}
+    await release(subject, await placed(subject, targets=("logs",)))
+    assert (await subject.rig.only()).outcome == "drained"
+    assert await subject.ground.groups() == {"free": 90, "pro": 365, "enterprise": 365, "other": 2557}
+
+
+async def test_more_groups_that_shorten_after_the_guard_has_counted_stop_the_sweep(subject, monkeypatch):
+    subject.rig.guards = {"max_fraction": 0.25}
+    for name, days in (("free", 365), ("pro", 365), ("enterprise", 365), ("other", 2557)):
+        await subject.ground.retain(name, days)
+    whole = enforced.backlog
+
+    async def counted(*args):
+        allowance = await whole(*args)
+        for name in ("free", "pro", "enterprise"):
+            await subject.ground.retain(name, 3653)
+        return allowance
+
+    monkeypatch.setattr(enforced, "backlog", counted)
+    outcome = await subject.rig.only()
+    assert (outcome.outcome, outcome.changed, outcome.ceilings) == ("guarded", 0, {})
+    assert set((await subject.ground.groups()).values()) == {3653, 2557}
 
 
 async def test_a_plan_counts_what_would_be_set_and_sets_nothing(subject):

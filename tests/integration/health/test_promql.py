@@ -26,6 +26,20 @@ async def test_the_largest_sample_counts_and_a_scalar_is_one(fake):
     assert fake.asked[0] == ("max(node_load1)", None)
 
 
+async def test_an_answer_that_comes_in_parts_is_read_to_its_end(fake):
+    fake.body = (
+        '{"status": "success", "data": {"resultType": "vector", "result": [{"value": [1, "1"]}, {"value": [1, "7"]}]}}'
+    )
+    fake.chunks = 5
+    assert await ask(query(fake)) == 7
+
+
+async def test_an_answer_without_an_end_is_none(fake):
+    fake.body, fake.chunks = " " * 1_100_000, 4
+    with pytest.raises(Unreachable, match="more than 1000000 bytes"):
+        await ask(query(fake))
+
+
 async def test_the_token_goes_as_a_bearer_and_is_in_no_error(fake):
     fake.status = 401
     with pytest.raises(Unreachable) as caught:

@@ -46,7 +46,10 @@ def test_the_quick_way_and_the_exact_one_agree(chance, document, scopes, tiered)
         wanted.tally.unresolved,
     )
     assert (found.oldest, found.newest) == (wanted.tally.oldest, wanted.tally.newest)
-    assert found.next_due == (None if wanted.next_due is None else rfc3339(wanted.next_due))
+    if wanted.next_due is not None:
+        # It may be sooner, where the first line of all is another's: then a file is looked at once for nothing.
+        assert found.next_due is not None
+        assert found.next_due <= rfc3339(wanted.next_due)
 
 
 def test_accounts_that_no_database_could_be_asked_about_are_lines_that_can_not_be_read():
