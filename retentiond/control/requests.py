@@ -57,11 +57,15 @@ async def add(
     digest: str,
     outcome: Mapping[str, Any],
 ) -> bool:
-    """Write down one that the store has taken on; False where it is known already."""
+    """Write down one that the store has taken on; False where it is known already.
+
+    Its age is that of its permit: who writes it down may have come upon it days after it was asked for.
+    """
     return bool(
         await tx.fetchval(
-            "INSERT INTO retentiond.requests (target, id, permit, asked, by_tier, digest, outcome)"
-            " VALUES ($1, $2, $3, $4::text::jsonb, $5::text::jsonb, $6, $7::text::jsonb)"
+            "INSERT INTO retentiond.requests (target, id, permit, asked, by_tier, digest, outcome, requested_at)"
+            " VALUES ($1, $2, $3, $4::text::jsonb, $5::text::jsonb, $6, $7::text::jsonb, COALESCE("
+            "(SELECT issued_at FROM retentiond.permits WHERE number = $3), pg_catalog.clock_timestamp()))"
             " ON CONFLICT (target, id, permit) DO NOTHING RETURNING true",
             target,
             id,
@@ -146,22 +150,22 @@ class Memory:
         async with self.database.transaction(read_only=True) as tx:
             return await unfinished(tx, self.target)
 
-    async def intended(self) -> list[tuple[int, Mapping[str, Any]]]:
-        """What open permits are about to ask for, or have asked for unheard: their numbers, and what each prepared."""
+    async def intended(self) -> list[tuple[int, float, Mapping[str, Any]]]:
+        """What open permits are about to ask for, or have asked for unheard: numbers, ages, and what each prepared."""
         async with self.database.transaction(read_only=True) as tx:
             rows = await tx.fetch(
-                "SELECT number, (prepared -> 'intended')::text AS intended FROM retentiond.permits"
+                "SELECT number, extract(epoch FROM pg_catalog.clock_timestamp() - issued_at)::float8 AS seconds,"
+                " (prepared -> 'intended')::text AS intended FROM retentiond.permits"
                 " WHERE ended_at IS NULL AND target = $1 AND prepared ? 'intended'",
                 self.target,
             )
-        return [(row["number"], from_json(row["intended"]) or {}) for row in rows]
+        return [(row["number"], row["seconds"], from_json(row["intended"]) or {}) for row in rows]
 
     async def call_off(self, id: str, holds: Collection[str]) -> None:
-        """The store was asked to cancel it for these holds: how it ends, it ends so."""
+        """The store is asked now to cancel it for these holds: how it ends, it ends so."""
         async with self.database.transaction() as tx:
             await tx.execute(
-                "UPDATE retentiond.requests SET moved_at = CASE WHEN called_off @> $3::text::jsonb THEN moved_at"
-                " ELSE pg_catalog.clock_timestamp() END, called_off ="
+                "UPDATE retentiond.requests SET moved_at = pg_catalog.clock_timestamp(), called_off ="
                 " (SELECT COALESCE(jsonb_agg(DISTINCT e), '[]')"
                 " FROM jsonb_array_elements(called_off || $3::text::jsonb) e)"
                 " WHERE target = $1 AND id = $2 AND ended_at IS NULL",

@@ -163,6 +163,64 @@ async def test_a_hold_that_comes_after_the_cancel_period_waits_until_it_is_certa
     assert (await stages(subject))[-1] == "cancelled"
 
 
+async def test_a_second_hold_waits_too_for_what_was_cancelled_late_for_a_first_one(subject):
+    await subject.records()
+    await subject.rig.only()
+    await subject.let_pass(DAY + 600)
+    await place(subject)
+    assert (await activated(subject))[0] == 0
+    await place(subject)
+    await place(subject, accounts=("1",), targets=("logs",))
+    assert (await activated(subject))[0] == 0
+    await place(subject, accounts=("77",))
+    assert (await activated(subject))[0] == 1, "it covers nothing of that"
+    await subject.let_pass(7 * 3600)
+    await subject.rig.only()
+    assert (await activated(subject))[0] == 3
+
+
+async def test_a_hold_waits_for_one_that_somebody_else_cancelled_late(subject):
+    await subject.records()
+    await subject.rig.only()
+    await subject.let_pass(DAY + 600)
+    subject.server.requests.clear()
+    await place(subject)
+    assert (await activated(subject))[0] == 0
+    await subject.let_pass(7 * 3600)
+    await subject.rig.only()
+    assert (await activated(subject))[0] == 1
+
+
+async def test_one_whose_worker_died_is_as_old_as_its_permit_when_it_is_taken_over(subject):
+    await subject.records()
+    with subject.dying("after"), pytest.raises(asyncio.CancelledError):
+        await subject.rig.only()
+    await subject.let_time_pass(DAY + 600)
+    await subject.let_pass(DAY + 600)
+    await subject.rig.only()
+    await place(subject)
+    assert (await activated(subject))[0] == 0
+    assert subject.server.requests == {}
+
+
+async def test_a_hold_waits_for_what_a_dead_worker_asked_for_and_nobody_has_written_down_yet(subject):
+    """The permit is open, the hold cancels what the server lists, and there is no row that could say so."""
+    await subject.records()
+    with subject.dying("after"), pytest.raises(asyncio.CancelledError):
+        await subject.rig.only()
+    await subject.let_time_pass(DAY + 600)
+    await subject.let_pass(DAY + 600)
+    await place(subject)
+    for _ in range(2):
+        assert (await activated(subject))[0] == 0
+    assert subject.server.requests == {}
+    await subject.rig.only()
+    assert (await activated(subject))[0] == 0, "it is followed as one that may have been too late"
+    await subject.let_pass(7 * 3600)
+    await subject.rig.only()
+    assert (await activated(subject))[0] == 1
+
+
 async def test_one_that_is_processed_is_past_cancelling_and_the_hold_is_active_over_what_is_left(subject):
     await subject.records()
     await subject.rig.only()

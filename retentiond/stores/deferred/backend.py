@@ -194,8 +194,8 @@ class Memory(Protocol):
     async def unfinished(self) -> Sequence[Known]:
         """Those that are not over; raises Unreachable."""
 
-    async def intended(self) -> Sequence[tuple[int, Mapping[str, Any]]]:
-        """What open permits are about to ask for: their numbers, and what each wrote down before."""
+    async def intended(self) -> Sequence[tuple[int, float, Mapping[str, Any]]]:
+        """What open permits are about to ask for: their numbers, ages in seconds, and what each wrote down before."""
 
     async def call_off(self, id: str, holds: Collection[str]) -> None:
         """The server was asked to cancel one, for these holds."""

@@ -166,15 +166,22 @@ class DeferredBatch:
         return replace(found, requests=2)
 
 
-async def looked_for(backend: Backend, permit: int, intended: Mapping[str, Any]) -> tuple[tuple[Taken, ...], Tally]:
-    """What became of a batch that nobody wrote the end of: what the server works on, and of the rest what is gone."""
+async def looked_for(
+    backend: Backend, permit: int, intended: Mapping[str, Any], age: float
+) -> tuple[tuple[Taken, ...], Tally]:
+    """What became of a batch that nobody wrote the end of: what the server works on, and of the rest what is gone.
+
+    `age` is the permit's in seconds: what is not listed, and may have been cancelled too late, is followed as well.
+    """
     taken: list[Taken] = []
     gone = Tally()
-    for asked in intended["requests"]:
+    for n, asked in enumerate(intended["requests"]):
         by_tier: dict[str, int] = {}
         for clause in asked["clauses"]:
             by_tier[clause["label"]] = by_tier.get(clause["label"], 0) + clause["count"]
         name = await backend.find(permit, asked["what"])
+        if name is None and backend.lingers(age):
+            name = f"unlisted-{permit}-{n}"
         if name is not None:
             taken.append(Taken(name, asked, by_tier))
         else:

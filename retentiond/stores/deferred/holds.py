@@ -61,7 +61,7 @@ class RequestHolds:
             known = await self._known() if pending else _Asked({}, {})
             reached = {each.id: ids for each in pending if (ids := _reached(known.of(each), holds))}
             if not reached:
-                return await self._lingering(backend, concerned)
+                return await self._lingering(backend, holds)
             for name, ids in reached.items():
                 refused[name] = await self._cancel(backend, name, ids)
             await asyncio.sleep(_PAUSE if look else 0)
@@ -71,32 +71,53 @@ class RequestHolds:
                 lacking.setdefault(hold_id, []).append(f"deletion {name} {refused[name] or 'is not cancelled yet'}")
         return {hold_id: "; ".join(sorted(why)) for hold_id, why in lacking.items()}
 
-    async def _lingering(self, backend: Backend, concerned: Sequence[Hold]) -> dict[str, str]:
-        """The holds for which something was cancelled that may still be carried out."""
+    async def _lingering(self, backend: Backend, holds: Sequence[TargetHold]) -> dict[str, str]:
+        """The holds that cover what may still be carried out though the server lists it no more, whoever cancelled it.
+
+        One that vanished by nobody known counts as cancelled now; one that an open permit intends, as asked for then.
+        """
         memory = self.store.memory
-        known = await memory.unfinished() if memory is not None else ()
-        return {
-            hold.id: f"deletion {each.id} was cancelled, and it is not certain yet that it is not carried out"
-            for hold in concerned
-            for each in known
-            if hold.id in each.called_off and backend.lingers(each.seconds - each.moved_seconds)
-        }
+        if memory is None:
+            return {}
+        # In this order: a permit that ends in between has left a row.
+        intended = await memory.intended()
+        lacking: dict[str, str] = {}
+        for number, seconds, document in intended:
+            for hold_id in _reached(document.get("requests", ()), holds) if backend.lingers(seconds) else ():
+                lacking[hold_id] = f"what the batch of permit {number} asked for is not known yet"
+        for each in await memory.unfinished():
+            ids = _reached([each.asked], holds)
+            age = each.seconds - each.moved_seconds if each.called_off else each.seconds
+            if not ids or not backend.lingers(age):
+                continue
+            said = await backend.state(each.id, each.asked["what"], each.seconds, each.moved_seconds)
+            if said.word == "done":
+                continue
+            if not each.called_off:
+                await memory.call_off(each.id, ids)
+            told = f"deletion {each.id} was cancelled, and it is not certain yet that it is not carried out"
+            lacking |= dict.fromkeys(ids, told)
+        return lacking
 
     async def _cancel(self, backend: Backend, id: str, holds: Sequence[str]) -> str:
         if self.store.memory is not None:
             # Before it is asked: however it ends now, that is why.
             await self.store.memory.call_off(id, holds)
         why = await backend.cancel(id)
+        if self.store.memory is not None:
+            # It may have been cancelled long after it was to be, and its age then tells whether it was in time.
+            await self.store.memory.call_off(id, holds)
         return f"can't be cancelled: {why}" if why else ""
 
     async def _known(self) -> _Asked:
         memory = self.store.memory
         if memory is None:
             return _Asked({}, {})
+        intended = {number: document for number, _, document in await memory.intended()}
         recorded: dict[str, list[Mapping[str, Any]]] = {}
         for each in await memory.unfinished():
             recorded.setdefault(each.id, []).append(each.asked)
-        return _Asked(recorded, dict(await memory.intended()))
+        return _Asked(recorded, intended)
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,9 @@ class DeferredStore:
         requests = prepared["intended"]["requests"]
         if not requests:
             return Fate("aborted")
-        taken, gone = await looked_for(self.backend, requests[0]["permit"], prepared["intended"])
+        permit = requests[0]["permit"]
+        ages = {number: age for number, age, _ in await self.memory.intended()} if self.memory is not None else {}
+        taken, gone = await looked_for(self.backend, permit, prepared["intended"], ages.get(permit, 0.0))
         return Fate("looked", replace(gone, failed=0 if taken else gone.failed), taken)
 
     async def record(self, plan: TargetPlan, key: str) -> tuple[RecordFacts, AccountFacts]:

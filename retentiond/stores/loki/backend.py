@@ -37,6 +37,8 @@ _API: Final = "/loki/api/v1"
 _PROCESSED: Final = "processed"
 _LINGER_SECONDS: Final = 6 * 3600.0
 """How long a compaction may still carry out what was cancelled when it may have been picked up: an assumption."""
+_LATE_SECONDS: Final = 600.0
+"""How much later than was written down a cancellation may have come there."""
 _SHOWN_SECONDS: Final = 600.0
 """After that queries show again what a cancelled deletion had hidden: they keep the list for five minutes."""
 _UNAVAILABLE: Final = "set deletion_mode: filter-and-delete for the tenant, and retention_enabled with a delete store"
@@ -314,7 +316,7 @@ class LokiBackend:
 
     def lingers(self, seconds: float) -> bool:
         """Whether it may have been picked up by then."""
-        return seconds > self._config.cancel_period
+        return seconds > self._config.cancel_period - _LATE_SECONDS
 
     async def forget(self, id: str) -> None:
         """The server keeps its own list."""
