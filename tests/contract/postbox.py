@@ -129,6 +129,10 @@ class PostboxBackend:
     settle_seconds: float = 0.0
 
     @property
+    def told_by(self) -> tuple[str, str | None]:
+        return "anchor", "account"
+
+    @property
     def hides(self) -> bool:
         return self.server.hides
 

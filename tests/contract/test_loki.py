@@ -221,6 +221,42 @@ async def test_a_hold_waits_for_what_a_dead_worker_asked_for_and_nobody_has_writ
     assert (await activated(subject))[0] == 1
 
 
+async def test_a_hold_cancels_what_was_asked_for_when_the_target_knew_no_accounts(subject):
+    await subject.records()
+    label = subject.rig.targets["logs"].pop("account")
+    subject.rig.targets["logs"]["tier"] = "free"
+    await subject.rig.only()
+    assert len(subject.server.requests) == 1
+    del subject.rig.targets["logs"]["tier"]
+    subject.rig.targets["logs"]["account"] = label
+    await subject.rig.approve_policy()
+    await place(subject)
+    assert (await activated(subject))[0] == 1
+    assert subject.server.requests == {}
+
+
+async def test_a_hold_cancels_what_was_asked_for_when_ids_were_of_another_type(subject):
+    await subject.records()
+    await subject.rig.only()
+    await subject.rig.db.execute("ALTER TABLE accounts ALTER id TYPE text USING 'a' || id")
+    await place(subject, accounts=("a1",))
+    assert (await activated(subject))[0] == 1
+    assert subject.server.requests == {}
+
+
+async def test_what_was_asked_for_by_another_label_is_never_called_verified(subject):
+    await subject.records()
+    await subject.rig.only()
+    subject.rig.targets["logs"]["account"] = "customer"
+    await subject.rig.approve_policy()
+    subject.server.retention_ms = 60 * DAY * 1000
+    await subject.let_pass(2 * DAY)
+    subject.server.compact()
+    await subject.rig.only()
+    assert "failed" in await stages(subject)
+    assert not {"erased", "verified"} & set(await stages(subject))
+
+
 async def test_one_that_is_processed_is_past_cancelling_and_the_hold_is_active_over_what_is_left(subject):
     await subject.records()
     await subject.rig.only()

@@ -80,6 +80,10 @@ class Backend(Protocol):
         """How long its deletions usually take; 0: so long that nobody waits for it."""
 
     @property
+    def told_by(self) -> tuple[str, str | None]:
+        """What records name their anchor and their account by; None where they name no account."""
+
+    @property
     def most_subjects(self) -> int:
         """Of how many accounts one query may be."""
 

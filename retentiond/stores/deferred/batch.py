@@ -14,6 +14,7 @@ from retentiond.domain.plan import TargetPlan
 from retentiond.errors import Refused, RetentiondError, Unreachable, quoted
 from retentiond.stores.base import AccountDirectory, Intended, Progress, Stage, Taken, Tally, TierTally, Window
 from retentiond.stores.deferred.backend import Backend, Measured, Memory, tally_of
+from retentiond.stores.deferred.basis import BASIS, Basis, countable
 from retentiond.stores.deferred.clauses import Clause, clauses_of
 from retentiond.stores.rulings import Rulings, Subject
 
@@ -75,6 +76,7 @@ class DeferredBatch:
             if clause.range.until is None:
                 raise Refused("a deletion without a bound of time is never asked for")
         due, counts = await self._canonical(due, counts)
+        basis = (await Basis.today(self._ground.backend, self._ground.directory)).document() if due else {}
         self._intended = []
         for what, clauses in await self._ground.backend.requests(due) if due else ():
             by_tier: dict[str, int] = {}
@@ -86,6 +88,7 @@ class DeferredBatch:
                 "what": dict(what),
                 "clauses": [clause.document(counts[id(clause)]) for clause in clauses],
                 "holds": sorted(hold.hold_id for hold in self._plan.holds),
+                BASIS: basis,
             }
             self._intended.append((asked, by_tier))
         selected = sum(sum(by_tier.values()) for _, by_tier in self._intended)
@@ -184,8 +187,10 @@ async def looked_for(
             name = f"unlisted-{permit}-{n}"
         if name is not None:
             taken.append(Taken(name, asked, by_tier))
-        else:
+        elif countable(backend, asked):
             gone = _plus(gone, await went(backend, asked))
+        else:
+            gone = _plus(gone, Tally(failed=sum(by_tier.values())))
     return tuple(taken), gone
 
 
@@ -205,16 +210,18 @@ async def went(backend: Backend, asked: Mapping[str, Any]) -> Tally:
 async def progress(backend: Backend, taken: Taken, *, stage: Stage, seconds: float, moved: float) -> Progress:
     """How far a deletion is; see `stores.base.Deferring.progress`.
 
-    Where the server says that it is over, it is counted; where nothing is left it is `erased`, then `verified`.
+    Where the server says that it is over, it is counted; where nothing is left it is `erased`, then `verified`. One of
+    a target that is configured differently since can't be counted, and nothing is credited.
     """
     said = await backend.state(taken.id, taken.asked["what"], seconds, moved)
+    known = countable(backend, taken.asked)
     if said.word == "running":
-        if backend.hides and stage == "requested" and not (await went(backend, taken.asked)).failed:
+        if known and backend.hides and stage == "requested" and not (await went(backend, taken.asked)).failed:
             return Progress("hidden", said.told)
         return Progress("requested" if stage == "requested" else "hidden", said.told)
     if stage == "erased" and moved < backend.settle_seconds:
         return Progress("erased", said.told)
-    found = await went(backend, taken.asked)
+    found = await went(backend, taken.asked) if known else Tally(failed=taken.selected)
     if not found.failed and stage != "erased":
         return Progress("erased", said.told)
     await backend.forget(taken.id)
@@ -222,7 +229,10 @@ async def progress(backend: Backend, taken: Taken, *, stage: Stage, seconds: flo
         await backend.unfence(fence)
     if not found.failed:
         return Progress("verified", said.told, found)
-    told = f"{found.failed} records of it are there still" + (f"; {said.told}" if said.told else "")
+    told = (
+        f"{found.failed} records of it are there still" if known else "its target tells records by other fields since"
+    )
+    told += f"; {said.told}" if said.told else ""
     left = min(found.failed, max(taken.selected - found.changed, 0))
     return Progress("failed", told, replace(found, failed=left))
 

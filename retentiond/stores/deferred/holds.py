@@ -16,7 +16,7 @@ from retentiond.domain.holds import Hold, TargetHold, covers_target
 from retentiond.errors import RetentiondError, quoted
 from retentiond.stores.base import AccountDirectory
 from retentiond.stores.deferred.backend import Backend, Pending
-from retentiond.stores.deferred.clauses import Clause
+from retentiond.stores.deferred.basis import Basis
 from retentiond.stores.deferred.store import DeferredStore
 
 _ANSWER_SECONDS: Final = 20.0
@@ -52,14 +52,15 @@ class RequestHolds:
 
     async def _settled(self, concerned: Sequence[Hold]) -> dict[str, str]:
         backend = self.store.backend
-        holds = [await self.store.hold_by(hold, self.directory) for hold in concerned]
+        found = [await self.store.hold_by(hold, self.directory) for hold in concerned]
+        holds = _Told(await Basis.today(backend, self.directory), found)
         refused: dict[str, str] = {}
         reached: dict[str, list[str]] = {}
         for look in range(_LOOKS):
             # Asked of the server before what we know of it: what it has by now was written down before.
             pending = await backend.pending()
             known = await self._known() if pending else _Asked({}, {})
-            reached = {each.id: ids for each in pending if (ids := _reached(known.of(each), holds))}
+            reached = {each.id: ids for each in pending if (ids := holds.reached(known.of(each)))}
             if not reached:
                 return await self._lingering(backend, holds)
             for name, ids in reached.items():
@@ -71,7 +72,7 @@ class RequestHolds:
                 lacking.setdefault(hold_id, []).append(f"deletion {name} {refused[name] or 'is not cancelled yet'}")
         return {hold_id: "; ".join(sorted(why)) for hold_id, why in lacking.items()}
 
-    async def _lingering(self, backend: Backend, holds: Sequence[TargetHold]) -> dict[str, str]:
+    async def _lingering(self, backend: Backend, holds: _Told) -> dict[str, str]:
         """The holds that cover what may still be carried out though the server lists it no more, whoever cancelled it.
 
         One that vanished by nobody known counts as cancelled now; one that an open permit intends, as asked for then.
@@ -83,10 +84,10 @@ class RequestHolds:
         intended = await memory.intended()
         lacking: dict[str, str] = {}
         for number, seconds, document in intended:
-            for hold_id in _reached(document.get("requests", ()), holds) if backend.lingers(seconds) else ():
+            for hold_id in holds.reached(document.get("requests", ())) if backend.lingers(seconds) else ():
                 lacking[hold_id] = f"what the batch of permit {number} asked for is not known yet"
         for each in await memory.unfinished():
-            ids = _reached([each.asked], holds)
+            ids = holds.reached([each.asked])
             age = each.seconds - each.moved_seconds if each.called_off else each.seconds
             if not ids or not backend.lingers(age):
                 continue
@@ -136,19 +137,22 @@ class _Asked:
         return None
 
 
-def _reached(asked: Sequence[Mapping[str, Any]] | None, holds: Sequence[TargetHold]) -> list[str]:
-    """The holds that cover what a deletion may erase; of one that nobody knows, all of them."""
-    if asked is None:
-        return [hold.hold_id for hold in holds]
-    return [
-        hold.hold_id
-        for hold in holds
-        if any(
-            hold.hold_id not in one.get("holds", ())
-            and any(Clause.of(each).may_be_held(hold) for each in one["clauses"])
-            for one in asked
-        )
-    ]
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Holds as the target is configured today."""
+
+    basis: Basis
+    holds: Sequence[TargetHold]
+
+    def reached(self, asked: Sequence[Mapping[str, Any]] | None) -> list[str]:
+        """Those that cover what a deletion may erase; of one that nobody knows, all of them."""
+        if asked is None:
+            return [hold.hold_id for hold in self.holds]
+        return [
+            hold.hold_id
+            for hold in self.holds
+            if any(hold.hold_id not in one.get("holds", ()) and self.basis.may_hold(one, hold) for one in asked)
+        ]
 
 
 def _told(error: RetentiondError | OSError) -> str:

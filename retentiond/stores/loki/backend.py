@@ -61,6 +61,11 @@ class LokiBackend:
         self._client = Client(config, f"Loki of target {name}", headers=tenant, seconds=_ANSWER_SECONDS)
         self._mark = f"{space}/{name}/"
 
+    @property
+    def told_by(self) -> tuple[str, str | None]:
+        """The anchor, and the name of the account."""
+        return "the time of lines", self._config.account
+
     async def open(self) -> None:
         """See that the tenant may have deletions; raises Blind, Unreachable."""
         await self._list()

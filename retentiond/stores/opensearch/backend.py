@@ -56,6 +56,11 @@ class OpenSearchBackend:
         self._server = Server(self._client, config.index)
         self._mark = f"retentiond/{space}/{name}/"
 
+    @property
+    def told_by(self) -> tuple[str, str | None]:
+        """The anchor, and the name of the account."""
+        return self._config.anchor, self._config.account
+
     async def open(self) -> None:
         """See that the fields are what the verdicts need; raises Blind, Unreachable."""
         await inspect.require_fields(self._server, self._fields, self._name)

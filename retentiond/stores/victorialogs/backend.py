@@ -53,6 +53,11 @@ class VictoriaLogsBackend:
         self._mark = f"{space}/{name}/"
         self._key = {"authKey": config.auth_key.get_secret_value()} if config.auth_key is not None else {}
 
+    @property
+    def told_by(self) -> tuple[str, str | None]:
+        """The anchor, and the name of the account."""
+        return "_time", self._config.account
+
     async def open(self) -> None:
         """See that deletions are possible; raises Blind, Unreachable."""
         await self._tasks()
