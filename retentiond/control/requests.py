@@ -7,7 +7,7 @@ each stage once, however many processes ask. What was asked for names accounts, 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 _COLUMNS = (
-    "target, id, permit, stage, asked::text, by_tier::text, digest, outcome::text, called_off::text, told,"
+    "target, id, permit, place::text, stage, asked::text, by_tier::text, digest, outcome::text, called_off::text, told,"
     " extract(epoch FROM pg_catalog.clock_timestamp() - requested_at)::float8 AS seconds,"
     " extract(epoch FROM pg_catalog.clock_timestamp() - moved_at)::float8 AS moved_seconds"
 )
@@ -29,12 +29,13 @@ _ENDS = ("verified", "cancelled", "failed")
 class Request:
     """One that is not over: `seconds` since it was taken on, `moved_seconds` since it moved on or was called off.
 
-    `called_off` are the holds for which the store was asked to cancel it.
+    `place` is what its target was over. `called_off` are the holds for which the store was asked to cancel it.
     """
 
     target: str
     id: str
     permit: int
+    place: tuple[str, ...]
     stage: str
     asked: Mapping[str, Any]
     by_tier: Mapping[str, int]
@@ -52,6 +53,7 @@ async def add(
     target: str,
     id: str,
     permit: int,
+    place: Sequence[str],
     asked: Mapping[str, Any],
     by_tier: Mapping[str, int],
     digest: str,
@@ -63,8 +65,8 @@ async def add(
     """
     return bool(
         await tx.fetchval(
-            "INSERT INTO retentiond.requests (target, id, permit, asked, by_tier, digest, outcome, requested_at)"
-            " VALUES ($1, $2, $3, $4::text::jsonb, $5::text::jsonb, $6, $7::text::jsonb, COALESCE("
+            "INSERT INTO retentiond.requests (target, id, permit, asked, by_tier, digest, outcome, place, requested_at)"
+            " VALUES ($1, $2, $3, $4::text::jsonb, $5::text::jsonb, $6, $7::text::jsonb, $8::text::jsonb, COALESCE("
             "(SELECT issued_at FROM retentiond.permits WHERE number = $3), pg_catalog.clock_timestamp()))"
             " ON CONFLICT (target, id, permit) DO NOTHING RETURNING true",
             target,
@@ -74,6 +76,7 @@ async def add(
             to_json(by_tier),
             digest,
             to_json(outcome),
+            json.dumps(list(place)),
         )
     )
 
@@ -185,6 +188,7 @@ def _from_row(row: asyncpg.Record) -> Request:
         target=row["target"],
         id=row["id"],
         permit=row["permit"],
+        place=tuple(json.loads(row["place"])),
         stage=row["stage"],
         asked=from_json(row["asked"]) or {},
         by_tier=from_json(row["by_tier"]) or {},

@@ -176,6 +176,10 @@ class Known(Protocol):
         """The server's own name for it."""
 
     @property
+    def place(self) -> tuple[str, ...]:
+        """What its target was over when it was asked for."""
+
+    @property
     def asked(self) -> Mapping[str, Any]:
         """What was asked for."""
 

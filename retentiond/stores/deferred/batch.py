@@ -27,6 +27,7 @@ class Ground:
     directory: AccountDirectory | None
     memory: Memory | None
     by_tier: bool
+    place: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -141,7 +142,7 @@ class DeferredBatch:
     async def _under_way(self) -> list[Clause]:
         memory = self._ground.memory
         known = await memory.unfinished() if memory is not None else ()
-        return [Clause.of(each) for one in known for each in one.asked.get("clauses", ())]
+        return [Clause.of(each) for one in known if one.place == self._ground.place for each in one.asked["clauses"]]
 
     async def _judged(self, window: Window, under_way: Sequence[Clause]) -> _Judged:
         ground = self._ground

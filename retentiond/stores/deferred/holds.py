@@ -17,7 +17,7 @@ from retentiond.errors import RetentiondError, quoted
 from retentiond.stores.base import AccountDirectory
 from retentiond.stores.deferred.backend import Backend, Pending
 from retentiond.stores.deferred.basis import Basis
-from retentiond.stores.deferred.store import DeferredStore
+from retentiond.stores.deferred.store import ELSEWHERE, DeferredStore
 
 _ANSWER_SECONDS: Final = 20.0
 _LOOKS: Final = 10
@@ -87,9 +87,14 @@ class RequestHolds:
             for hold_id in holds.reached(document.get("requests", ())) if backend.lingers(seconds) else ():
                 lacking[hold_id] = f"what the batch of permit {number} asked for is not known yet"
         for each in await memory.unfinished():
-            ids = holds.reached([each.asked])
+            if not (ids := holds.reached([each.asked])):
+                continue
+            if each.place != self.store.records:
+                told = f"deletion {each.id} was asked for at {' '.join(each.place)}, which can't be asked; {ELSEWHERE}"
+                lacking |= dict.fromkeys(ids, told)
+                continue
             age = each.seconds - each.moved_seconds if each.called_off else each.seconds
-            if not ids or not backend.lingers(age):
+            if not backend.lingers(age):
                 continue
             said = await backend.state(each.id, each.asked["what"], each.seconds, each.moved_seconds)
             if said.word == "done":
@@ -117,6 +122,8 @@ class RequestHolds:
         intended = {number: document for number, _, document in await memory.intended()}
         recorded: dict[str, list[Mapping[str, Any]]] = {}
         for each in await memory.unfinished():
+            if each.place != self.store.records:
+                continue
             recorded.setdefault(each.id, []).append(each.asked)
         return _Asked(recorded, intended)
 
