@@ -328,6 +328,20 @@ class TestWholeIndices:
         assert await subject.left() == {9}
         assert "index.blocks.write" not in subject.server.indices["logs-2020.01.31"].settings
 
+    @pytest.mark.parametrize("status", [403, 404, 429])
+    async def test_what_went_with_it_is_told_where_the_rest_is_refused(self, subject, status):
+        for key in range(1, 4):
+            await subject.add(key, index="logs-2020.01.31")
+        await subject.add(4)
+        await subject.add(1001, days=1)
+        subject.server.fail("_delete_by_query", status)
+        assert (await subject.rig.only()).outcome == "failed"
+        assert "logs-2020.01.31" not in subject.server.indices
+        await subject.rig.only()
+        assert await subject.left() == {1001}
+        await subject.rig.require_told(logs=4)
+        await subject.rig.require_settled()
+
     async def test_one_whose_fence_is_gone_is_not_deleted(self, subject):
         for key in range(1, 4):
             await subject.add(key, index="logs-2020.01.31")
