@@ -313,6 +313,26 @@ async def test_a_deletion_without_an_answer_is_waited_out_and_looked_for_in_the_
     await subject.rig.require_settled()
 
 
+@pytest.mark.parametrize("status", [400, 403, 404])
+async def test_one_that_was_taken_on_and_can_not_be_found_at_once_is_not_called_refused(subject, status):
+    await subject.records()
+    whole = LokiBackend.find
+
+    async def find(backend, permit, what):
+        subject.server.fail("/delete", status, method="GET", times=1)
+        return await whole(backend, permit, what)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LokiBackend, "find", find)
+        assert (await subject.rig.only()).outcome == "failed"
+    async with subject.rig.control_connection() as control:
+        assert await control.fetchval("SELECT count(*) FROM retentiond.permits WHERE ended_at IS NULL") == 1
+    await subject.let_time_pass()
+    await subject.rig.only()
+    assert len(subject.server.requests) == 1
+    assert await stages(subject) == ["requested", "hidden"]
+
+
 async def test_a_tenant_without_deletions_makes_it_blind(subject):
     await subject.records()
     subject.server.mode = "disabled"

@@ -111,6 +111,8 @@ class DeferredBatch:
                         remedy=error.remedy,
                     ) from error
                 raise
+            except Exception as error:
+                raise Unreachable(f"what became of a deletion is not known: {quoted(error)}") from error
             taken.append(Taken(name, asked, by_tier))
         # What was taken on may have only begun, and still needs its fence; it goes at the deletion's end.
         self._fence = ""

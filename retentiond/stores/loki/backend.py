@@ -266,7 +266,10 @@ class LokiBackend:
         if answer.status >= 500 or answer.status == 408:
             raise Unreachable(f"whether Loki took on a deletion is not known: it answers {answer.status}")
         self._done(answer, "a deletion")
-        name = await self.find(permit, what)
+        try:
+            name = await self.find(permit, what)
+        except RetentiondError as error:
+            raise Unreachable(f"Loki took on a deletion, and then: {error.message}", remedy=error.remedy) from error
         if name is None:
             raise Unreachable("Loki says that it took on a deletion, and does not list it")
         return name
