@@ -191,7 +191,9 @@ async def test_a_stream_is_explained(subject):
     assert (str(verdict.kind), verdict.tier) == ("erase", "free")
 
 
-@pytest.mark.parametrize("filter", ["*", "", "app:x | delete y", 'app:"x', "(app:x"])
+@pytest.mark.parametrize(
+    "filter", ["*", "", "app:x | delete y", 'app:"x', "(app:x", '{app="a"}) or ({app="b"}', "x]) or ([y", "{a=b} } {"]
+)
 async def test_a_filter_that_is_none_is_refused(subject, filter):
     from retentiond.errors import ConfigurationError
 
