@@ -234,6 +234,17 @@ async def test_an_index_that_is_read_only_is_said_and_keeps_nobody_else(subject)
     assert "cluster_block_exception" in told[-1]
 
 
+async def test_a_document_of_several_accounts_or_of_one_that_is_not_indexed_stays(subject):
+    await subject.records()
+    at = (datetime.now(UTC) - timedelta(days=400)).isoformat(timespec="milliseconds")
+    subject.server.put(subject.index, "71", {"@timestamp": at, "account": ["1", "2"]})
+    subject.server.put(subject.index, "72", {"@timestamp": at, "account": "7" * 300})
+    async with subject.rig.app() as app:
+        await subject.rig.hold(app, accounts=("2",))
+    assert (await subject.rig.only()).changed == 5
+    assert await subject.left() == {71, 72, 1001, 1002, 1003}
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_missing_right_makes_it_blind(subject, status):
     await subject.records()
