@@ -333,6 +333,14 @@ async def test_one_that_was_taken_on_and_can_not_be_found_at_once_is_not_called_
     assert await stages(subject) == ["requested", "hidden"]
 
 
+async def test_a_term_that_is_longer_than_what_is_counted_makes_it_blind(subject):
+    await subject.records()
+    subject.rig.targets["logs"]["reach_days"] = 60
+    outcome = await subject.rig.only()
+    assert (outcome.outcome, subject.server.requests) == ("blind", {})
+    assert "reach_days" in outcome.error["remedy"]
+
+
 async def test_a_tenant_without_deletions_makes_it_blind(subject):
     await subject.records()
     subject.server.mode = "disabled"

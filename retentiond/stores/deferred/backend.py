@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from retentiond.domain.clock import ClockReading
@@ -82,6 +82,10 @@ class Backend(Protocol):
     @property
     def told_by(self) -> tuple[str, str | None]:
         """What records name their anchor and their account by; None where they name no account."""
+
+    @property
+    def reach(self) -> timedelta | None:
+        """How far back records are counted; None: all are."""
 
     @property
     def most_subjects(self) -> int:

@@ -6,17 +6,21 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 from retentiond.domain.duration import rfc3339
 from retentiond.domain.permit import Permit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Refused, RetentiondError, Unreachable, quoted
+from retentiond.errors import Blind, Refused, RetentiondError, Unreachable, quoted
 from retentiond.stores.base import AccountDirectory, Intended, Progress, Stage, Taken, Tally, TierTally, Window
 from retentiond.stores.deferred.backend import Backend, Measured, Memory, tally_of
 from retentiond.stores.deferred.basis import BASIS, Basis, countable
 from retentiond.stores.deferred.clauses import Clause, clauses_of
 from retentiond.stores.rulings import Rulings, Subject
+
+_MARGIN: Final = timedelta(days=30)
+"""How long after their term records must still be counted, at least: deletions take days, and fail, and are late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,7 @@ class DeferredBatch:
 
     async def _judged(self, window: Window, under_way: Sequence[Clause]) -> _Judged:
         ground = self._ground
+        _require_reach(self._plan, ground.backend.reach)
         size = min(window.size, ground.backend.most_subjects)
         after, until = (edge[0] if edge else None for edge in (window.after, window.until))
         facets = await ground.backend.facets(after, size, until)
@@ -238,6 +243,20 @@ async def progress(backend: Backend, taken: Taken, *, stage: Stage, seconds: flo
     told += f"; {said.told}" if said.told else ""
     left = min(found.failed, max(taken.selected - found.changed, 0))
     return Progress("failed", told, replace(found, failed=left))
+
+
+def _require_reach(plan: TargetPlan, reach: timedelta | None) -> None:
+    """Raise Blind where records are not counted any more before a term of theirs is over: they would never go."""
+    if reach is None:
+        return
+    found = [*plan.resolutions().values(), plan.of_nobody(), plan.of_unknown()]
+    longest = max((plan.now - each.cutoff for each in found if each.cutoff is not None), default=timedelta())
+    if reach < longest + _MARGIN:
+        raise Blind(
+            f"records are counted {reach.days} days back, and a term is {longest.days} days: what it ends for would "
+            "never be seen",
+            remedy=f"raise reach_days to {longest.days + _MARGIN.days + 1} or more",
+        )
 
 
 def _plus(one: Tally, other: Tally) -> Tally:

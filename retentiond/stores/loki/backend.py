@@ -62,6 +62,11 @@ class LokiBackend:
         self._mark = f"{space}/{name}/"
 
     @property
+    def reach(self) -> timedelta:
+        """As it is configured."""
+        return timedelta(days=self._config.reach_days)
+
+    @property
     def told_by(self) -> tuple[str, str | None]:
         """The anchor, and the name of the account."""
         return "the time of lines", self._config.account

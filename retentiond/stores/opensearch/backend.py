@@ -47,6 +47,7 @@ class OpenSearchBackend:
     follow_seconds = 5.0
     most_subjects = 5_000
     hides = False
+    reach = None
     settle_seconds = 0.0
 
     def __init__(self, name: str, config: OpenSearchTarget, space: str) -> None:

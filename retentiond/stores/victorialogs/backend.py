@@ -43,6 +43,7 @@ class VictoriaLogsBackend:
     # A task rewrites what it deletes from, so few of them are better than many.
     most_subjects = 5_000
     hides = False
+    reach = None
     settle_seconds = 0.0
 
     def __init__(self, name: str, config: VictoriaLogsTarget, space: str) -> None:
