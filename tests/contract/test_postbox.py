@@ -466,6 +466,20 @@ async def test_one_that_failed_makes_its_target_due_when_the_daemon_finds_out_an
         assert not await control.fetchval(later)
 
 
+async def test_what_was_taken_on_is_followed_where_nothing_may_be_erased_any_more(subject):
+    await subject.records()
+    subject.server.busy = True
+    await subject.rig.only()
+    subject.server.busy = False
+    subject.server.work()
+    async with subject.rig.app(mode="plan") as app:
+        jobs = Jobs(app, Watch(Metrics(app.spec.targets, app.spec.policy.tiers, version="1", mode="plan")))
+        for _ in range(2):
+            jobs._patience._next.clear()
+            await jobs._follow()
+    assert (await stages(subject))[-1] == "verified"
+
+
 async def test_two_processes_that_follow_the_same_deletion_tell_of_it_once(subject):
     await subject.records()
     subject.server.busy = True
