@@ -245,6 +245,20 @@ async def test_a_document_of_several_accounts_or_of_one_that_is_not_indexed_stay
     assert await subject.left() == {71, 72, 1001, 1002, 1003}
 
 
+async def test_a_fence_that_is_gone_already_holds_only_when_every_node_has_heard(subject):
+    async with subject.rig.app() as app:
+        backend = app.engine.stores["logs"].backend
+        fence = await backend.fence()
+        subject.server.fail("_alias/", 200, method="DELETE", body={"acknowledged": False})
+        assert await backend.unfence(fence) is False
+        assert await backend.unfence(fence) is True
+        subject.server.calls.clear()
+        subject.server.fail("_alias/retentiond-fence-", 404, method="DELETE", body={"error": {"type": "x"}})
+        subject.server.fail("_alias/retentiond-fence-", 200, method="DELETE", body={"acknowledged": False})
+        assert await backend.unfence(fence) is False, "the later change is not known to all either"
+        assert len(subject.server.calls) == 4
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_missing_right_makes_it_blind(subject, status):
     await subject.records()

@@ -189,8 +189,11 @@ class OpenSearchBackend:
         return found
 
     async def find(self, permit: int, what: Mapping[str, Any]) -> str | None:  # noqa: ARG002 - one for each permit
-        """The task of that permit."""
-        return next((each.id for each in await self.pending() if each.permit == permit), None)
+        """The task of that permit; where there is none, searches are made to see what it did."""
+        name = next((each.id for each in await self.pending() if each.permit == permit), None)
+        if name is None:
+            await self._server.refresh()
+        return name
 
     async def cancel(self, id: str) -> str:
         """Ask the task to stop."""
