@@ -196,13 +196,13 @@ class Jobs:
         engine, spec = self.app.engine, self.app.spec
         async with self.app.database.transaction(read_only=True) as tx:
             waiting = await requests.ages(tx)
-        if spec.enforce:
-            for name in self.app.asked.keys() & waiting.keys():
-                target, store = spec.target(name), engine.stores[name]
-                if store.fence == "request":
-                    await follow(engine.tools, store, target, patience=self._patience, wake=True)
-            async with self.app.database.transaction(read_only=True) as tx:
-                waiting = await requests.ages(tx)
+        # In every mode: nothing is erased by asking, and what was taken on before goes on in any.
+        for name in self.app.asked.keys() & waiting.keys():
+            target, store = spec.target(name), engine.stores[name]
+            if store.fence == "request":
+                await follow(engine.tools, store, target, patience=self._patience, wake=spec.enforce)
+        async with self.app.database.transaction(read_only=True) as tx:
+            waiting = await requests.ages(tx)
         for name in self.app.asked:
             number, seconds = waiting.get(name, (0, 0.0))
             self.watch.metrics.observe_requests(name, number, seconds)

@@ -7,7 +7,7 @@ each stage once, however many processes ask. What was asked for names accounts, 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 _COLUMNS = (
-    "target, id, permit, stage, asked::text, by_tier::text, digest, outcome::text, called_off::text, told,"
+    "target, id, permit, place::text, stage, asked::text, by_tier::text, digest, outcome::text, called_off::text, told,"
     " extract(epoch FROM pg_catalog.clock_timestamp() - requested_at)::float8 AS seconds,"
     " extract(epoch FROM pg_catalog.clock_timestamp() - moved_at)::float8 AS moved_seconds"
 )
@@ -29,12 +29,13 @@ _ENDS = ("verified", "cancelled", "failed")
 class Request:
     """One that is not over: `seconds` since it was taken on, `moved_seconds` since it moved on or was called off.
 
-    `called_off` are the holds for which the store was asked to cancel it.
+    `place` is what its target was over. `called_off` are the holds for which the store was asked to cancel it.
     """
 
     target: str
     id: str
     permit: int
+    place: tuple[str, ...]
     stage: str
     asked: Mapping[str, Any]
     by_tier: Mapping[str, int]
@@ -52,16 +53,21 @@ async def add(
     target: str,
     id: str,
     permit: int,
+    place: Sequence[str],
     asked: Mapping[str, Any],
     by_tier: Mapping[str, int],
     digest: str,
     outcome: Mapping[str, Any],
 ) -> bool:
-    """Write down one that the store has taken on; False where it is known already."""
+    """Write down one that the store has taken on; False where it is known already.
+
+    Its age is that of its permit: who writes it down may have come upon it days after it was asked for.
+    """
     return bool(
         await tx.fetchval(
-            "INSERT INTO retentiond.requests (target, id, permit, asked, by_tier, digest, outcome)"
-            " VALUES ($1, $2, $3, $4::text::jsonb, $5::text::jsonb, $6, $7::text::jsonb)"
+            "INSERT INTO retentiond.requests (target, id, permit, asked, by_tier, digest, outcome, place, requested_at)"
+            " VALUES ($1, $2, $3, $4::text::jsonb, $5::text::jsonb, $6, $7::text::jsonb, $8::text::jsonb, COALESCE("
+            "(SELECT issued_at FROM retentiond.permits WHERE number = $3), pg_catalog.clock_timestamp()))"
             " ON CONFLICT (target, id, permit) DO NOTHING RETURNING true",
             target,
             id,
@@ -70,6 +76,7 @@ async def add(
             to_json(by_tier),
             digest,
             to_json(outcome),
+            json.dumps(list(place)),
         )
     )
 
@@ -146,22 +153,22 @@ class Memory:
         async with self.database.transaction(read_only=True) as tx:
             return await unfinished(tx, self.target)
 
-    async def intended(self) -> list[tuple[int, Mapping[str, Any]]]:
-        """What open permits are about to ask for, or have asked for unheard: their numbers, and what each prepared."""
+    async def intended(self) -> list[tuple[int, float, Mapping[str, Any]]]:
+        """What open permits are about to ask for, or have asked for unheard: numbers, ages, and what each prepared."""
         async with self.database.transaction(read_only=True) as tx:
             rows = await tx.fetch(
-                "SELECT number, (prepared -> 'intended')::text AS intended FROM retentiond.permits"
+                "SELECT number, extract(epoch FROM pg_catalog.clock_timestamp() - issued_at)::float8 AS seconds,"
+                " (prepared -> 'intended')::text AS intended FROM retentiond.permits"
                 " WHERE ended_at IS NULL AND target = $1 AND prepared ? 'intended'",
                 self.target,
             )
-        return [(row["number"], from_json(row["intended"]) or {}) for row in rows]
+        return [(row["number"], row["seconds"], from_json(row["intended"]) or {}) for row in rows]
 
     async def call_off(self, id: str, holds: Collection[str]) -> None:
-        """The store was asked to cancel it for these holds: how it ends, it ends so."""
+        """The store is asked now to cancel it for these holds: how it ends, it ends so."""
         async with self.database.transaction() as tx:
             await tx.execute(
-                "UPDATE retentiond.requests SET moved_at = CASE WHEN called_off @> $3::text::jsonb THEN moved_at"
-                " ELSE pg_catalog.clock_timestamp() END, called_off ="
+                "UPDATE retentiond.requests SET moved_at = pg_catalog.clock_timestamp(), called_off ="
                 " (SELECT COALESCE(jsonb_agg(DISTINCT e), '[]')"
                 " FROM jsonb_array_elements(called_off || $3::text::jsonb) e)"
                 " WHERE target = $1 AND id = $2 AND ended_at IS NULL",
@@ -181,6 +188,7 @@ def _from_row(row: asyncpg.Record) -> Request:
         target=row["target"],
         id=row["id"],
         permit=row["permit"],
+        place=tuple(json.loads(row["place"])),
         stage=row["stage"],
         asked=from_json(row["asked"]) or {},
         by_tier=from_json(row["by_tier"]) or {},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from retentiond.control import requests
@@ -15,11 +15,19 @@ from retentiond.sweep.told import as_found
 
 
 async def write_down(
-    tx: Tx, taken: Iterable[Taken], permit: int, outcome: Mapping[str, Any], salt: str, *, by: str
+    tx: Tx,
+    taken: Iterable[Taken],
+    permit: int,
+    outcome: Mapping[str, Any],
+    salt: str,
+    *,
+    by: str,
+    place: Sequence[str],
 ) -> list[kinds.Entry]:
     """Write down what a store has taken on under a permit, for whoever follows it; what the ledger is to be told.
 
-    `outcome` is that of their batch as it was prepared, `salt` what digests of the batch are keyed with.
+    `outcome` is that of their batch as it was prepared, `salt` what digests of the batch are keyed with,
+    `place` what its store is over.
     """
     told = []
     for each in taken:
@@ -29,6 +37,7 @@ async def write_down(
             "target": outcome["target"],
             "id": each.id,
             "permit": permit,
+            "place": place,
             "asked": each.asked,
             "by_tier": each.by_tier,
             "digest": digest,

@@ -159,7 +159,13 @@ class ByRequest:
         async with batches.tools.database.transaction() as tx:
             await permits.end(tx, permit, "requested" if taken else "empty", cursor=cursor)
             entries = await write_down(
-                tx, taken, permit.number, outcome, batches.salt(permit.batch), by=batches.lease.owner
+                tx,
+                taken,
+                permit.number,
+                outcome,
+                batches.salt(permit.batch),
+                by=batches.lease.owner,
+                place=self._store.records,
             )
             if entries:
                 await batches.tools.journal.append(tx, *entries)

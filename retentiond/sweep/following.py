@@ -65,7 +65,9 @@ async def follow(
     One that can't be asked about is said and left. Raises Unreachable where the control database can't be reached.
     """
     async with tools.database.transaction(read_only=True) as tx:
-        pending = await requests.unfinished(tx, target.name)
+        found = await requests.unfinished(tx, target.name)
+    # Another server, or other records there, would say of them that they are over.
+    pending = [each for each in found if each.place == store.records]
     if patience is not None:
         patience.keep(target.name, pending)
     ended: dict[str, Tally] = {}
@@ -73,11 +75,11 @@ async def follow(
         if (only is not None and request.id not in only) or (patience is not None and not patience.due(request)):
             continue
         try:
-            found = await _asked(store, request)
+            said = await _asked(store, request)
         except RetentiondError as error:
             tools.observer(Failed(target.name, error.kind, error.message, error.remedy))
             continue
-        went = await _moved(tools, target, request, found, wake=wake)
+        went = await _moved(tools, target, request, said, wake=wake)
         if went is not None:
             ended[request.id] = went
     return ended

@@ -90,7 +90,13 @@ async def settle_open_permits(
                 if fate.taken and permit.prepared is not None:
                     prepared = permit.prepared
                     entries += await write_down(
-                        tx, fate.taken, permit.number, prepared["outcome"], prepared["salt"], by=lease.owner
+                        tx,
+                        fate.taken,
+                        permit.number,
+                        prepared["outcome"],
+                        prepared["salt"],
+                        by=lease.owner,
+                        place=store.records,
                     )
                 await journal.append(tx, *entries)
         if mine and fate.kind == "aborted" and store.fence == "transaction":

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Literal
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Literal
 
 from retentiond.domain.clock import ClockReading
 from retentiond.errors import NotFound, Refused, Unreachable
@@ -127,6 +127,12 @@ class PostboxBackend:
     follow_seconds: float = 0.3
     most_subjects: int = 1000
     settle_seconds: float = 0.0
+
+    @property
+    def told_by(self) -> tuple[str, str | None]:
+        return "anchor", "account"
+
+    reach: ClassVar[timedelta | None] = None
 
     @property
     def hides(self) -> bool:

@@ -163,6 +163,100 @@ async def test_a_hold_that_comes_after_the_cancel_period_waits_until_it_is_certa
     assert (await stages(subject))[-1] == "cancelled"
 
 
+async def test_a_second_hold_waits_too_for_what_was_cancelled_late_for_a_first_one(subject):
+    await subject.records()
+    await subject.rig.only()
+    await subject.let_pass(DAY + 600)
+    await place(subject)
+    assert (await activated(subject))[0] == 0
+    await place(subject)
+    await place(subject, accounts=("1",), targets=("logs",))
+    assert (await activated(subject))[0] == 0
+    await place(subject, accounts=("77",))
+    assert (await activated(subject))[0] == 1, "it covers nothing of that"
+    await subject.let_pass(7 * 3600)
+    await subject.rig.only()
+    assert (await activated(subject))[0] == 3
+
+
+async def test_a_hold_waits_for_one_that_somebody_else_cancelled_late(subject):
+    await subject.records()
+    await subject.rig.only()
+    await subject.let_pass(DAY + 600)
+    subject.server.requests.clear()
+    await place(subject)
+    assert (await activated(subject))[0] == 0
+    await subject.let_pass(7 * 3600)
+    await subject.rig.only()
+    assert (await activated(subject))[0] == 1
+
+
+async def test_one_whose_worker_died_is_as_old_as_its_permit_when_it_is_taken_over(subject):
+    await subject.records()
+    with subject.dying("after"), pytest.raises(asyncio.CancelledError):
+        await subject.rig.only()
+    await subject.let_time_pass(DAY + 600)
+    await subject.let_pass(DAY + 600)
+    await subject.rig.only()
+    await place(subject)
+    assert (await activated(subject))[0] == 0
+    assert subject.server.requests == {}
+
+
+async def test_a_hold_waits_for_what_a_dead_worker_asked_for_and_nobody_has_written_down_yet(subject):
+    """The permit is open, the hold cancels what the server lists, and there is no row that could say so."""
+    await subject.records()
+    with subject.dying("after"), pytest.raises(asyncio.CancelledError):
+        await subject.rig.only()
+    await subject.let_time_pass(DAY + 600)
+    await subject.let_pass(DAY + 600)
+    await place(subject)
+    for _ in range(2):
+        assert (await activated(subject))[0] == 0
+    assert subject.server.requests == {}
+    await subject.rig.only()
+    assert (await activated(subject))[0] == 0, "it is followed as one that may have been too late"
+    await subject.let_pass(7 * 3600)
+    await subject.rig.only()
+    assert (await activated(subject))[0] == 1
+
+
+async def test_a_hold_cancels_what_was_asked_for_when_the_target_knew_no_accounts(subject):
+    await subject.records()
+    label = subject.rig.targets["logs"].pop("account")
+    subject.rig.targets["logs"]["tier"] = "free"
+    await subject.rig.only()
+    assert len(subject.server.requests) == 1
+    del subject.rig.targets["logs"]["tier"]
+    subject.rig.targets["logs"]["account"] = label
+    await subject.rig.approve_policy()
+    await place(subject)
+    assert (await activated(subject))[0] == 1
+    assert subject.server.requests == {}
+
+
+async def test_a_hold_cancels_what_was_asked_for_when_ids_were_of_another_type(subject):
+    await subject.records()
+    await subject.rig.only()
+    await subject.rig.db.execute("ALTER TABLE accounts ALTER id TYPE text USING 'a' || id")
+    await place(subject, accounts=("a1",))
+    assert (await activated(subject))[0] == 1
+    assert subject.server.requests == {}
+
+
+async def test_what_was_asked_for_by_another_label_is_never_called_verified(subject):
+    await subject.records()
+    await subject.rig.only()
+    subject.rig.targets["logs"]["account"] = "customer"
+    await subject.rig.approve_policy()
+    subject.server.retention_ms = 60 * DAY * 1000
+    await subject.let_pass(2 * DAY)
+    subject.server.compact()
+    await subject.rig.only()
+    assert "failed" in await stages(subject)
+    assert not {"erased", "verified"} & set(await stages(subject))
+
+
 async def test_one_that_is_processed_is_past_cancelling_and_the_hold_is_active_over_what_is_left(subject):
     await subject.records()
     await subject.rig.only()
@@ -217,6 +311,34 @@ async def test_a_deletion_without_an_answer_is_waited_out_and_looked_for_in_the_
     assert len(subject.server.requests) == 1, "it is there, once"
     assert (outcome.outcome, outcome.requested + (0 if status else 5)) == ("drained", 5)
     await subject.rig.require_settled()
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+async def test_one_that_was_taken_on_and_can_not_be_found_at_once_is_not_called_refused(subject, status):
+    await subject.records()
+    whole = LokiBackend.find
+
+    async def find(backend, permit, what):
+        subject.server.fail("/delete", status, method="GET", times=1)
+        return await whole(backend, permit, what)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LokiBackend, "find", find)
+        assert (await subject.rig.only()).outcome == "failed"
+    async with subject.rig.control_connection() as control:
+        assert await control.fetchval("SELECT count(*) FROM retentiond.permits WHERE ended_at IS NULL") == 1
+    await subject.let_time_pass()
+    await subject.rig.only()
+    assert len(subject.server.requests) == 1
+    assert await stages(subject) == ["requested", "hidden"]
+
+
+async def test_a_term_that_is_longer_than_what_is_counted_makes_it_blind(subject):
+    await subject.records()
+    subject.rig.targets["logs"]["reach_days"] = 60
+    outcome = await subject.rig.only()
+    assert (outcome.outcome, subject.server.requests) == ("blind", {})
+    assert "reach_days" in outcome.error["remedy"]
 
 
 async def test_a_tenant_without_deletions_makes_it_blind(subject):

@@ -234,6 +234,31 @@ async def test_an_index_that_is_read_only_is_said_and_keeps_nobody_else(subject)
     assert "cluster_block_exception" in told[-1]
 
 
+async def test_a_document_of_several_accounts_or_of_one_that_is_not_indexed_stays(subject):
+    await subject.records()
+    at = (datetime.now(UTC) - timedelta(days=400)).isoformat(timespec="milliseconds")
+    subject.server.put(subject.index, "71", {"@timestamp": at, "account": ["1", "2"]})
+    subject.server.put(subject.index, "72", {"@timestamp": at, "account": "7" * 300})
+    async with subject.rig.app() as app:
+        await subject.rig.hold(app, accounts=("2",))
+    assert (await subject.rig.only()).changed == 5
+    assert await subject.left() == {71, 72, 1001, 1002, 1003}
+
+
+async def test_a_fence_that_is_gone_already_holds_only_when_every_node_has_heard(subject):
+    async with subject.rig.app() as app:
+        backend = app.engine.stores["logs"].backend
+        fence = await backend.fence()
+        subject.server.fail("_alias/", 200, method="DELETE", body={"acknowledged": False})
+        assert await backend.unfence(fence) is False
+        assert await backend.unfence(fence) is True
+        subject.server.calls.clear()
+        subject.server.fail("_alias/retentiond-fence-", 404, method="DELETE", body={"error": {"type": "x"}})
+        subject.server.fail("_alias/retentiond-fence-", 200, method="DELETE", body={"acknowledged": False})
+        assert await backend.unfence(fence) is False, "the later change is not known to all either"
+        assert len(subject.server.calls) == 4
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_missing_right_makes_it_blind(subject, status):
     await subject.records()
@@ -327,6 +352,20 @@ class TestWholeIndices:
             await subject.rig.only()
         assert await subject.left() == {9}
         assert "index.blocks.write" not in subject.server.indices["logs-2020.01.31"].settings
+
+    @pytest.mark.parametrize("status", [403, 404, 429])
+    async def test_what_went_with_it_is_told_where_the_rest_is_refused(self, subject, status):
+        for key in range(1, 4):
+            await subject.add(key, index="logs-2020.01.31")
+        await subject.add(4)
+        await subject.add(1001, days=1)
+        subject.server.fail("_delete_by_query", status)
+        assert (await subject.rig.only()).outcome == "failed"
+        assert "logs-2020.01.31" not in subject.server.indices
+        await subject.rig.only()
+        assert await subject.left() == {1001}
+        await subject.rig.require_told(logs=4)
+        await subject.rig.require_settled()
 
     async def test_one_whose_fence_is_gone_is_not_deleted(self, subject):
         for key in range(1, 4):

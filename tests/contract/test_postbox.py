@@ -346,6 +346,53 @@ async def test_a_hold_waits_while_a_target_that_is_configured_no_more_has_deleti
     assert (await activated(subject))[0] == 1
 
 
+@pytest.fixture
+def elsewhere(subject):
+    """Another server that the same target is to be over."""
+    name = f"server-{uuid4().hex[:8]}"
+    SERVERS[name] = Server()
+    yield name
+    del SERVERS[name]
+
+
+async def test_what_was_asked_for_at_another_server_is_followed_by_nobody_and_holds_wait_for_it(subject, elsewhere):
+    await subject.records()
+    subject.server.busy = True
+    await subject.rig.only()
+    first, subject.rig.targets["logs"]["server"] = subject.rig.targets["logs"]["server"], elsewhere
+    await subject.rig.approve_policy()
+    await subject.rig.only()
+    assert await stages(subject) == ["requested"], "the new server knows nothing of it"
+    async with subject.rig.app() as app:
+        (finding,) = await app.engine.stores["logs"].check()
+    assert first in finding.message
+    await place(subject)
+    count, why, detail = await activated(subject)
+    assert (count, why) == (0, ["native"])
+    assert first in detail
+    subject.rig.targets["logs"]["server"] = first
+    await subject.rig.approve_policy()
+    assert (await activated(subject))[0] == 1
+    await subject.rig.only()
+    assert (await stages(subject))[-1] == "cancelled"
+
+
+async def test_a_permit_of_another_server_stays_open_and_holds_wait_for_it(subject, elsewhere):
+    await subject.records()
+    subject.server.script.append("get it late")
+    await subject.rig.only()
+    first, subject.rig.targets["logs"]["server"] = subject.rig.targets["logs"]["server"], elsewhere
+    await subject.rig.approve_policy()
+    await subject.let_time_pass()
+    await subject.rig.only()
+    await place(subject)
+    assert (await activated(subject))[0] == 0
+    subject.rig.targets["logs"]["server"] = first
+    await subject.rig.approve_policy()
+    assert (await activated(subject))[0] == 1
+    assert subject.server.get_late() == []
+
+
 async def test_what_is_under_way_counts_for_the_guard_as_if_it_had_gone(subject):
     """More becomes due in the middle of a sweep than was counted: what the first window asked for is not gone yet."""
     await subject.rig.db.execute("UPDATE accounts SET tier = 'free', deleted_at = NULL WHERE id < 4")
@@ -417,6 +464,20 @@ async def test_one_that_failed_makes_its_target_due_when_the_daemon_finds_out_an
             watch = Watch(Metrics(app.spec.targets, app.spec.policy.tiers, version="1", mode="enforce"))
             await Jobs(app, watch)._follow()
         assert not await control.fetchval(later)
+
+
+async def test_what_was_taken_on_is_followed_where_nothing_may_be_erased_any_more(subject):
+    await subject.records()
+    subject.server.busy = True
+    await subject.rig.only()
+    subject.server.busy = False
+    subject.server.work()
+    async with subject.rig.app(mode="plan") as app:
+        jobs = Jobs(app, Watch(Metrics(app.spec.targets, app.spec.policy.tiers, version="1", mode="plan")))
+        for _ in range(2):
+            jobs._patience._next.clear()
+            await jobs._follow()
+    assert (await stages(subject))[-1] == "verified"
 
 
 async def test_two_processes_that_follow_the_same_deletion_tell_of_it_once(subject):

@@ -182,6 +182,29 @@ async def test_the_servers_own_retention_is_a_rule(subject):
         assert rule.days == days
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [
+        ('{app="a"}', '{app="b"}', True),
+        ('{app="a",env="x"}', '{env="y"}', True),
+        ('{app="a"}', '{env="x"}', False),
+        ('{app="a"}', "level:=info", False),
+        ('{app="a"}', '{app="b"} or {app="a"}', False),
+        ('{app="a"}', '{app="b" or app="a"}', False),
+    ],
+)
+def test_two_targets_of_a_tenant_are_one_over_the_other_unless_their_labels_tell_them_apart(one, other, apart):
+    from retentiond.stores.victorialogs.config import VictoriaLogsTarget
+
+    first, second = (
+        VictoriaLogsTarget.model_validate(
+            {"store": "victorialogs", "url": "http://logs:9428", "class": "build_logs", "filter": each}
+        )
+        for each in (one, other)
+    )
+    assert (first.overlaps(second), second.overlaps(first)) == (not apart, not apart)
+
+
 async def test_a_stream_is_explained(subject):
     await subject.records()
     for line in subject.server.lines.values():
@@ -191,7 +214,9 @@ async def test_a_stream_is_explained(subject):
     assert (str(verdict.kind), verdict.tier) == ("erase", "free")
 
 
-@pytest.mark.parametrize("filter", ["*", "", "app:x | delete y", 'app:"x', "(app:x"])
+@pytest.mark.parametrize(
+    "filter", ["*", "", "app:x | delete y", 'app:"x', "(app:x", '{app="a"}) or ({app="b"}', "x]) or ([y", "{a=b} } {"]
+)
 async def test_a_filter_that_is_none_is_refused(subject, filter):
     from retentiond.errors import ConfigurationError
 

@@ -18,6 +18,7 @@ import fnmatch
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import product
 
 from aiohttp import web
 
@@ -59,6 +60,17 @@ def at(source: dict, name: str):
     return at(source[head], rest) if dot and isinstance(source.get(head), dict) else None
 
 
+IGNORE_ABOVE = 256
+"""Of keyword fields: longer texts are not indexed, and the field's name stands in `_ignored`."""
+
+
+def indexed(source: dict, name: str) -> list:
+    value = at(source, name)
+    if name in ("account", "tier") and len(str(value)) > IGNORE_ABOVE:
+        return [None]
+    return value if isinstance(value, list) else [value]
+
+
 def millis(value) -> float | None:
     if value is None:
         return None
@@ -78,11 +90,18 @@ def matches(query: dict, source: dict, index: str = "") -> bool:
             return False
         return "should" not in body or any(matches(each, source, index) for each in body["should"])
     ((name, said),) = body.items()
+    ignored = [field for field in ("account", "tier") if len(str(at(source, field))) > IGNORE_ABOVE]
+    if kind == "script":
+        assert "doc[f].size() > 1" in said["source"]
+        return any(isinstance(v := at(source, each), list) and len(set(v)) > 1 for each in said["params"]["fields"])
+    if name == "_ignored":
+        return bool(set(ignored) & set(said))
     if kind == "exists":
-        return at(source, said) is not None
+        return at(source, said) is not None and said not in ignored
     if kind == "terms":
         value = at(source, name)
-        return value is not None and str(value) in [str(each) for each in said]
+        values = value if isinstance(value, list) else [value]
+        return name not in ignored and any(v is not None and str(v) in [str(each) for each in said] for v in values)
     assert kind == "range", query
     assert said["format"] == "epoch_millis"
     value = millis(at(source, name))
@@ -267,8 +286,8 @@ class OpenSearch(Fake):
         names = [name for each in asked["sources"] for name in each]
         counts: dict[tuple, int] = {}
         for _, source in docs:
-            key = tuple(at(source, name) for name in names)
-            counts[key] = counts.get(key, 0) + 1
+            for key in product(*(indexed(source, name) for name in names)):
+                counts[key] = counts.get(key, 0) + 1
         keys = sorted(counts, key=lambda key: [(each is not None, each) for each in key])
         if "after" in asked:
             last = tuple(asked["after"][name] for name in names)

@@ -4,6 +4,7 @@ CREATE TABLE retentiond.requests (
     target text NOT NULL,
     id text NOT NULL,                 -- the store's own name for it; after a restart it may give it again
     permit bigint NOT NULL,
+    place jsonb NOT NULL,             -- what its target was over: one of another place can't be asked about
     stage text NOT NULL DEFAULT 'requested'
         CHECK (stage IN ('requested', 'hidden', 'erased', 'verified', 'cancelled', 'failed')),
     asked jsonb,                      -- what was asked for: names accounts, and is forgotten at the end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
 from retentiond.domain.clock import ClockReading
@@ -78,6 +78,14 @@ class Backend(Protocol):
     @property
     def follow_seconds(self) -> float:
         """How long its deletions usually take; 0: so long that nobody waits for it."""
+
+    @property
+    def told_by(self) -> tuple[str, str | None]:
+        """What records name their anchor and their account by; None where they name no account."""
+
+    @property
+    def reach(self) -> timedelta | None:
+        """How far back records are counted; None: all are."""
 
     @property
     def most_subjects(self) -> int:
@@ -172,6 +180,10 @@ class Known(Protocol):
         """The server's own name for it."""
 
     @property
+    def place(self) -> tuple[str, ...]:
+        """What its target was over when it was asked for."""
+
+    @property
     def asked(self) -> Mapping[str, Any]:
         """What was asked for."""
 
@@ -194,8 +206,8 @@ class Memory(Protocol):
     async def unfinished(self) -> Sequence[Known]:
         """Those that are not over; raises Unreachable."""
 
-    async def intended(self) -> Sequence[tuple[int, Mapping[str, Any]]]:
-        """What open permits are about to ask for: their numbers, and what each wrote down before."""
+    async def intended(self) -> Sequence[tuple[int, float, Mapping[str, Any]]]:
+        """What open permits are about to ask for: their numbers, ages in seconds, and what each wrote down before."""
 
     async def call_off(self, id: str, holds: Collection[str]) -> None:
         """The server was asked to cancel one, for these holds."""

@@ -6,16 +6,21 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 from retentiond.domain.duration import rfc3339
 from retentiond.domain.permit import Permit
 from retentiond.domain.plan import TargetPlan
-from retentiond.errors import Refused, RetentiondError, Unreachable, quoted
+from retentiond.errors import Blind, Refused, RetentiondError, Unreachable, quoted
 from retentiond.stores.base import AccountDirectory, Intended, Progress, Stage, Taken, Tally, TierTally, Window
 from retentiond.stores.deferred.backend import Backend, Measured, Memory, tally_of
+from retentiond.stores.deferred.basis import BASIS, Basis, countable
 from retentiond.stores.deferred.clauses import Clause, clauses_of
 from retentiond.stores.rulings import Rulings, Subject
+
+_MARGIN: Final = timedelta(days=30)
+"""How long after their term records must still be counted, at least: deletions take days, and fail, and are late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class Ground:
     directory: AccountDirectory | None
     memory: Memory | None
     by_tier: bool
+    place: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -75,6 +81,7 @@ class DeferredBatch:
             if clause.range.until is None:
                 raise Refused("a deletion without a bound of time is never asked for")
         due, counts = await self._canonical(due, counts)
+        basis = (await Basis.today(self._ground.backend, self._ground.directory)).document() if due else {}
         self._intended = []
         for what, clauses in await self._ground.backend.requests(due) if due else ():
             by_tier: dict[str, int] = {}
@@ -86,6 +93,7 @@ class DeferredBatch:
                 "what": dict(what),
                 "clauses": [clause.document(counts[id(clause)]) for clause in clauses],
                 "holds": sorted(hold.hold_id for hold in self._plan.holds),
+                BASIS: basis,
             }
             self._intended.append((asked, by_tier))
         selected = sum(sum(by_tier.values()) for _, by_tier in self._intended)
@@ -107,6 +115,8 @@ class DeferredBatch:
                         remedy=error.remedy,
                     ) from error
                 raise
+            except Exception as error:
+                raise Unreachable(f"what became of a deletion is not known: {quoted(error)}") from error
             taken.append(Taken(name, asked, by_tier))
         # What was taken on may have only begun, and still needs its fence; it goes at the deletion's end.
         self._fence = ""
@@ -138,10 +148,11 @@ class DeferredBatch:
     async def _under_way(self) -> list[Clause]:
         memory = self._ground.memory
         known = await memory.unfinished() if memory is not None else ()
-        return [Clause.of(each) for one in known for each in one.asked.get("clauses", ())]
+        return [Clause.of(each) for one in known if one.place == self._ground.place for each in one.asked["clauses"]]
 
     async def _judged(self, window: Window, under_way: Sequence[Clause]) -> _Judged:
         ground = self._ground
+        _require_reach(self._plan, ground.backend.reach)
         size = min(window.size, ground.backend.most_subjects)
         after, until = (edge[0] if edge else None for edge in (window.after, window.until))
         facets = await ground.backend.facets(after, size, until)
@@ -166,19 +177,28 @@ class DeferredBatch:
         return replace(found, requests=2)
 
 
-async def looked_for(backend: Backend, permit: int, intended: Mapping[str, Any]) -> tuple[tuple[Taken, ...], Tally]:
-    """What became of a batch that nobody wrote the end of: what the server works on, and of the rest what is gone."""
+async def looked_for(
+    backend: Backend, permit: int, intended: Mapping[str, Any], age: float
+) -> tuple[tuple[Taken, ...], Tally]:
+    """What became of a batch that nobody wrote the end of: what the server works on, and of the rest what is gone.
+
+    `age` is the permit's in seconds: what is not listed, and may have been cancelled too late, is followed as well.
+    """
     taken: list[Taken] = []
     gone = Tally()
-    for asked in intended["requests"]:
+    for n, asked in enumerate(intended["requests"]):
         by_tier: dict[str, int] = {}
         for clause in asked["clauses"]:
             by_tier[clause["label"]] = by_tier.get(clause["label"], 0) + clause["count"]
         name = await backend.find(permit, asked["what"])
+        if name is None and backend.lingers(age):
+            name = f"unlisted-{permit}-{n}"
         if name is not None:
             taken.append(Taken(name, asked, by_tier))
-        else:
+        elif countable(backend, asked):
             gone = _plus(gone, await went(backend, asked))
+        else:
+            gone = _plus(gone, Tally(failed=sum(by_tier.values())))
     return tuple(taken), gone
 
 
@@ -198,16 +218,18 @@ async def went(backend: Backend, asked: Mapping[str, Any]) -> Tally:
 async def progress(backend: Backend, taken: Taken, *, stage: Stage, seconds: float, moved: float) -> Progress:
     """How far a deletion is; see `stores.base.Deferring.progress`.
 
-    Where the server says that it is over, it is counted; where nothing is left it is `erased`, then `verified`.
+    Where the server says that it is over, it is counted; where nothing is left it is `erased`, then `verified`. One of
+    a target that is configured differently since can't be counted, and nothing is credited.
     """
     said = await backend.state(taken.id, taken.asked["what"], seconds, moved)
+    known = countable(backend, taken.asked)
     if said.word == "running":
-        if backend.hides and stage == "requested" and not (await went(backend, taken.asked)).failed:
+        if known and backend.hides and stage == "requested" and not (await went(backend, taken.asked)).failed:
             return Progress("hidden", said.told)
         return Progress("requested" if stage == "requested" else "hidden", said.told)
     if stage == "erased" and moved < backend.settle_seconds:
         return Progress("erased", said.told)
-    found = await went(backend, taken.asked)
+    found = await went(backend, taken.asked) if known else Tally(failed=taken.selected)
     if not found.failed and stage != "erased":
         return Progress("erased", said.told)
     await backend.forget(taken.id)
@@ -215,9 +237,26 @@ async def progress(backend: Backend, taken: Taken, *, stage: Stage, seconds: flo
         await backend.unfence(fence)
     if not found.failed:
         return Progress("verified", said.told, found)
-    told = f"{found.failed} records of it are there still" + (f"; {said.told}" if said.told else "")
+    told = (
+        f"{found.failed} records of it are there still" if known else "its target tells records by other fields since"
+    )
+    told += f"; {said.told}" if said.told else ""
     left = min(found.failed, max(taken.selected - found.changed, 0))
     return Progress("failed", told, replace(found, failed=left))
+
+
+def _require_reach(plan: TargetPlan, reach: timedelta | None) -> None:
+    """Raise Blind where records are not counted any more before a term of theirs is over: they would never go."""
+    if reach is None:
+        return
+    found = [*plan.resolutions().values(), plan.of_nobody(), plan.of_unknown()]
+    longest = max((plan.now - each.cutoff for each in found if each.cutoff is not None), default=timedelta())
+    if reach < longest + _MARGIN:
+        raise Blind(
+            f"records are counted {reach.days} days back, and a term is {longest.days} days: what it ends for would "
+            "never be seen",
+            remedy=f"raise reach_days to {longest.days + _MARGIN.days + 1} or more",
+        )
 
 
 def _plus(one: Tally, other: Tally) -> Tally:

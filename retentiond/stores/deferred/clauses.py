@@ -91,11 +91,14 @@ class Clause:
             by_tier=document["by_tier"],
         )
 
-    def may_be_held(self, hold: TargetHold) -> bool:
-        """Whether a record of it can be under the hold; what single records it names can't be told here."""
-        if hold.accounts is not None and hold.accounts.isdisjoint(i for i in self.ids if i is not None):
+    def may_be_held(self, hold: TargetHold, *, accounts: bool, anchors: bool) -> bool:
+        """Whether a record of it can be under the hold; what single records it names can't be told here.
+
+        `accounts`, `anchors`: whether those of the clause can be compared with the hold's; else they are any.
+        """
+        if accounts and hold.accounts is not None and hold.accounts.isdisjoint(i for i in self.ids if i is not None):
             return False
-        return self.range.undated or self.range.meets(hold.since, hold.until)
+        return not anchors or self.range.undated or self.range.meets(hold.since, hold.until)
 
 
 def clauses_of(

@@ -16,8 +16,8 @@ from retentiond.domain.holds import Hold, TargetHold, covers_target
 from retentiond.errors import RetentiondError, quoted
 from retentiond.stores.base import AccountDirectory
 from retentiond.stores.deferred.backend import Backend, Pending
-from retentiond.stores.deferred.clauses import Clause
-from retentiond.stores.deferred.store import DeferredStore
+from retentiond.stores.deferred.basis import Basis
+from retentiond.stores.deferred.store import ELSEWHERE, DeferredStore
 
 _ANSWER_SECONDS: Final = 20.0
 _LOOKS: Final = 10
@@ -52,16 +52,17 @@ class RequestHolds:
 
     async def _settled(self, concerned: Sequence[Hold]) -> dict[str, str]:
         backend = self.store.backend
-        holds = [await self.store.hold_by(hold, self.directory) for hold in concerned]
+        found = [await self.store.hold_by(hold, self.directory) for hold in concerned]
+        holds = _Told(await Basis.today(backend, self.directory), found)
         refused: dict[str, str] = {}
         reached: dict[str, list[str]] = {}
         for look in range(_LOOKS):
             # Asked of the server before what we know of it: what it has by now was written down before.
             pending = await backend.pending()
             known = await self._known() if pending else _Asked({}, {})
-            reached = {each.id: ids for each in pending if (ids := _reached(known.of(each), holds))}
+            reached = {each.id: ids for each in pending if (ids := holds.reached(known.of(each)))}
             if not reached:
-                return await self._lingering(backend, concerned)
+                return await self._lingering(backend, holds)
             for name, ids in reached.items():
                 refused[name] = await self._cancel(backend, name, ids)
             await asyncio.sleep(_PAUSE if look else 0)
@@ -71,32 +72,60 @@ class RequestHolds:
                 lacking.setdefault(hold_id, []).append(f"deletion {name} {refused[name] or 'is not cancelled yet'}")
         return {hold_id: "; ".join(sorted(why)) for hold_id, why in lacking.items()}
 
-    async def _lingering(self, backend: Backend, concerned: Sequence[Hold]) -> dict[str, str]:
-        """The holds for which something was cancelled that may still be carried out."""
+    async def _lingering(self, backend: Backend, holds: _Told) -> dict[str, str]:
+        """The holds that cover what may still be carried out though the server lists it no more, whoever cancelled it.
+
+        One that vanished by nobody known counts as cancelled now; one that an open permit intends, as asked for then.
+        """
         memory = self.store.memory
-        known = await memory.unfinished() if memory is not None else ()
-        return {
-            hold.id: f"deletion {each.id} was cancelled, and it is not certain yet that it is not carried out"
-            for hold in concerned
-            for each in known
-            if hold.id in each.called_off and backend.lingers(each.seconds - each.moved_seconds)
-        }
+        if memory is None:
+            return {}
+        # In this order: a permit that ends in between has left a row.
+        intended = await memory.intended()
+        lacking: dict[str, str] = {}
+        for number, seconds, document in intended:
+            for hold_id in holds.reached(document.get("requests", ())) if backend.lingers(seconds) else ():
+                lacking[hold_id] = f"what the batch of permit {number} asked for is not known yet"
+        for each in await memory.unfinished():
+            if not (ids := holds.reached([each.asked])):
+                continue
+            if each.place != self.store.records:
+                told = f"deletion {each.id} was asked for at {' '.join(each.place)}, which can't be asked; {ELSEWHERE}"
+                lacking |= dict.fromkeys(ids, told)
+                continue
+            age = each.seconds - each.moved_seconds if each.called_off else each.seconds
+            if not backend.lingers(age):
+                continue
+            said = await backend.state(each.id, each.asked["what"], each.seconds, each.moved_seconds)
+            if said.word == "done":
+                continue
+            if not each.called_off:
+                await memory.call_off(each.id, ids)
+            told = f"deletion {each.id} was cancelled, and it is not certain yet that it is not carried out"
+            lacking |= dict.fromkeys(ids, told)
+        return lacking
 
     async def _cancel(self, backend: Backend, id: str, holds: Sequence[str]) -> str:
         if self.store.memory is not None:
             # Before it is asked: however it ends now, that is why.
             await self.store.memory.call_off(id, holds)
         why = await backend.cancel(id)
+        if self.store.memory is not None:
+            # It may have been cancelled long after it was to be, and its age then tells whether it was in time.
+            await self.store.memory.call_off(id, holds)
         return f"can't be cancelled: {why}" if why else ""
 
     async def _known(self) -> _Asked:
         memory = self.store.memory
         if memory is None:
             return _Asked({}, {})
+        intended = {number: document for number, _, document in await memory.intended()}
         recorded: dict[str, list[Mapping[str, Any]]] = {}
         for each in await memory.unfinished():
+            if each.place != self.store.records:
+                continue
             recorded.setdefault(each.id, []).append(each.asked)
-        return _Asked(recorded, dict(await memory.intended()))
+        return _Asked(recorded, intended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +144,22 @@ class _Asked:
         return None
 
 
-def _reached(asked: Sequence[Mapping[str, Any]] | None, holds: Sequence[TargetHold]) -> list[str]:
-    """The holds that cover what a deletion may erase; of one that nobody knows, all of them."""
-    if asked is None:
-        return [hold.hold_id for hold in holds]
-    return [
-        hold.hold_id
-        for hold in holds
-        if any(
-            hold.hold_id not in one.get("holds", ())
-            and any(Clause.of(each).may_be_held(hold) for each in one["clauses"])
-            for one in asked
-        )
-    ]
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Holds as the target is configured today."""
+
+    basis: Basis
+    holds: Sequence[TargetHold]
+
+    def reached(self, asked: Sequence[Mapping[str, Any]] | None) -> list[str]:
+        """Those that cover what a deletion may erase; of one that nobody knows, all of them."""
+        if asked is None:
+            return [hold.hold_id for hold in self.holds]
+        return [
+            hold.hold_id
+            for hold in self.holds
+            if any(hold.hold_id not in one.get("holds", ()) and self.basis.may_hold(one, hold) for one in asked)
+        ]
 
 
 def _told(error: RetentiondError | OSError) -> str:

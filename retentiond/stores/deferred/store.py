@@ -19,6 +19,7 @@ from retentiond.domain.native_expiry import NativeRule
 from retentiond.domain.permit import Outstanding
 from retentiond.domain.plan import Group, TargetPlan
 from retentiond.domain.verdict import RecordFacts
+from retentiond.errors import Blind
 from retentiond.stores.base import (
     AccountDirectory,
     Fate,
@@ -41,6 +42,9 @@ _PREPARING_SECONDS: Final = 10.0
 """What the transaction may take, at most, that writes down what is about to be asked for."""
 ACCOUNTS: Final = "accounts"
 """The one walk: over the accounts that records name, those that name none among them."""
+
+
+ELSEWHERE: Final = "configure the target as it was until its deletions are over, and give the new one another name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +159,12 @@ class DeferredStore:
 
     async def check(self) -> Sequence[Finding]:
         """What stands in the way of sweeping the target, and what is unwise about it."""
-        return await self.backend.check()
+        found = list(await self.backend.check())
+        for each in await self.memory.unfinished() if self.memory is not None else ():
+            if each.place != self.records:
+                why = f"deletion {each.id} was asked for at {' '.join(each.place)}, which the target is no more over"
+                found.append(Finding("error", self.name, why, ELSEWHERE))
+        return found
 
     async def native_rules(self) -> Sequence[NativeRule]:
         """The rules by which the server erases by itself."""
@@ -241,7 +250,9 @@ class DeferredStore:
         requests = prepared["intended"]["requests"]
         if not requests:
             return Fate("aborted")
-        taken, gone = await looked_for(self.backend, requests[0]["permit"], prepared["intended"])
+        permit = requests[0]["permit"]
+        ages = {number: age for number, age, _ in await self.memory.intended()} if self.memory is not None else {}
+        taken, gone = await looked_for(self.backend, permit, prepared["intended"], ages.get(permit, 0.0))
         return Fate("looked", replace(gone, failed=0 if taken else gone.failed), taken)
 
     async def record(self, plan: TargetPlan, key: str) -> tuple[RecordFacts, AccountFacts]:
@@ -289,6 +300,12 @@ class DeferredStore:
         if permit.prepared is None:
             # Nothing is sent before it is prepared, which is refused after the deadline.
             return permit.left(_PREPARING_SECONDS) < 0
+        if permit.prepared["place"] != list(self.records):
+            raise Blind(
+                f"permit {permit.number} is of a batch at {' '.join(permit.prepared['place'])}, "
+                f"which target {self.name} is no more over",
+                remedy=ELSEWHERE,
+            )
         fence = permit.prepared["intended"].get("fence", "")
         if fence:
             return await self.backend.unfence(fence)
@@ -299,4 +316,4 @@ class DeferredStore:
         return await progress(self.backend, taken, stage=stage, seconds=seconds, moved=moved)
 
     def _ground(self) -> Ground:
-        return Ground(self.backend, self._directory, self.memory, self._identity.by_tier)
+        return Ground(self.backend, self._directory, self.memory, self._identity.by_tier, self.records)

@@ -37,6 +37,8 @@ _API: Final = "/loki/api/v1"
 _PROCESSED: Final = "processed"
 _LINGER_SECONDS: Final = 6 * 3600.0
 """How long a compaction may still carry out what was cancelled when it may have been picked up: an assumption."""
+_LATE_SECONDS: Final = 600.0
+"""How much later than was written down a cancellation may have come there."""
 _SHOWN_SECONDS: Final = 600.0
 """After that queries show again what a cancelled deletion had hidden: they keep the list for five minutes."""
 _UNAVAILABLE: Final = "set deletion_mode: filter-and-delete for the tenant, and retention_enabled with a delete store"
@@ -58,6 +60,16 @@ class LokiBackend:
         tenant = {"X-Scope-OrgID": config.tenant} if config.tenant is not None else {}
         self._client = Client(config, f"Loki of target {name}", headers=tenant, seconds=_ANSWER_SECONDS)
         self._mark = f"{space}/{name}/"
+
+    @property
+    def reach(self) -> timedelta:
+        """As it is configured."""
+        return timedelta(days=self._config.reach_days)
+
+    @property
+    def told_by(self) -> tuple[str, str | None]:
+        """The anchor, and the name of the account."""
+        return "the time of lines", self._config.account
 
     async def open(self) -> None:
         """See that the tenant may have deletions; raises Blind, Unreachable."""
@@ -259,7 +271,10 @@ class LokiBackend:
         if answer.status >= 500 or answer.status == 408:
             raise Unreachable(f"whether Loki took on a deletion is not known: it answers {answer.status}")
         self._done(answer, "a deletion")
-        name = await self.find(permit, what)
+        try:
+            name = await self.find(permit, what)
+        except RetentiondError as error:
+            raise Unreachable(f"Loki took on a deletion, and then: {error.message}", remedy=error.remedy) from error
         if name is None:
             raise Unreachable("Loki says that it took on a deletion, and does not list it")
         return name
@@ -314,7 +329,7 @@ class LokiBackend:
 
     def lingers(self, seconds: float) -> bool:
         """Whether it may have been picked up by then."""
-        return seconds > self._config.cancel_period
+        return seconds > self._config.cancel_period - _LATE_SECONDS
 
     async def forget(self, id: str) -> None:
         """The server keeps its own list."""

@@ -46,7 +46,7 @@ class LokiTarget(HttpAccess, TargetConfig):
     account: _Label | None = None
     tier_label: _Label | None = None
     cancel_period: float = Field(default=86_400, ge=0)
-    reach_days: int = Field(default=800, ge=1, le=36_500)
+    reach_days: int = Field(default=2_700, ge=1, le=36_500)
 
     @field_validator("tier_label")
     @classmethod

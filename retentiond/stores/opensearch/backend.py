@@ -22,7 +22,7 @@ from uuid import uuid4
 from retentiond.domain.clock import ClockReading
 from retentiond.domain.duration import instant
 from retentiond.domain.native_expiry import NativeRule
-from retentiond.errors import Blind, NotFound, Refused, RetentiondError
+from retentiond.errors import Blind, NotFound, Refused, RetentiondError, Unreachable
 from retentiond.stores.base import Finding
 from retentiond.stores.deferred.backend import Facet, Facets, Measured, Pending, Single, State
 from retentiond.stores.deferred.clauses import Clause
@@ -47,6 +47,7 @@ class OpenSearchBackend:
     follow_seconds = 5.0
     most_subjects = 5_000
     hides = False
+    reach = None
     settle_seconds = 0.0
 
     def __init__(self, name: str, config: OpenSearchTarget, space: str) -> None:
@@ -55,6 +56,11 @@ class OpenSearchBackend:
         self._client = Client(config, f"the server of target {name}", headers={}, seconds=_ANSWER_SECONDS)
         self._server = Server(self._client, config.index)
         self._mark = f"retentiond/{space}/{name}/"
+
+    @property
+    def told_by(self) -> tuple[str, str | None]:
+        """The anchor, and the name of the account."""
+        return self._config.anchor, self._config.account
 
     async def open(self) -> None:
         """See that the fields are what the verdicts need; raises Blind, Unreachable."""
@@ -153,12 +159,25 @@ class OpenSearchBackend:
         return await self._server.drop_fences(fence)
 
     async def submit(self, permit: int, fence: str, what: Mapping[str, Any]) -> str:
-        """Delete the whole indices, then ask for the deletion of the rest: the task."""
-        for n, index in enumerate(what["drop"]):
-            await self._drop(f"{fence}-{n}", index, what["query"])
-        slices = self._config.slices or min(await self._server.shards(), _MOST_SLICES)
-        rate = self._config.pace.records_per_second
-        return await self._server.delete(fence, f"{self._mark}{permit}", what["query"], slices=slices, rate=rate)
+        """Delete the whole indices, then ask for the deletion of the rest: the task.
+
+        Once an index is gone nothing is merely refused: what went has to be counted.
+        """
+        dropped = 0
+        try:
+            for n, index in enumerate(what["drop"]):
+                dropped += await self._drop(f"{fence}-{n}", index, what["query"])
+            slices = self._config.slices or min(await self._server.shards(), _MOST_SLICES)
+            rate = self._config.pace.records_per_second
+            return await self._server.delete(fence, f"{self._mark}{permit}", what["query"], slices=slices, rate=rate)
+        except Unreachable:
+            raise
+        except RetentiondError as error:
+            if not dropped:
+                raise
+            raise Unreachable(
+                f"{dropped} whole indices are deleted, and then: {error.message}", remedy=error.remedy
+            ) from error
 
     async def pending(self) -> list[Pending]:
         """Our deletions on this target that run; those of others are theirs, and `check` tells of them."""
@@ -170,8 +189,11 @@ class OpenSearchBackend:
         return found
 
     async def find(self, permit: int, what: Mapping[str, Any]) -> str | None:  # noqa: ARG002 - one for each permit
-        """The task of that permit."""
-        return next((each.id for each in await self.pending() if each.permit == permit), None)
+        """The task of that permit; where there is none, searches are made to see what it did."""
+        name = next((each.id for each in await self.pending() if each.permit == permit), None)
+        if name is None:
+            await self._server.refresh()
+        return name
 
     async def cancel(self, id: str) -> str:
         """Ask the task to stop."""
@@ -210,10 +232,10 @@ class OpenSearchBackend:
         ]
         return sorted(set(full) - await self._server.write_indices())[:_MOST_DROPPED] if full else []
 
-    async def _drop(self, fence: str, index: str, query: Mapping[str, Any]) -> None:
-        """Delete the index, if nothing is in it but what is due now that nobody can write to it."""
+    async def _drop(self, fence: str, index: str, query: Mapping[str, Any]) -> bool:
+        """Delete the index, if nothing is in it but what is due now that nobody can write to it; whether it is gone."""
         if not await self._server.block(index):
-            return
+            return False
         dropped = False
         try:
             await self._server.refresh(index)
@@ -224,6 +246,7 @@ class OpenSearchBackend:
             if not dropped:
                 with suppress(RetentiondError):  # it is gone after all; or it stays blocked, which `check` tells
                     await self._server.unblock(index)
+        return dropped
 
 
 def _past(index: str, edge: datetime) -> bool:

@@ -17,6 +17,9 @@ from retentiond.stores.deferred.clauses import Clause, Range
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
+_SEVERAL: Final = (
+    "for (f in params.fields) { if (doc.containsKey(f) && doc[f].size() > 1) { return true; } } return false;"
+)
 Query = dict[str, Any]
 
 
@@ -43,7 +46,19 @@ def query_of(fields: Fields, clause: Clause) -> Query:
         terms.append(_one_of(fields.tier, (clause.tier,)))
     if len(terms) == 1 and not clause.range.undated:
         terms.append({"exists": {"field": fields.anchor}})
+    if clause.kind in ("due", "requested"):
+        return {"bool": {"filter": terms, "must_not": ambiguous(fields)}}
     return {"bool": {"filter": terms}}
+
+
+def ambiguous(fields: Fields) -> list[Query]:
+    """The documents that can't be told by one value: those with several in a field of ours, or with one not indexed.
+
+    A term is met by any of the values; one that is not indexed (`ignore_above`, `ignore_malformed`) is as if missing.
+    """
+    names = [fields.anchor, *fields.named]
+    script = {"lang": "painless", "source": _SEVERAL, "params": {"fields": names}}
+    return [{"terms": {"_ignored": names}}, {"script": {"script": script}}]
 
 
 def query_of_all(fields: Fields, clauses: Sequence[Clause]) -> Query:

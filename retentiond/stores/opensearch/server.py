@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
+from uuid import uuid4
 
 from retentiond.errors import Blind, Refused, RetentiondError, Unreachable
 from retentiond.stores.deferred.client import Answer, Client
@@ -118,11 +119,16 @@ class Server:
         self._done(await self._client.ask("POST", "/_aliases", json={"actions": actions}), "make an alias")
 
     async def drop_fences(self, name: str) -> bool:
-        """Take away all aliases that begin so: whether every node knows that."""
+        """Take away all aliases that begin so: whether every node knows that.
+
+        Where they are gone already, not every node may have heard: another change that all have is later than that.
+        """
         answer = await self._client.ask("DELETE", f"/{FENCE}/_alias/{quote(name)}*")
         if answer.status == 404:
-            return True
-        return bool(self._done(answer, "remove an alias").get("acknowledged"))
+            other = f"retentiond-fence-{uuid4().hex}"
+            await self.make_fences([other])
+            answer = await self._client.ask("DELETE", f"/{FENCE}/_alias/{other}")
+        return answer.status != 404 and self._done(answer, "remove an alias").get("acknowledged") is True
 
     # --- What erases ---
 

@@ -43,6 +43,7 @@ class VictoriaLogsBackend:
     # A task rewrites what it deletes from, so few of them are better than many.
     most_subjects = 5_000
     hides = False
+    reach = None
     settle_seconds = 0.0
 
     def __init__(self, name: str, config: VictoriaLogsTarget, space: str) -> None:
@@ -52,6 +53,11 @@ class VictoriaLogsBackend:
         self._client = Client(config, f"VictoriaLogs of target {name}", headers=tenant, seconds=_ANSWER_SECONDS)
         self._mark = f"{space}/{name}/"
         self._key = {"authKey": config.auth_key.get_secret_value()} if config.auth_key is not None else {}
+
+    @property
+    def told_by(self) -> tuple[str, str | None]:
+        """The anchor, and the name of the account."""
+        return "_time", self._config.account
 
     async def open(self) -> None:
         """See that deletions are possible; raises Blind, Unreachable."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+import re
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
@@ -10,6 +11,10 @@ from retentiond.stores.config import TargetConfig, Unfit
 from retentiond.stores.deferred.config import HTTP_KEYS, HttpAccess, server_of
 
 _FieldName = Annotated[str, Field(min_length=1, max_length=512)]
+_LABEL: Final = r'([a-zA-Z_][a-zA-Z0-9_.]*)\s*=\s*"([^"\\]+)"'
+_EQUAL: Final = re.compile(_LABEL)
+_STREAM: Final = re.compile(rf"\{{\s*{_LABEL}(?:\s*,\s*{_LABEL})*\s*\}}")
+_PAIRS: Final = {"(": ")", "[": "]", "{": "}"}
 _Id = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
@@ -19,9 +24,20 @@ def _filter(text: str) -> str:
         raise Unfit("this is a filter of everything", 'say which lines are of the target: {app="nginx"}')
     if "|" in _unquoted(said) or "#" in _unquoted(said):
         raise Unfit("a filter has no pipes and no comments", 'write filters alone, such as {app="nginx"} level:=info')
-    if _unquoted(said).count("(") != _unquoted(said).count(")"):
-        raise Unfit("its parentheses don't match", "close each one that is opened")
+    _require_closed(_unquoted(said))
     return said
+
+
+def _require_closed(text: str) -> None:
+    """Raise Unfit where a bracket closes what it did not open: a filter in parentheses would not stay in them."""
+    opened: list[str] = []
+    for each in text:
+        if each in _PAIRS:
+            opened.append(_PAIRS[each])
+        elif each in _PAIRS.values() and (not opened or opened.pop() != each):
+            raise Unfit(f"its brackets don't match: {each} closes none of its kind", "write bounds with > < >= <=")
+    if opened:
+        raise Unfit("its parentheses don't match", "close each one that is opened")
 
 
 def _unquoted(text: str) -> str:
@@ -68,3 +84,15 @@ class VictoriaLogsTarget(HttpAccess, TargetConfig):
     def records(self) -> tuple[str, ...]:
         """The server, the tenant and the filter."""
         return (self.store, server_of(self.url), f"{self.account_id}:{self.project_id}", self.filter)
+
+    def overlaps(self, other: TargetConfig) -> bool:
+        """Whether a line could be of both: unless both are stream filters and a label would need two values."""
+        if not isinstance(other, VictoriaLogsTarget) or self.records()[:3] != other.records()[:3]:
+            return False
+        mine, theirs = _stream(self.filter), _stream(other.filter)
+        return all(mine[label] == theirs[label] for label in mine.keys() & theirs.keys())
+
+
+def _stream(text: str) -> dict[str, str]:
+    """The labels that a stream filter wants to be equal to a text; none where the filter is more than that."""
+    return dict(_EQUAL.findall(text)) if _STREAM.fullmatch(text) else {}
