@@ -16,15 +16,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from retentiond.control import permits, units
+from retentiond.control import permits
 from retentiond.domain.permit import Permit
 from retentiond.errors import Strained, Unreachable
 from retentiond.ledger import kinds
-from retentiond.stores.base import Deferring, Intended, Taken, Tally, Way, Window
+from retentiond.stores.base import Deferring, Taken, Tally, Way, Window
 from retentiond.sweep.asked import write_down
 from retentiond.sweep.batches import Batches, Numbers, new_batch
 from retentiond.sweep.following import follow_for_a_while
-from retentiond.sweep.recovery import PLACE
 
 
 class ByRequest:
@@ -65,7 +64,7 @@ class ByRequest:
                 seen = await batch.looked(window)
             batches.looking = time.monotonic() - began
             if not seen.selected:
-                await self._pass(window, seen)
+                await batches.passed_by(window, seen)
                 return seen
             batch_id = new_batch()
             await batch.ready()
@@ -74,7 +73,7 @@ class ByRequest:
             batches.require_within_bound(self._under_way() + intended.selected)
             taken: tuple[Taken, ...] = ()
             if intended.selected:
-                await self._prepare(permit, intended, batch_id, began)
+                await batches.prepare(permit, intended, began, in_time=True)
                 self._asking = True
                 try:
                     taken = await batch.erase(permit, window, salt=batches.salt(batch_id))
@@ -130,24 +129,6 @@ class ByRequest:
     def _left(self) -> int | None:
         left = self._batches.left
         return None if left is None else max(left - self._under_way(), 0)
-
-    async def _pass(self, window: Window, seen: Tally) -> None:
-        """Nothing is due in the window: the walk has come past it."""
-        batches = self._batches
-        batches.outcome.looked(seen)
-        cursor = batches.cursor(window, seen.after, None)
-        async with batches.tools.database.transaction() as tx:
-            await units.save_cursor(tx, batches.lease, cursor)
-
-    async def _prepare(self, permit: Permit, intended: Intended, batch_id: str, began: float) -> None:
-        batches = self._batches
-        prepared = {
-            "intended": intended.document,
-            "outcome": batches.entry(permit, Tally(selected=intended.selected), began).body,
-            "salt": batches.salt(batch_id),
-            PLACE: list(self._store.records),
-        }
-        await permits.prepare(batches.tools.database, permit, prepared, in_time=True)
 
     async def _settle(
         self, permit: Permit, asked: Tally, taken: tuple[Taken, ...], window: Window, began: float
