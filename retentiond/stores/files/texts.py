@@ -7,6 +7,7 @@ not be able to give a line another owner. Texts that are not UTF-8 are kept as t
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -29,16 +30,16 @@ Spans = Mapping[str, tuple[int, int]]
 """Where in a line the values of its fields stand."""
 
 
-class Texts:
+class Texts(ABC):
     """What formats of text have in common; a format says where the values stand, and how one is read and written."""
 
     def __init__(self, config: FilesTarget, anchors: Anchors) -> None:
         self._anchors, self._optional = anchors, config.account_optional
         self._anchor, self._account, self._tier = config.anchor, config.account, config.tier_field
 
+    @abstractmethod
     def spans(self, line: bytes) -> Spans | None:
         """Where the values of the fields stand, without quotes; None where the line does not fit."""
-        raise NotImplementedError
 
     def read(self, value: bytes) -> str | None:
         """The text of a value; None where it stands for nothing."""
@@ -78,9 +79,9 @@ class Texts:
             line = line[:begin] + self.written(values[name]) + line[end:]
         return self.without(line, dropped) if dropped else line
 
+    @abstractmethod
     def without(self, line: bytes, dropped: Sequence[str]) -> bytes:
         """The line without these fields."""
-        raise NotImplementedError
 
     def _value(self, line: bytes, at: Spans, name: str) -> str | None:
         found = at.get(name)
@@ -150,6 +151,11 @@ class Pattern(Texts):
         if found is None:
             return None
         return {name: found.span(name) for name in self._names if found.start(name) >= 0}
+
+    def without(self, line: bytes, dropped: Sequence[str]) -> bytes:
+        """Raises ValueError: a field has its place here, which is why the configuration refuses to drop one."""
+        del line  # its content is in no message
+        raise ValueError(f"{', '.join(dropped)} can't be left out of a line whose fields have their places")
 
 
 def format_of(config: FilesTarget) -> Format:
